@@ -1,0 +1,144 @@
+//! Keys and values of the flow, fragment and overflow tables.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{addr::Addr, peer::PeerId};
+
+/// Identifies one flow on one interface, both directions together.
+///
+/// The kernel compares keys byte by byte, so every byte here is meaningful: reserved bytes are
+/// always zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct FlowKey {
+    /// The endpoint inside the tunnel: the source of what the gateway receives from the peer.
+    pub peer: Addr,
+    /// The other endpoint.
+    pub remote: Addr,
+    /// Host byte order. Zero for protocols without ports; the identifier of an ICMP echo.
+    pub peer_port: u16,
+    /// Host byte order. Zero for protocols without ports; `type << 8 | code` of an ICMP message
+    /// that is no echo, so that error messages are flows of their own.
+    pub remote_port: u16,
+    /// The interface.
+    pub ifindex: u32,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// 0; 1 while an ended entry of the same endpoints waits to be read for the last time.
+    pub generation: u8,
+    /// Always zero.
+    pub reserved: [u8; 2],
+}
+
+/// What one flow did so far. Counters only grow while the entry lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct FlowValue {
+    /// `CLOCK_MONOTONIC` in nanoseconds when the entry was made.
+    pub first_seen_ns: u64,
+    /// `jiffies64` at the last packet.
+    pub last_seen_jiffies: u64,
+    /// Packets from the peer.
+    pub rx_packets: u64,
+    /// Bytes from the peer.
+    pub rx_bytes: u64,
+    /// Packets to the peer.
+    pub tx_packets: u64,
+    /// Bytes to the peer.
+    pub tx_bytes: u64,
+    /// TCP flags seen: from the peer in bits 0 to 7, to the peer in bits 8 to 15. One word, so that
+    /// both directions can be set atomically.
+    pub tcp_flags: u32,
+    /// The peer that owned the endpoint when the entry was made.
+    pub peer_id: PeerId,
+    /// Number of the rule that decided; zero: none did.
+    pub rule: u32,
+    /// The policy revision that was in force when the verdict was made; zero: no policy.
+    pub policy_revision: u32,
+    /// One of [`LIVE`], [`RETIRED`].
+    pub state: u32,
+    /// An [`Initiator`] as a number.
+    pub initiator: u8,
+    /// A [`Verdict`] as a number.
+    pub verdict: u8,
+    /// ICMP type of the first packet.
+    pub icmp_type: u8,
+    /// ICMP code of the first packet.
+    pub icmp_code: u8,
+}
+
+/// [`FlowValue::state`]: packets are added.
+pub const LIVE: u32 = 0;
+/// [`FlowValue::state`]: ended; once every running classifier has left, the counters are final.
+pub const RETIRED: u32 = 1;
+
+/// Who opened the conversation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Initiator {
+    /// TCP met in mid-stream: the flags do not tell.
+    #[default]
+    Unknown = 0,
+    /// The endpoint inside the tunnel.
+    Peer = 1,
+    /// The other endpoint.
+    Remote = 2,
+}
+
+/// What the policy says of a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Verdict {
+    /// It may pass.
+    #[default]
+    Allow = 0,
+    /// It may not pass; whether it was stopped is another question.
+    Deny = 1,
+}
+
+/// Names one datagram whose fragments are under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Identification, as it stands in the header.
+    pub id: u32,
+    /// The interface.
+    pub ifindex: u32,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// A [`crate::counter::Direction`] as a number.
+    pub direction: u8,
+    /// Always zero.
+    pub reserved: [u8; 2],
+}
+
+/// What the later fragments of a datagram need from the first one: the ports as the flow key has
+/// them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct FragmentPorts {
+    /// As in [`FlowKey::peer_port`].
+    pub peer_port: u16,
+    /// As in [`FlowKey::remote_port`].
+    pub remote_port: u16,
+}
+
+/// Names the bucket that takes the packets of flows for which the flow table had no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct OverflowKey {
+    /// The interface.
+    pub ifindex: u32,
+    /// The peer; [`crate::peer::NO_PEER`] for addresses of nobody.
+    pub peer_id: PeerId,
+    /// A [`Verdict`] as a number.
+    pub verdict: u8,
+    /// A [`crate::counter::Direction`] as a number.
+    pub direction: u8,
+    /// Always zero.
+    pub reserved: [u8; 2],
+}

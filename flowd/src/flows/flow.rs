@@ -1,0 +1,62 @@
+//! One flow as readers see it: its records merged.
+
+use super::{Counters, Record};
+
+/// A flow in a time range: what its records in the range add up to, and its newest state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// The newest record; its `counters` are those of its own window.
+    pub newest: Record,
+    /// In the range.
+    pub counters: Counters,
+    /// Earliest window start in the range.
+    pub window_start_ms: i64,
+    /// Records merged so far, the live remainder included.
+    pub records: u64,
+}
+
+impl Flow {
+    /// A flow of one record.
+    pub fn new(record: Record) -> Self {
+        Self {
+            counters: record.counters,
+            window_start_ms: record.window_start_ms,
+            records: 1,
+            newest: record,
+        }
+    }
+
+    /// Whether `record` is of this flow.
+    pub fn owns(&self, record: &Record) -> bool {
+        Self::sort_key(&self.newest) == Self::sort_key(record)
+    }
+
+    /// Adds a record of the same flow, in any order.
+    pub fn absorb(&mut self, record: Record) {
+        self.counters += record.counters;
+        self.window_start_ms = self.window_start_ms.min(record.window_start_ms);
+        self.records += 1;
+        let newer = (
+            record.window_end_ms,
+            record.end_reason.is_some(),
+            record.total.packets(),
+        ) >= (
+            self.newest.window_end_ms,
+            self.newest.end_reason.is_some(),
+            self.newest.total.packets(),
+        );
+        if newer {
+            self.newest = record;
+        }
+    }
+
+    /// What identifies a flow and orders flows: newest first-seen first when sorted descending.
+    pub fn sort_key(record: &Record) -> (i64, &str, super::Tuple, bool) {
+        (
+            record.first_seen_ms,
+            &record.interface,
+            record.tuple,
+            record.overflow,
+        )
+    }
+}

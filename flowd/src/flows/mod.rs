@@ -1,0 +1,19 @@
+//! The pure core: what a flow and a record are, and how counters become records.
+//!
+//! No clock, no file, no global: everything comes in through parameters.
+
+mod filter;
+mod flow;
+mod flow_id;
+mod identity;
+mod protocol;
+mod record;
+mod summary;
+
+pub use filter::{Filter, State};
+pub use flow::Flow;
+pub use flow_id::FlowId;
+pub use identity::Identity;
+pub use protocol::{protocol_name, protocol_number};
+pub use record::{Counters, EndReason, Icmp, Initiator, Record, TcpFlags, Tuple, Verdict};
+pub use summary::{Summary, Tally};

@@ -1,0 +1,8 @@
+//! flowd: which WireGuard peer talked to what, when, how much, and was it allowed.
+//!
+//! The crate holds both programs, the daemon `flowd` and the client `flowctl`. `ARCHITECTURE.md`
+//! has the map; the order below is the order to read in.
+
+pub mod flows;
+pub mod live;
+pub mod wire;

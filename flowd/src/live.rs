@@ -1,0 +1,137 @@
+//! The boundary between the drain thread, which owns the kernel's tables, and the API tasks, which
+//! ask it questions. Tasks own, channels connect: nothing here is locked.
+
+use std::sync::{Arc, mpsc};
+
+use tokio::sync::{broadcast, oneshot};
+
+use crate::{
+    flows::{Filter, FlowId, Record, Summary, Tuple},
+    wire,
+};
+
+/// Where a flow stands in the order of flows; a page starts behind the last one of the page before.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// Unix milliseconds.
+    pub first_seen_ms: i64,
+    /// Name of the interface.
+    pub interface: String,
+    /// The endpoints.
+    pub tuple: Tuple,
+    /// As in [`Record::overflow`].
+    pub overflow: bool,
+}
+
+/// What is counted but not recorded, as of one instant.
+///
+/// Together with the stored records up to `watermark`, and no others, it is everything: a record
+/// that is committed between this answer and the reader's query has a higher id.
+#[derive(Clone, Debug, Default)]
+pub struct Pending<T> {
+    /// The highest record id in the store at that instant.
+    pub watermark: u64,
+    /// The answer.
+    pub answer: T,
+}
+
+/// Totals of open flows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PendingSummary {
+    /// Of what the matching open flows did since their last records.
+    pub summary: Summary,
+    /// How many flows match and live, whether or not they did anything since.
+    pub open_flows: u64,
+}
+
+/// A question to the drain thread. It answers between two drains; a dropped reply is no error.
+#[derive(Debug)]
+pub enum Request {
+    /// The first `limit` open flows in descending order of position, strictly below `before`: each
+    /// as a record with id 0 that says what the flow did since its last record.
+    Flows {
+        /// Which flows.
+        filter: Filter,
+        /// The end of the page before.
+        before: Option<Position>,
+        /// How many at most.
+        limit: usize,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Pending<Vec<Record>>>,
+    },
+    /// One open flow.
+    Flow {
+        /// Which.
+        id: FlowId,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Pending<Option<Record>>>,
+    },
+    /// Totals of open flows.
+    Summary {
+        /// Which flows.
+        filter: Filter,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Pending<PendingSummary>>,
+    },
+    /// How the daemon is.
+    Status {
+        /// Where the answer goes.
+        reply: oneshot::Sender<wire::Status>,
+    },
+    /// The peers of the watched interfaces.
+    Peers {
+        /// Where the answer goes.
+        reply: oneshot::Sender<Vec<wire::Peer>>,
+    },
+}
+
+/// The API's end of the boundary.
+#[derive(Clone, Debug)]
+pub struct Live {
+    requests: mpsc::Sender<Request>,
+    records: broadcast::Sender<Arc<Record>>,
+}
+
+/// The drain thread is gone; the daemon is shutting down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("flowd is shutting down; try again once it has restarted")]
+pub struct Stopped;
+
+impl Live {
+    /// Records that a `watch` reader may fall behind before it skips some.
+    pub const WATCH_BACKLOG: usize = 4_096;
+
+    /// Both ends: for the API, and for the drain thread, which answers the requests and publishes
+    /// what it commits.
+    pub fn new() -> (
+        Self,
+        mpsc::Receiver<Request>,
+        broadcast::Sender<Arc<Record>>,
+    ) {
+        let (requests, inbox) = mpsc::channel();
+        let (records, _) = broadcast::channel(Self::WATCH_BACKLOG);
+        (
+            Self {
+                requests,
+                records: records.clone(),
+            },
+            inbox,
+            records,
+        )
+    }
+
+    /// Asks, and waits for the answer. `question` puts the reply channel into its [`Request`].
+    pub async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(question(reply)).map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// Every record that is committed from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Record>> {
+        self.records.subscribe()
+    }
+}

@@ -1,0 +1,20 @@
+//! The JSON shapes of the socket API, shared by the daemon that writes and the client that reads
+//! them. Clients depend on these names: they change only with the API version.
+
+mod flow;
+mod peer;
+mod problem;
+mod record;
+mod status;
+mod summary;
+mod timestamp;
+
+pub use flow::{Flow, FlowDetail, FlowPage, FlowState};
+pub use peer::{Peer, PeerList, WireguardCounters};
+pub use problem::Problem;
+pub use record::{Endpoint, Record, RecordPage};
+pub use status::{
+    DrainStatus, InterfaceStatus, NamedTally, PolicyStatus, Status, StoreStatus, TableStatus,
+};
+pub use summary::Summary;
+pub use timestamp::Timestamp;
