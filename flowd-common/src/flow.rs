@@ -46,17 +46,15 @@ pub struct FlowValue {
     pub tx_packets: u64,
     /// Bytes to the peer.
     pub tx_bytes: u64,
-    /// TCP flags seen: from the peer in bits 0 to 7, to the peer in bits 8 to 15. One word, so that
-    /// both directions can be set atomically.
-    pub tcp_flags: u32,
+    /// TCP flags seen, from the peer in bits 0 to 7 and to the peer in bits 8 to 15, and
+    /// [`RETIRED`]. One word, so that one load reads all and an atomic OR sets any.
+    pub marks: u64,
     /// The peer that owned the endpoint when the entry was made.
     pub peer_id: PeerId,
     /// Number of the rule that decided; zero: none did.
     pub rule: u32,
     /// The policy revision that was in force when the verdict was made; zero: no policy.
     pub policy_revision: u32,
-    /// One of [`LIVE`], [`RETIRED`].
-    pub state: u32,
     /// An [`Initiator`] as a number.
     pub initiator: u8,
     /// A [`Verdict`] as a number.
@@ -67,10 +65,23 @@ pub struct FlowValue {
     pub icmp_code: u8,
 }
 
-/// [`FlowValue::state`]: packets are added.
-pub const LIVE: u32 = 0;
-/// [`FlowValue::state`]: ended; once every running classifier has left, the counters are final.
-pub const RETIRED: u32 = 1;
+/// The bit of [`FlowValue::marks`] that says: ended. Nobody adds to the entry any more, and once
+/// every classifier that was running has left, the counters are final.
+pub const RETIRED: u64 = 1 << 63;
+/// Where the TCP flags to the peer start in [`FlowValue::marks`].
+pub const TX_FLAGS_SHIFT: u32 = 8;
+
+impl FlowValue {
+    /// TCP flags seen from the peer.
+    pub const fn rx_tcp_flags(&self) -> u8 {
+        self.marks as u8
+    }
+
+    /// TCP flags seen to the peer.
+    pub const fn tx_tcp_flags(&self) -> u8 {
+        (self.marks >> TX_FLAGS_SHIFT) as u8
+    }
+}
 
 /// Who opened the conversation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -100,15 +111,15 @@ pub enum Verdict {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct FragmentKey {
-    /// Source address.
-    pub src: Addr,
-    /// Destination address.
-    pub dst: Addr,
+    /// The endpoint inside the tunnel.
+    pub peer: Addr,
+    /// The other endpoint.
+    pub remote: Addr,
     /// Identification, as it stands in the header.
     pub id: u32,
     /// The interface.
     pub ifindex: u32,
-    /// IANA protocol number.
+    /// IANA protocol number; 44 for IPv6.
     pub protocol: u8,
     /// A [`crate::counter::Direction`] as a number.
     pub direction: u8,
@@ -125,6 +136,10 @@ pub struct FragmentPorts {
     pub peer_port: u16,
     /// As in [`FlowKey::remote_port`].
     pub remote_port: u16,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// Always zero.
+    pub reserved: [u8; 3],
 }
 
 /// Names the bucket that takes the packets of flows for which the flow table had no room.

@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod addr;
+pub mod clock;
 pub mod counter;
 pub mod flow;
 pub mod limits;
@@ -32,12 +33,13 @@ macro_rules! map_types {
 
 map_types! {
     addr::Addr: 16,
+    clock::Clocks: 16,
     counter::CounterKey: 8,
     counter::Tally: 16,
     flow::FlowKey: 44,
     flow::FlowValue: 72,
     flow::FragmentKey: 44,
-    flow::FragmentPorts: 4,
+    flow::FragmentPorts: 8,
     flow::OverflowKey: 12,
     peer::PeerPrefix: 20,
 }

@@ -3,6 +3,10 @@
 //! The crate holds both programs, the daemon `flowd` and the client `flowctl`. `ARCHITECTURE.md`
 //! has the map; the order below is the order to read in.
 
+pub mod config;
+pub mod dataplane;
 pub mod flows;
+pub mod identity;
 pub mod live;
 pub mod wire;
+pub mod wireguard;

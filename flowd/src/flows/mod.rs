@@ -8,6 +8,8 @@ mod flow_id;
 mod identity;
 mod protocol;
 mod record;
+mod routes;
+mod session;
 mod summary;
 
 pub use filter::{Filter, State};
@@ -16,4 +18,6 @@ pub use flow_id::FlowId;
 pub use identity::Identity;
 pub use protocol::{protocol_name, protocol_number};
 pub use record::{Counters, EndReason, Icmp, Initiator, Record, TcpFlags, Tuple, Verdict};
+pub use routes::Routes;
+pub use session::Timeouts;
 pub use summary::{Summary, Tally};

@@ -1,0 +1,217 @@
+//! What a configuration file may say: everything optional, nothing trusted.
+
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
+
+use flowd_common::limits;
+use serde::Deserialize;
+
+use super::{Config, Problem, range};
+
+/// The keys of each table; the empty name is the top. A test holds them against the structs.
+pub(super) const KEYS: &[(&str, &[&str])] = &[
+    (
+        "",
+        &["gateway", "interfaces", "store", "api", "flows", "identity"],
+    ),
+    ("store", &["path"]),
+    ("api", &["socket"]),
+    (
+        "flows",
+        &[
+            "table_size",
+            "drain_interval_ms",
+            "active_timeout_ms",
+            "idle_timeout_ms",
+            "tcp_idle_timeout_ms",
+            "linger_ms",
+        ],
+    ),
+    ("identity", &["peers"]),
+];
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct File {
+    gateway: Option<String>,
+    interfaces: Vec<String>,
+    store: Store,
+    api: Api,
+    flows: Flows,
+    identity: Identity,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Store {
+    path: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Api {
+    socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Flows {
+    table_size: Option<u64>,
+    drain_interval_ms: Option<u64>,
+    active_timeout_ms: Option<u64>,
+    idle_timeout_ms: Option<u64>,
+    tcp_idle_timeout_ms: Option<u64>,
+    linger_ms: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Identity {
+    peers: Option<PathBuf>,
+}
+
+impl File {
+    /// Fills in the defaults; what is wrong goes to `problems`, and then the result is not to be
+    /// used.
+    pub(super) fn into_config(self, problems: &mut Vec<Problem>) -> Config {
+        let Self {
+            gateway,
+            interfaces,
+            store,
+            api,
+            flows,
+            identity,
+        } = self;
+        check_gateway(gateway.as_deref(), problems);
+        check_interfaces(&interfaces, problems);
+        let mut number = |key, value: Option<u64>, range: RangeInclusive<u64>, default: u64| {
+            let value = value.unwrap_or(default);
+            if !range.contains(&value) {
+                problems.push(Problem::out_of_range(key, value, &range));
+            }
+            value
+        };
+        let table_size = number(
+            "flows.table_size",
+            flows.table_size,
+            range::TABLE_SIZE,
+            u64::from(limits::DEFAULT_FLOWS),
+        );
+        let mut millis =
+            |key, value, range, default| Duration::from_millis(number(key, value, range, default));
+        let drain_interval = millis(
+            "flows.drain_interval_ms",
+            flows.drain_interval_ms,
+            range::DRAIN_INTERVAL_MS,
+            5_000,
+        );
+        let active_timeout = millis(
+            "flows.active_timeout_ms",
+            flows.active_timeout_ms,
+            range::ACTIVE_TIMEOUT_MS,
+            60_000,
+        );
+        let idle_timeout = millis(
+            "flows.idle_timeout_ms",
+            flows.idle_timeout_ms,
+            range::IDLE_TIMEOUT_MS,
+            60_000,
+        );
+        let tcp_idle_timeout = millis(
+            "flows.tcp_idle_timeout_ms",
+            flows.tcp_idle_timeout_ms,
+            range::TCP_IDLE_TIMEOUT_MS,
+            600_000,
+        );
+        let linger = millis("flows.linger_ms", flows.linger_ms, range::LINGER_MS, 5_000);
+        let mut path = |key, value: Option<PathBuf>, default: &str| {
+            let value = value.unwrap_or_else(|| default.into());
+            if !value.is_absolute() {
+                problems.push(Problem::relative(key, &value));
+            }
+            value
+        };
+        Config {
+            store: path("store.path", store.path, "/var/lib/flowd"),
+            socket: path("api.socket", api.socket, super::DEFAULT_SOCKET),
+            peers_file: path("identity.peers", identity.peers, "/etc/flowd/peers.toml"),
+            gateway: gateway.unwrap_or_else(host_name),
+            interfaces,
+            table_size: u32::try_from(table_size).unwrap_or(limits::MAX_FLOWS),
+            drain_interval,
+            active_timeout,
+            idle_timeout,
+            tcp_idle_timeout,
+            linger,
+        }
+    }
+}
+
+fn check_gateway(gateway: Option<&str>, problems: &mut Vec<Problem>) {
+    match gateway {
+        Some("") => problems.push(Problem::new(
+            "`gateway` is empty; leave it out to use the host name".into(),
+        )),
+        Some(name) if name.chars().any(char::is_control) || name.len() > 255 => problems.push(
+            Problem::new("`gateway` must be at most 255 bytes of printable text".into()),
+        ),
+        _ => {}
+    }
+}
+
+fn check_interfaces(interfaces: &[String], problems: &mut Vec<Problem>) {
+    for name in interfaces {
+        let text = if name.is_empty() {
+            "`interfaces` has an empty name; write a name or a glob such as `wg*`".to_owned()
+        } else if name.len() >= libc::IFNAMSIZ && !is_glob(name) {
+            format!(
+                "`interfaces` has `{name}`; a name has {} characters at most",
+                libc::IFNAMSIZ - 1
+            )
+        } else if name.contains('/') || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            format!("`interfaces` has {name:?}; no interface can be called that")
+        } else {
+            continue;
+        };
+        problems.push(Problem::new(text));
+    }
+}
+
+/// Whether an entry of `interfaces` is a pattern rather than a name.
+pub(crate) fn is_glob(name: &str) -> bool {
+    name.contains(['*', '?', '[', '{'])
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .ok()
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{File, KEYS};
+
+    #[test]
+    fn the_list_of_keys_is_the_structs() {
+        for (table, keys) in KEYS {
+            let probe = if table.is_empty() {
+                "?? = 1".replace("??", "zz")
+            } else {
+                format!("[{table}]\nzz = 1")
+            };
+            let error = toml::from_str::<File>(&probe)
+                .unwrap_err()
+                .message()
+                .to_owned();
+            for key in *keys {
+                assert!(
+                    error.contains(&format!("`{key}`")),
+                    "{table}.{key}: {error}"
+                );
+            }
+            assert_eq!(error.matches('`').count() / 2, keys.len() + 1, "{error}");
+        }
+    }
+}

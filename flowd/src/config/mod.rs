@@ -1,0 +1,186 @@
+//! The configuration: what a file may say, and what the program runs with.
+//!
+//! A file is parsed and checked whole before anything is opened; what is wrong is told a line each.
+
+mod check;
+mod file;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use check::{ConfigError, Problem};
+pub(crate) use file::is_glob;
+use flowd_common::limits;
+
+/// Where the configuration is when nobody says otherwise; it need not exist.
+pub const DEFAULT_PATH: &str = "/etc/flowd/flowd.toml";
+/// Where the socket is when nobody says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/flowd/flowd.sock";
+
+/// What the daemon runs with. Every value is valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Id of this gateway in records.
+    pub gateway: String,
+    /// Names or globs of the interfaces to watch; empty: every WireGuard interface.
+    pub interfaces: Vec<String>,
+    /// Directory of the database.
+    pub store: PathBuf,
+    /// Path of the API's socket.
+    pub socket: PathBuf,
+    /// Flows that the kernel's table holds.
+    pub table_size: u32,
+    /// How often the kernel's tables are read.
+    pub drain_interval: Duration,
+    /// How long a flow lives between two of its records.
+    pub active_timeout: Duration,
+    /// Quiet time after which a flow has ended.
+    pub idle_timeout: Duration,
+    /// The same for established TCP connections.
+    pub tcp_idle_timeout: Duration,
+    /// Quiet time after FIN both ways, or RST.
+    pub linger: Duration,
+    /// Names of peers; it need not exist.
+    pub peers_file: PathBuf,
+}
+
+impl Config {
+    /// Reads and checks `path`.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text).map_err(|problems| ConfigError::Invalid {
+            path: path.to_owned(),
+            problems,
+        })
+    }
+
+    /// Checks the text of a configuration file.
+    pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
+        check::unknown_keys(text)?;
+        let file: file::File = toml::from_str(text).map_err(|error| {
+            vec![Problem::at(
+                text,
+                error.span(),
+                error.message().lines().next().unwrap_or_default(),
+            )]
+        })?;
+        let mut problems = Vec::new();
+        let config = file.into_config(&mut problems);
+        if problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(problems)
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        file::File::default().into_config(&mut Vec::new())
+    }
+}
+
+/// The limits of the numbers in the file, in its own units.
+mod range {
+    use super::limits;
+
+    pub(super) const TABLE_SIZE: std::ops::RangeInclusive<u64> =
+        limits::MIN_FLOWS as u64..=limits::MAX_FLOWS as u64;
+    pub(super) const DRAIN_INTERVAL_MS: std::ops::RangeInclusive<u64> = 100..=60_000;
+    pub(super) const ACTIVE_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 100..=3_600_000;
+    pub(super) const IDLE_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 1_000..=86_400_000;
+    pub(super) const TCP_IDLE_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 1_000..=604_800_000;
+    pub(super) const LINGER_MS: std::ops::RangeInclusive<u64> = 100..=600_000;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Config;
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        assert_eq!(Config::parse("").unwrap(), Config::default());
+        assert_eq!(Config::default().drain_interval, Duration::from_secs(5));
+        assert_eq!(Config::default().active_timeout, Duration::from_mins(1));
+    }
+
+    #[test]
+    fn the_example_is_the_default_with_everything_commented_out_or_in() {
+        let text = include_str!("../../../systemd/flowd.toml");
+        assert_eq!(Config::parse(text).unwrap(), Config::default());
+        let uncommented: String = text
+            .lines()
+            .map(|line| line.strip_prefix("#= ").unwrap_or(line).to_owned() + "\n")
+            .collect();
+        let mut config = Config::parse(&uncommented).unwrap();
+        config.gateway = Config::default().gateway;
+        config.interfaces.clear();
+        assert_eq!(
+            config,
+            Config::default(),
+            "the commented values are the defaults"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_line_and_remedy() {
+        let cases = [
+            (
+                "[flows]\ndrain_intervall_ms = 500\n",
+                "line 2: unknown key `flows.drain_intervall_ms`; did you mean `drain_interval_ms`?",
+            ),
+            (
+                "[sotre]\n",
+                "line 1: unknown key `sotre`; did you mean `store`?",
+            ),
+            (
+                "colour = 1\n",
+                "line 1: unknown key `colour`; known here are gateway, interfaces, store, api, flows, identity",
+            ),
+            (
+                "[flows]\ndrain_interval_ms = 5\n",
+                "`flows.drain_interval_ms` is 5; it must be 100 to 60000",
+            ),
+            (
+                "[flows]\ntable_size = \"big\"\n",
+                "line 2: invalid type: string \"big\", expected u64",
+            ),
+            ("interfaces = [\"\"]\n", "`interfaces` has an empty name"),
+            (
+                "interfaces = [\"a-name-that-is-too-long\"]\n",
+                "`interfaces` has `a-name-that-is-too-long`; a name has 15 characters at most",
+            ),
+            (
+                "gateway = \"\"\n",
+                "`gateway` is empty; leave it out to use the host name",
+            ),
+            (
+                "[store]\npath = \"data\"\n",
+                "`store.path` is `data`; it must be an absolute path",
+            ),
+            ("gateway = \n", "line 1: "),
+        ];
+        for (text, expected) in cases {
+            let problems = Config::parse(text).unwrap_err();
+            let told = problems[0].to_string();
+            assert!(
+                told.starts_with(expected),
+                "{text:?} -> {told:?}, expected {expected:?}"
+            );
+            assert_eq!(told.lines().count(), 1, "{told:?}");
+        }
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        let text = "gateway = \"\"\n[flows]\ndrain_interval_ms = 1\nlinger_ms = 0\n";
+        assert_eq!(Config::parse(text).unwrap_err().len(), 3);
+    }
+}

@@ -1,0 +1,372 @@
+//! The user side of the datapath: the only module that knows aya.
+//!
+//! It loads and attaches the programs, walks their tables, and runs the protocol by which an ended
+//! flow leaves the table without losing a packet. It knows nothing of records, peers' names or
+//! files.
+
+mod attachment;
+mod batch;
+mod clock;
+mod error;
+mod retire;
+
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, LpmTrie, Map, MapData, lpm_trie::Key},
+    programs::{SchedClassifier, TestRun as _, TestRunOptions},
+    util::KernelVersion,
+};
+use flowd_common::{
+    clock::Clocks,
+    counter::{Counter, CounterKey, Direction, Tally},
+    flow::{FlowKey, FlowValue, OverflowKey},
+    peer::{PeerId, PeerPrefix},
+};
+
+use self::batch::Batch;
+pub use self::{
+    attachment::{AttachedBy, Attachment},
+    clock::TimeLine,
+    error::{DataplaneError, LoadError},
+};
+
+/// The object that `build.rs` made of `flowd-ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flowd-ebpf"));
+
+/// Bytes of a frame that `BPF_PROG_TEST_RUN` accepts for a program that does not look at it.
+const BLANK_FRAME: [u8; 64] = [0; 64];
+
+/// Bytes before the network header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkHeader {
+    /// A WireGuard interface has none.
+    None,
+    /// What `BPF_PROG_TEST_RUN` puts before every packet.
+    Ethernet,
+}
+
+/// The loaded datapath.
+pub struct Dataplane {
+    ebpf: Ebpf,
+    flows: HashMap<MapData, FlowKey, FlowValue>,
+    flows_fd: OwnedFd,
+    overflow_fd: OwnedFd,
+    counters: HashMap<MapData, CounterKey, Tally>,
+    counters_fd: OwnedFd,
+    peers: LpmTrie<MapData, PeerPrefix, PeerId>,
+    retire: retire::Retire,
+    clocks: Array<MapData, Clocks>,
+    started: Clocks,
+    capacity: u32,
+    flow_batch: Batch<FlowKey, FlowValue>,
+    overflow_batch: Batch<OverflowKey, Tally>,
+    counter_batch: Batch<CounterKey, Tally>,
+}
+
+impl Dataplane {
+    /// Loads the programs and makes a flow table of `flows` entries.
+    pub fn load(flows: u32, link_header: LinkHeader) -> Result<Self, LoadError> {
+        let found = KernelVersion::current().map_err(|error| LoadError::Refused {
+            reason: error.to_string(),
+        })?;
+        if found < KernelVersion::new(5, 15, 0) {
+            return Err(LoadError::OldKernel {
+                found: format!("{found:?}"),
+            });
+        }
+        let link_header_bytes = match link_header {
+            LinkHeader::None => 0_u32,
+            LinkHeader::Ethernet => 14,
+        };
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("FLOWS", flows)
+            .override_global("LINK_HEADER_BYTES", &link_header_bytes, true)
+            .load(OBJECT)
+            .map_err(|error| LoadError::from_ebpf(&error, flows))?;
+        for name in [
+            "flowd_ingress",
+            "flowd_egress",
+            "flowd_retire",
+            "flowd_clock",
+        ] {
+            classifier_mut(&mut ebpf, name)
+                .load()
+                .map_err(|error| LoadError::from_program(&error, flows))?;
+        }
+        let (flows_map, flows_fd) = take(&mut ebpf, "FLOWS");
+        let (_, overflow_fd) = take(&mut ebpf, "OVERFLOW");
+        let (counters, counters_fd) = take(&mut ebpf, "COUNTERS");
+        let mut dataplane = Self {
+            flows: HashMap::try_from(flows_map).expect("FLOWS is a hash of these types"),
+            flows_fd,
+            overflow_fd,
+            counters: HashMap::try_from(counters).expect("COUNTERS is a hash of these types"),
+            counters_fd,
+            peers: LpmTrie::try_from(take(&mut ebpf, "PEERS").0)
+                .expect("PEERS is a trie of these types"),
+            retire: retire::Retire::new(
+                take(&mut ebpf, "RETIRE").0,
+                take(&mut ebpf, "RETIRE_CURSOR").0,
+            ),
+            clocks: Array::try_from(take(&mut ebpf, "CLOCKS").0)
+                .expect("CLOCKS is an array of these types"),
+            started: Clocks::default(),
+            capacity: flows,
+            flow_batch: Batch::new(),
+            overflow_batch: Batch::new(),
+            counter_batch: Batch::new(),
+            ebpf,
+        };
+        dataplane.started = dataplane
+            .read_clocks()
+            .map_err(|error| LoadError::Refused {
+                reason: error::first_line(&error),
+            })?;
+        Ok(dataplane)
+    }
+
+    /// Flows that fit into the table.
+    pub fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// Shows every flow to `visit`, retired ones included, and returns how many there were.
+    pub fn for_each_flow(
+        &mut self,
+        visit: impl FnMut(&FlowKey, &FlowValue),
+    ) -> Result<u64, DataplaneError> {
+        self.flow_batch
+            .for_each(self.flows_fd.as_fd(), visit)
+            .map_err(|source| DataplaneError::Read {
+                table: "flow",
+                source,
+            })
+    }
+
+    /// Every overflow bucket, cumulative since the load.
+    pub fn overflow(&mut self) -> Result<Vec<(OverflowKey, Tally)>, DataplaneError> {
+        let mut buckets = Vec::new();
+        self.overflow_batch
+            .for_each(self.overflow_fd.as_fd(), |key, tally| {
+                buckets.push((*key, *tally))
+            })
+            .map_err(|source| DataplaneError::Read {
+                table: "overflow",
+                source,
+            })?;
+        Ok(buckets)
+    }
+
+    /// Every named counter, cumulative since its interface was attached.
+    pub fn counters(&mut self) -> Result<Vec<(CounterKey, Tally)>, DataplaneError> {
+        let mut counters = Vec::new();
+        self.counter_batch
+            .for_each(self.counters_fd.as_fd(), |key, tally| {
+                counters.push((*key, *tally))
+            })
+            .map_err(|source| DataplaneError::Read {
+                table: "counter",
+                source,
+            })?;
+        Ok(counters)
+    }
+
+    /// Makes `peer` the owner of a prefix of one interface.
+    pub fn set_peer(
+        &mut self,
+        prefix_bits: u32,
+        prefix: PeerPrefix,
+        peer: PeerId,
+    ) -> Result<(), DataplaneError> {
+        self.peers
+            .insert(&Key::new(prefix_bits, prefix), peer, 0)
+            .map_err(|source| DataplaneError::Write {
+                table: "peer",
+                source,
+            })
+    }
+
+    /// Leaves a prefix to whoever owns the shorter one around it.
+    pub fn clear_peer(
+        &mut self,
+        prefix_bits: u32,
+        prefix: PeerPrefix,
+    ) -> Result<(), DataplaneError> {
+        match self.peers.remove(&Key::new(prefix_bits, prefix)) {
+            Ok(()) => Ok(()),
+            Err(error) if error::os_error(&error) == Some(libc::ENOENT) => Ok(()),
+            Err(source) => Err(DataplaneError::Write {
+                table: "peer",
+                source,
+            }),
+        }
+    }
+
+    /// Ends flows: from here on nobody adds to their entries. Afterwards their values are final,
+    /// and are shown to `visit`; the entries stay until [`Self::delete`].
+    pub fn retire(
+        &mut self,
+        keys: &[FlowKey],
+        mut visit: impl FnMut(&FlowKey, &FlowValue),
+    ) -> Result<(), DataplaneError> {
+        let program = classifier(&self.ebpf, "flowd_retire");
+        self.retire.mark(program, keys)?;
+        for key in keys {
+            match self.flows.get(key, 0) {
+                Ok(value) => visit(key, &value),
+                Err(aya::maps::MapError::KeyNotFound) => {}
+                Err(source) => {
+                    let source = io::Error::other(source);
+                    return Err(DataplaneError::Read {
+                        table: "flow",
+                        source,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees the entries of retired flows whose final values are safe.
+    pub fn delete(&mut self, keys: &[FlowKey]) -> Result<(), DataplaneError> {
+        for key in keys {
+            match self.flows.remove(key) {
+                Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
+                Err(error) if error::os_error(&error) == Some(libc::ENOENT) => {}
+                Err(source) => {
+                    return Err(DataplaneError::Write {
+                        table: "flow",
+                        source,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Relates the datapath's clocks to `wall_ms`, the wall clock's Unix milliseconds now. `None`
+    /// in the first tenth of a second.
+    pub fn time_line(&mut self, wall_ms: i64) -> Result<Option<TimeLine>, DataplaneError> {
+        let now = self.read_clocks()?;
+        Ok(TimeLine::new(self.started, now, wall_ms))
+    }
+
+    fn read_clocks(&mut self) -> Result<Clocks, DataplaneError> {
+        run(
+            classifier(&self.ebpf, "flowd_clock"),
+            "flowd_clock",
+            &BLANK_FRAME,
+            1,
+        )?;
+        self.clocks
+            .get(&0, 0)
+            .map_err(|source| DataplaneError::Read {
+                table: "clock",
+                source: io::Error::other(source),
+            })
+    }
+
+    /// Makes the named counters of an interface, so that the datapath only ever adds.
+    fn make_counters(&mut self, ifindex: u32) -> Result<(), DataplaneError> {
+        for counter in Counter::UNCOUNTED.into_iter().chain([Counter::Coalesced]) {
+            for direction in [Direction::Ingress, Direction::Egress] {
+                let key = CounterKey {
+                    ifindex,
+                    counter: counter as u8,
+                    direction: direction as u8,
+                    reserved: [0; 2],
+                };
+                self.counters
+                    .insert(key, Tally::default(), 0)
+                    .map_err(|source| DataplaneError::Write {
+                        table: "counter",
+                        source,
+                    })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs one of the classifiers on a frame, for tests and benches; returns its verdict and the
+    /// mean time of `repeat` runs.
+    pub fn test_run(
+        &self,
+        direction: Direction,
+        frame: &[u8],
+        repeat: u32,
+    ) -> Result<(i32, std::time::Duration), DataplaneError> {
+        let name = program_name(direction);
+        let result = run(classifier(&self.ebpf, name), name, frame, repeat)?;
+        Ok((result.return_value as i32, result.duration))
+    }
+
+    /// What the verifier made of the programs: name, instructions it walked, bytes of machine code.
+    pub fn verified(&self) -> Vec<(String, Option<u32>, u32)> {
+        self.ebpf
+            .programs()
+            .filter_map(|(name, program)| {
+                let info = program.info().ok()?;
+                Some((
+                    name.to_owned(),
+                    info.verified_instruction_count(),
+                    info.size_jitted(),
+                ))
+            })
+            .collect()
+    }
+}
+
+fn program_name(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "flowd_ingress",
+        Direction::Egress => "flowd_egress",
+    }
+}
+
+fn run(
+    program: &SchedClassifier,
+    name: &'static str,
+    frame: &[u8],
+    repeat: u32,
+) -> Result<aya::programs::TestRunResult, DataplaneError> {
+    program
+        .test_run(TestRunOptions {
+            data_in: Some(frame),
+            repeat,
+            ..TestRunOptions::new()
+        })
+        .map_err(|source| DataplaneError::Control {
+            program: name,
+            source,
+        })
+}
+
+fn classifier<'a>(ebpf: &'a Ebpf, name: &str) -> &'a SchedClassifier {
+    ebpf.program(name)
+        .and_then(|program| program.try_into().ok())
+        .expect("the object has this classifier")
+}
+
+fn classifier_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .expect("the object has this classifier")
+}
+
+fn take(ebpf: &mut Ebpf, name: &str) -> (Map, OwnedFd) {
+    let map = ebpf.take_map(name).expect("the object has this map");
+    let (Map::HashMap(data) | Map::LpmTrie(data) | Map::Array(data)) = &map else {
+        unreachable!("flowd's maps are of these three kinds")
+    };
+    let fd = data
+        .fd()
+        .as_fd()
+        .try_clone_to_owned()
+        .expect("a map's descriptor can be duplicated");
+    (map, fd)
+}

@@ -1,0 +1,96 @@
+//! Watching for interfaces and peers that come and go.
+//!
+//! A thread of its own, because a control socket may hang: then names and peers stay as they were,
+//! and counting goes on.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use super::{Interface, scan};
+
+/// How long an interface or a peer may be there before flowd notices.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Which interfaces to watch.
+#[derive(Clone, Debug, Default)]
+pub struct Names(Vec<String>);
+
+impl Names {
+    /// Names or globs; none: every interface.
+    pub fn new(patterns: Vec<String>) -> Self {
+        Self(patterns)
+    }
+
+    /// Whether the interface called `name` is wanted.
+    pub fn want(&self, name: &str) -> bool {
+        self.0.is_empty()
+            || self
+                .0
+                .iter()
+                .any(|pattern| glob_match::glob_match(pattern, name))
+    }
+
+    /// Entries that are names, not patterns.
+    pub fn exact(&self) -> impl Iterator<Item = &str> {
+        self.0
+            .iter()
+            .map(String::as_str)
+            .filter(|name| !crate::config::is_glob(name))
+    }
+}
+
+/// Scans now and again until `stop` is set, and gives what it finds to `publish`, which says
+/// whether anybody still listens.
+pub fn watch(
+    names: Names,
+    stop: Arc<AtomicBool>,
+    mut publish: impl FnMut(Vec<Interface>) -> bool + Send + 'static,
+) -> std::io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new().name("wireguard".to_owned()).spawn(move || {
+        let mut failing = false;
+        while !stop.load(Ordering::Relaxed) {
+            match scan() {
+                Ok(mut interfaces) => {
+                    failing = false;
+                    interfaces.retain(|interface| names.want(&interface.name));
+                    if !publish(interfaces) {
+                        return;
+                    }
+                }
+                Err(error) if !failing => {
+                    failing = true;
+                    tracing::warn!(%error, "cannot read WireGuard's interfaces; peers stay as they were");
+                }
+                Err(_) => {}
+            }
+            thread::park_timeout(INTERVAL);
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Names;
+
+    #[test]
+    fn names_and_globs_narrow_and_nothing_means_all() {
+        let cases: [(&[&str], &str, bool); 6] = [
+            (&[], "wg0", true),
+            (&["wg0"], "wg0", true),
+            (&["wg0"], "wg01", false),
+            (&["wg*"], "wg-site", true),
+            (&["wg?", "vpn"], "vpn", true),
+            (&["wg[0-3]"], "wg7", false),
+        ];
+        for (patterns, name, wanted) in cases {
+            let names = Names::new(patterns.iter().map(|text| (*text).to_owned()).collect());
+            assert_eq!(names.want(name), wanted, "{patterns:?} {name}");
+        }
+    }
+}
