@@ -24,6 +24,12 @@ impl Addr {
     }
 }
 
+impl From<core::net::Ipv6Addr> for Addr {
+    fn from(addr: core::net::Ipv6Addr) -> Self {
+        Self(bytemuck::must_cast(addr.octets()))
+    }
+}
+
 impl From<core::net::IpAddr> for Addr {
     fn from(ip: core::net::IpAddr) -> Self {
         let octets = match ip {

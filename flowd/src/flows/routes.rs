@@ -27,7 +27,7 @@ impl Routes {
 
     /// The peer that owns `addr`.
     pub fn owner(&self, addr: Ipv6Addr) -> Option<PeerId> {
-        self.search(addr, 0)
+        self.search(addr, default_route(addr))
     }
 
     /// The peer that is meant when `addr` is the far end of a flow. A default route says who
@@ -55,6 +55,15 @@ impl Routes {
             .range(shortest..)
             .rev()
             .find_map(|(length, owners)| owners.get(&masked(addr, *length)).copied())
+    }
+}
+
+/// The length of the default route of the address's family: `::/0` does not own IPv4.
+fn default_route(addr: Ipv6Addr) -> u8 {
+    if addr.to_ipv4_mapped().is_some() {
+        96
+    } else {
+        0
     }
 }
 
@@ -126,12 +135,22 @@ mod tests {
     }
 
     #[test]
+    fn the_default_route_of_ipv6_does_not_own_ipv4() {
+        let mut routes = Routes::default();
+        routes.insert(&"::/0".parse().unwrap(), 1);
+        assert_eq!(routes.owner("::ffff:10.8.0.2".parse().unwrap()), None);
+    }
+
+    #[test]
     fn a_default_route_owns_but_does_not_name() {
         let mut routes = Routes::default();
         routes.insert(&"0.0.0.0/0".parse().unwrap(), 1);
         routes.insert(&"10.8.0.2/32".parse().unwrap(), 2);
+        routes.insert(&"::/0".parse().unwrap(), 3);
         let far = "::ffff:9.9.9.9".parse().unwrap();
         assert_eq!((routes.owner(far), routes.resident(far)), (Some(1), None));
+        let far = "2001:db8::1".parse().unwrap();
+        assert_eq!((routes.owner(far), routes.resident(far)), (Some(3), None));
         let near = "::ffff:10.8.0.2".parse().unwrap();
         assert_eq!(
             (routes.owner(near), routes.resident(near)),

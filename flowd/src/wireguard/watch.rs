@@ -9,13 +9,16 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{Interface, scan};
 
 /// How long an interface or a peer may be there before flowd notices.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// A scan of many thousand peers takes long; the pause after it is so many times as long, so that
+/// scanning takes at most a twentieth of a core.
+const PAUSE: u32 = 20;
 
 /// Which interfaces to watch.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +58,7 @@ pub fn watch(
     thread::Builder::new().name("wireguard".to_owned()).spawn(move || {
         let mut failing = false;
         while !stop.load(Ordering::Relaxed) {
+            let begun = Instant::now();
             match scan() {
                 Ok(mut interfaces) => {
                     failing = false;
@@ -69,7 +73,7 @@ pub fn watch(
                 }
                 Err(_) => {}
             }
-            thread::park_timeout(INTERVAL);
+            thread::park_timeout(INTERVAL.max(begun.elapsed() * PAUSE));
         }
     })
 }
