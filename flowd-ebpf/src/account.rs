@@ -14,6 +14,7 @@ use aya_ebpf::{
     maps::lpm_trie::Key,
     programs::TcContext,
 };
+use aya_log_ebpf::debug;
 use flowd_common::{
     counter::{Counter, CounterKey, Direction, Tally},
     flow::{FlowKey, FlowValue, OverflowKey, RETIRED, TX_FLAGS_SHIFT, Verdict},
@@ -50,6 +51,12 @@ pub fn packet(ctx: &TcContext, direction: Direction) -> Fate {
     let mut headers = match headers(&skb, ifindex, direction) {
         Ok(headers) => headers,
         Err(skip) => {
+            debug!(
+                ctx,
+                "interface {}: a packet without a flow: {}",
+                ifindex,
+                skip.counter().name()
+            );
             let weight = skb.weight(0);
             tally(ifindex, skip.counter(), direction, weight);
             return Fate::Pass;
@@ -205,8 +212,8 @@ fn overflow(key: &FlowKey, direction: Direction, weight: Weight) {
         let _lost_race_or_full = OVERFLOW.insert(bucket, empty, u64::from(BPF_NOEXIST));
     }
     match OVERFLOW.get_ptr_mut(bucket) {
-        Some(tally) => add_tally(tally, weight),
-        None => self::tally(key.ifindex, Counter::OverflowFull, direction, weight),
+        Some(sum) => add_tally(sum, weight),
+        None => tally(key.ifindex, Counter::OverflowFull, direction, weight),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::{EbpfContext as _, helpers::bpf_skb_load_bytes, programs::TcContext};
+use aya_ebpf::{EbpfContext as _, Global, helpers::bpf_skb_load_bytes, programs::TcContext};
 use bytemuck::Pod;
 use flowd_common::packet::{Packet, Weight};
 
@@ -10,7 +10,7 @@ use flowd_common::packet::{Packet, Weight};
 /// under `BPF_PROG_TEST_RUN`, which always makes Ethernet frames. The daemon sets it before the
 /// program is verified, so that it costs nothing.
 #[unsafe(no_mangle)]
-static LINK_HEADER_BYTES: u32 = 0;
+static LINK_HEADER_BYTES: Global<u32> = Global::new(0);
 
 /// The buffer that a classifier was called with.
 pub struct Skb<'a> {
@@ -21,12 +21,9 @@ pub struct Skb<'a> {
 impl<'a> Skb<'a> {
     #[inline(always)]
     pub fn new(ctx: &'a TcContext) -> Self {
-        // SAFETY: a static of this object. Volatile, because the loader changes it after the
-        // compiler has seen its value.
-        let link_header_bytes = unsafe { core::ptr::read_volatile(&raw const LINK_HEADER_BYTES) };
         Self {
             ctx,
-            link_header_bytes: link_header_bytes as usize,
+            link_header_bytes: LINK_HEADER_BYTES.load() as usize,
         }
     }
 

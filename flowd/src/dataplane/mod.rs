@@ -21,6 +21,7 @@ use aya::{
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
     util::KernelVersion,
 };
+use aya_log::EbpfLogger;
 use flowd_common::{
     clock::Clocks,
     counter::{Counter, CounterKey, Direction, Tally},
@@ -53,6 +54,7 @@ pub enum LinkHeader {
 /// The loaded datapath.
 pub struct Dataplane {
     ebpf: Ebpf,
+    log: Option<EbpfLogger<&'static dyn log::Log>>,
     flows: HashMap<MapData, FlowKey, FlowValue>,
     flows_fd: OwnedFd,
     overflow_fd: OwnedFd,
@@ -86,6 +88,7 @@ impl Dataplane {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("FLOWS", flows)
             .override_global("LINK_HEADER_BYTES", &link_header_bytes, true)
+            .override_global(aya_log::LEVEL, &kernel_log_level(), true)
             .load(OBJECT)
             .map_err(|error| LoadError::from_ebpf(&error, flows))?;
         for name in [
@@ -98,6 +101,12 @@ impl Dataplane {
                 .load()
                 .map_err(|error| LoadError::from_program(&error, flows))?;
         }
+        let log = match kernel_log_level() {
+            0 => None,
+            _ => EbpfLogger::init(&mut ebpf)
+                .inspect_err(|error| tracing::warn!(%error, "the datapath logs nothing"))
+                .ok(),
+        };
         let (flows_map, flows_fd) = take(&mut ebpf, "FLOWS");
         let (_, overflow_fd) = take(&mut ebpf, "OVERFLOW");
         let (counters, counters_fd) = take(&mut ebpf, "COUNTERS");
@@ -120,6 +129,7 @@ impl Dataplane {
             flow_batch: Batch::new(),
             overflow_batch: Batch::new(),
             counter_batch: Batch::new(),
+            log,
             ebpf,
         };
         dataplane.started = dataplane
@@ -133,6 +143,13 @@ impl Dataplane {
     /// Flows that fit into the table.
     pub fn capacity(&self) -> u32 {
         self.capacity
+    }
+
+    /// Hands on what the datapath logged: why packets had no flow, at level DEBUG only.
+    pub fn flush_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
     }
 
     /// Shows every flow to `visit`, retired ones included, and returns how many there were.
@@ -318,6 +335,16 @@ impl Dataplane {
                 ))
             })
             .collect()
+    }
+}
+
+/// The level that the datapath logs at: DEBUG when flowd does, else not at all, which the verifier
+/// turns into no code.
+fn kernel_log_level() -> u8 {
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        aya_log::Level::Debug as u8
+    } else {
+        0
     }
 }
 
