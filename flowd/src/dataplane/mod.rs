@@ -288,8 +288,9 @@ impl Dataplane {
             })
     }
 
-    /// Makes the named counters of an interface, so that the datapath only ever adds.
-    fn make_counters(&mut self, ifindex: u32) -> Result<(), DataplaneError> {
+    /// Makes the named counters of an interface, so that the datapath only ever adds. Attaching
+    /// does it.
+    pub fn make_counters(&mut self, ifindex: u32) -> Result<(), DataplaneError> {
         for counter in Counter::UNCOUNTED.into_iter().chain([Counter::Coalesced]) {
             for direction in [Direction::Ingress, Direction::Egress] {
                 let key = CounterKey {
