@@ -5,4 +5,5 @@
 
 pub mod flows;
 pub mod live;
+pub mod store;
 pub mod wire;
