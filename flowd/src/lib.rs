@@ -8,5 +8,6 @@ pub mod dataplane;
 pub mod flows;
 pub mod identity;
 pub mod live;
+pub mod store;
 pub mod wire;
 pub mod wireguard;

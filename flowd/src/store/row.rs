@@ -1,0 +1,238 @@
+//! Rows to records and back.
+
+use std::{collections::HashMap, net::Ipv6Addr, sync::Arc};
+
+use rusqlite::{Connection, Row, params};
+
+use crate::flows::{
+    Counters, EndReason, Icmp, Identity, Initiator, Record, TcpFlags, Tuple, Verdict,
+};
+
+/// The columns that [`record`] reads, of a record.
+pub(super) const RECORD: &str = "record_id, interface_id, protocol, peer_addr, remote_addr, \
+    peer_port, remote_port, overflow, first_seen, last_seen, window_start, window_end, initiator, \
+    icmp, peer_id, remote_peer_id, verdict, enforced, rule, policy_revision, tcp_flags, \
+    rx_packets_total, rx_bytes_total, tx_packets_total, tx_bytes_total, rx_packets, rx_bytes, \
+    tx_packets, tx_bytes, end_reason";
+
+/// The same columns of the ledger: a record of nothing that follows the last one.
+pub(super) const LEDGER: &str = "0, interface_id, protocol, peer_addr, remote_addr, peer_port, \
+    remote_port, 0, first_seen, last_seen, window_end, window_end, initiator, icmp, peer_id, \
+    remote_peer_id, verdict, enforced, rule, policy_revision, tcp_flags, rx_packets_total, \
+    rx_bytes_total, tx_packets_total, tx_bytes_total, 0, 0, 0, 0, NULL";
+
+/// The names that the rows of one segment point to.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    pub(super) interfaces: HashMap<i64, Arc<str>>,
+    pub(super) peers: HashMap<i64, Arc<Identity>>,
+}
+
+impl Names {
+    pub(super) fn read(conn: &Connection) -> rusqlite::Result<Self> {
+        let mut names = Self::default();
+        let mut query = conn.prepare("SELECT interface_id, name FROM interface")?;
+        let mut rows = query.query([])?;
+        while let Some(row) = rows.next()? {
+            let name: String = row.get(1)?;
+            names.interfaces.insert(row.get(0)?, name.into());
+        }
+        let mut query = conn.prepare(
+            "SELECT peer_id, public_key, name, user, device, groups, endpoint FROM peer",
+        )?;
+        let mut rows = query.query([])?;
+        while let Some(row) = rows.next()? {
+            let (groups, endpoint): (String, Option<String>) = (row.get(5)?, row.get(6)?);
+            let identity = Identity {
+                public_key: row.get(1)?,
+                name: row.get(2)?,
+                user: row.get(3)?,
+                device: row.get(4)?,
+                groups: serde_json::from_str(&groups).map_err(|e| wrong(5, e))?,
+                endpoint: endpoint
+                    .map(|text| text.parse().map_err(|e| wrong(6, e)))
+                    .transpose()?,
+            };
+            names.peers.insert(row.get(0)?, identity.into());
+        }
+        Ok(names)
+    }
+}
+
+fn wrong(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error.into())
+}
+
+/// A row of the columns [`RECORD`] or [`LEDGER`].
+pub(super) fn record(row: &Row<'_>, names: &Names) -> rusqlite::Result<Record> {
+    let addr = |column| row.get::<_, [u8; 16]>(column).map(Ipv6Addr::from);
+    let count = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+    let counters = |column| -> rusqlite::Result<Counters> {
+        Ok(Counters {
+            rx_packets: count(column)?,
+            rx_bytes: count(column + 1)?,
+            tx_packets: count(column + 2)?,
+            tx_bytes: count(column + 3)?,
+        })
+    };
+    let peer = |column| -> rusqlite::Result<Option<Arc<Identity>>> {
+        let id: Option<i64> = row.get(column)?;
+        Ok(id.and_then(|id| names.peers.get(&id).cloned()))
+    };
+    let outside =
+        |column, value: u8| rusqlite::Error::IntegralValueOutOfRange(column, i64::from(value));
+    let (initiator, verdict): (u8, u8) = (row.get(12)?, row.get(16)?);
+    let end: Option<u8> = row.get(29)?;
+    let icmp: Option<u16> = row.get(13)?;
+    let [rx, tx] = row.get::<_, u16>(20)?.to_be_bytes();
+    Ok(Record {
+        record_id: count(0)?,
+        interface: names
+            .interfaces
+            .get(&row.get(1)?)
+            .cloned()
+            .unwrap_or_else(|| "?".into()),
+        tuple: Tuple {
+            protocol: row.get(2)?,
+            peer_addr: addr(3)?,
+            remote_addr: addr(4)?,
+            peer_port: row.get(5)?,
+            remote_port: row.get(6)?,
+        },
+        overflow: row.get(7)?,
+        first_seen_ms: row.get(8)?,
+        last_seen_ms: row.get(9)?,
+        window_start_ms: row.get(10)?,
+        window_end_ms: row.get(11)?,
+        initiator: Initiator::from_number(initiator).ok_or_else(|| outside(12, initiator))?,
+        icmp: icmp
+            .map(u16::to_be_bytes)
+            .map(|[kind, code]| Icmp { r#type: kind, code }),
+        peer: peer(14)?,
+        remote_peer: peer(15)?,
+        verdict: Verdict::from_number(verdict).ok_or_else(|| outside(16, verdict))?,
+        enforced: row.get(17)?,
+        rule: row.get::<_, Option<String>>(18)?.map(Into::into),
+        policy_revision: row.get(19)?,
+        tcp_flags: TcpFlags { rx, tx },
+        total: counters(21)?,
+        counters: counters(25)?,
+        end_reason: end
+            .map(|end| EndReason::from_number(end).ok_or_else(|| outside(29, end)))
+            .transpose()?,
+    })
+}
+
+/// What a record points to, in the segment that takes it.
+#[derive(Clone, Copy)]
+pub(super) struct Ids {
+    pub(super) interface: i64,
+    pub(super) peer: Option<i64>,
+    pub(super) remote_peer: Option<i64>,
+}
+
+pub(super) fn insert_record(conn: &Connection, r: &Record, ids: Ids) -> rusqlite::Result<()> {
+    let (t, c, n) = (&r.tuple, &r.total, &r.counters);
+    let sql = format!(
+        "INSERT INTO record ({RECORD}) VALUES (?{})",
+        ",?".repeat(29)
+    );
+    conn.prepare_cached(&sql)?.execute(params![
+        r.record_id.cast_signed(),
+        ids.interface,
+        t.protocol,
+        t.peer_addr.octets(),
+        t.remote_addr.octets(),
+        t.peer_port,
+        t.remote_port,
+        r.overflow,
+        r.first_seen_ms,
+        r.last_seen_ms,
+        r.window_start_ms,
+        r.window_end_ms,
+        r.initiator.number(),
+        icmp(r),
+        ids.peer,
+        ids.remote_peer,
+        r.verdict.number(),
+        r.enforced,
+        r.rule.as_deref(),
+        r.policy_revision,
+        flags(r),
+        c.rx_packets.cast_signed(),
+        c.rx_bytes.cast_signed(),
+        c.tx_packets.cast_signed(),
+        c.tx_bytes.cast_signed(),
+        n.rx_packets.cast_signed(),
+        n.rx_bytes.cast_signed(),
+        n.tx_packets.cast_signed(),
+        n.tx_bytes.cast_signed(),
+        r.end_reason.map(EndReason::number),
+    ])?;
+    Ok(())
+}
+
+/// Notes what of an open flow is recorded.
+pub(super) fn upsert_open(conn: &Connection, r: &Record, ids: Ids) -> rusqlite::Result<()> {
+    let (t, c) = (&r.tuple, &r.total);
+    conn.prepare_cached(
+        "INSERT OR REPLACE INTO open_flow (first_seen, interface_id, protocol, peer_addr, \
+         remote_addr, peer_port, remote_port, last_seen, window_end, initiator, icmp, peer_id, \
+         remote_peer_id, verdict, enforced, rule, policy_revision, tcp_flags, rx_packets_total, \
+         rx_bytes_total, tx_packets_total, tx_bytes_total) \
+         VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+    )?
+    .execute(params![
+        r.first_seen_ms,
+        ids.interface,
+        t.protocol,
+        t.peer_addr.octets(),
+        t.remote_addr.octets(),
+        t.peer_port,
+        t.remote_port,
+        r.last_seen_ms,
+        r.window_end_ms,
+        r.initiator.number(),
+        icmp(r),
+        ids.peer,
+        ids.remote_peer,
+        r.verdict.number(),
+        r.enforced,
+        r.rule.as_deref(),
+        r.policy_revision,
+        flags(r),
+        c.rx_packets.cast_signed(),
+        c.rx_bytes.cast_signed(),
+        c.tx_packets.cast_signed(),
+        c.tx_bytes.cast_signed(),
+    ])?;
+    Ok(())
+}
+
+/// Forgets a flow that has ended.
+pub(super) fn delete_open(conn: &Connection, r: &Record, ids: Ids) -> rusqlite::Result<()> {
+    let t = &r.tuple;
+    conn.prepare_cached(
+        "DELETE FROM open_flow WHERE first_seen = ? AND interface_id = ? AND protocol = ? AND \
+         peer_addr = ? AND remote_addr = ? AND peer_port = ? AND remote_port = ?",
+    )?
+    .execute(params![
+        r.first_seen_ms,
+        ids.interface,
+        t.protocol,
+        t.peer_addr.octets(),
+        t.remote_addr.octets(),
+        t.peer_port,
+        t.remote_port,
+    ])?;
+    Ok(())
+}
+
+fn icmp(r: &Record) -> Option<u16> {
+    r.icmp
+        .map(|icmp| u16::from_be_bytes([icmp.r#type, icmp.code]))
+}
+
+fn flags(r: &Record) -> u16 {
+    u16::from_be_bytes([r.tcp_flags.rx, r.tcp_flags.tx])
+}

@@ -1,0 +1,120 @@
+//! The schema of a segment, as a list that only grows.
+
+use rusqlite::{Connection, Transaction};
+
+use super::OpenError;
+
+/// Marks a file as a segment of flowd ("flwd").
+pub(super) const APPLICATION_ID: i64 = 0x666c_7764;
+
+/// Entry `n` takes a file from version `n` to `n + 1`. Append only: never edit a released entry.
+pub(super) const MIGRATIONS: &[&str] = &["
+CREATE TABLE meta (
+    only     INTEGER PRIMARY KEY CHECK (only = 1),
+    gateway  TEXT NOT NULL,
+    day      TEXT NOT NULL CHECK (length(day) = 10) -- UTC, YYYY-MM-DD
+) STRICT;
+CREATE TABLE interface (
+    interface_id INTEGER PRIMARY KEY,
+    name         TEXT NOT NULL UNIQUE
+) STRICT;
+-- What a peer was called and where it was: a row for each state that a record saw.
+CREATE TABLE peer (
+    peer_id    INTEGER PRIMARY KEY,
+    public_key TEXT NOT NULL, -- base64
+    name       TEXT NOT NULL,
+    user       TEXT,
+    device     TEXT,
+    groups     TEXT NOT NULL CHECK (json_valid(groups)), -- array of strings
+    endpoint   TEXT -- ip:port
+) STRICT;
+CREATE TABLE record (
+    record_id       INTEGER PRIMARY KEY CHECK (record_id > 0),
+    interface_id    INTEGER NOT NULL REFERENCES interface,
+    protocol        INTEGER NOT NULL CHECK (protocol BETWEEN 0 AND 255),
+    peer_addr       BLOB NOT NULL CHECK (length(peer_addr) = 16), -- IPv4 is v4-mapped
+    remote_addr     BLOB NOT NULL CHECK (length(remote_addr) = 16),
+    peer_port       INTEGER NOT NULL CHECK (peer_port BETWEEN 0 AND 65535),
+    remote_port     INTEGER NOT NULL CHECK (remote_port BETWEEN 0 AND 65535),
+    overflow        INTEGER NOT NULL CHECK (overflow IN (0, 1)),
+    first_seen      INTEGER NOT NULL, -- Unix milliseconds, as are the next three
+    last_seen       INTEGER NOT NULL,
+    window_start    INTEGER NOT NULL,
+    window_end      INTEGER NOT NULL CHECK (window_start <= window_end),
+    initiator       INTEGER NOT NULL,
+    icmp            INTEGER, -- type << 8 | code
+    peer_id         INTEGER REFERENCES peer,
+    remote_peer_id  INTEGER REFERENCES peer,
+    verdict         INTEGER NOT NULL,
+    enforced        INTEGER NOT NULL CHECK (enforced IN (0, 1)),
+    rule            TEXT,
+    policy_revision INTEGER NOT NULL,
+    tcp_flags       INTEGER NOT NULL, -- rx << 8 | tx
+    rx_packets_total INTEGER NOT NULL CHECK (rx_packets_total >= rx_packets), -- since first_seen
+    rx_bytes_total   INTEGER NOT NULL CHECK (rx_bytes_total >= rx_bytes),
+    tx_packets_total INTEGER NOT NULL CHECK (tx_packets_total >= tx_packets),
+    tx_bytes_total   INTEGER NOT NULL CHECK (tx_bytes_total >= tx_bytes),
+    rx_packets      INTEGER NOT NULL CHECK (rx_packets >= 0), -- in the window
+    rx_bytes        INTEGER NOT NULL CHECK (rx_bytes >= 0), -- layer 3, IP header included
+    tx_packets      INTEGER NOT NULL CHECK (tx_packets >= 0),
+    tx_bytes        INTEGER NOT NULL CHECK (tx_bytes >= 0),
+    end_reason      INTEGER -- NULL while the flow lives
+) STRICT;
+CREATE INDEX record_by_first_seen ON record (first_seen);
+-- The ledger: the last record of every flow that has one and lives.
+CREATE TABLE open_flow (
+    first_seen   INTEGER NOT NULL, -- Unix milliseconds
+    interface_id INTEGER NOT NULL REFERENCES interface,
+    protocol     INTEGER NOT NULL,
+    peer_addr    BLOB NOT NULL CHECK (length(peer_addr) = 16),
+    remote_addr  BLOB NOT NULL CHECK (length(remote_addr) = 16),
+    peer_port    INTEGER NOT NULL,
+    remote_port  INTEGER NOT NULL,
+    last_seen    INTEGER NOT NULL, -- Unix milliseconds
+    window_end   INTEGER NOT NULL, -- Unix milliseconds
+    initiator    INTEGER NOT NULL,
+    icmp         INTEGER,
+    peer_id      INTEGER REFERENCES peer,
+    remote_peer_id INTEGER REFERENCES peer,
+    verdict      INTEGER NOT NULL,
+    enforced     INTEGER NOT NULL,
+    rule         TEXT,
+    policy_revision INTEGER NOT NULL,
+    tcp_flags    INTEGER NOT NULL,
+    rx_packets_total INTEGER NOT NULL,
+    rx_bytes_total   INTEGER NOT NULL,
+    tx_packets_total INTEGER NOT NULL,
+    tx_bytes_total   INTEGER NOT NULL,
+    PRIMARY KEY (first_seen, interface_id, protocol, peer_addr, remote_addr, peer_port, remote_port)
+) STRICT, WITHOUT ROWID;
+"];
+
+/// The version of a file; refuses files of others and newer ones without touching them.
+pub(super) fn check(conn: &Connection) -> Result<usize, OpenError> {
+    let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let application: i64 = conn.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let objects: i64 =
+        conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let empty = version == 0 && application == 0 && objects == 0;
+    if !empty && application != APPLICATION_ID {
+        return Err(OpenError::Foreign);
+    }
+    let known = MIGRATIONS.len();
+    match usize::try_from(version) {
+        Ok(found) if found <= known => Ok(found),
+        _ => Err(OpenError::TooNew {
+            found: version,
+            known,
+        }),
+    }
+}
+
+/// Brings the schema up to date inside the caller's transaction.
+pub(super) fn migrate(tx: &Transaction<'_>, found: usize) -> Result<(), OpenError> {
+    for sql in &MIGRATIONS[found..] {
+        tx.execute_batch(sql)?;
+    }
+    tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+    tx.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
+    Ok(())
+}
