@@ -55,14 +55,8 @@ mod tests {
     #[test]
     fn both_families_survive_the_round_trip() {
         let v4 = Ipv4Addr::new(10, 8, 0, 2);
-        assert_eq!(
-            Ipv6Addr::from(Addr::from(IpAddr::V4(v4))),
-            v4.to_ipv6_mapped()
-        );
-        assert_eq!(
-            Addr::from_v4(u32::from_ne_bytes(v4.octets())),
-            Addr::from(IpAddr::V4(v4))
-        );
+        assert_eq!(Ipv6Addr::from(Addr::from(IpAddr::V4(v4))), v4.to_ipv6_mapped());
+        assert_eq!(Addr::from_v4(u32::from_ne_bytes(v4.octets())), Addr::from(IpAddr::V4(v4)));
         let v6: Ipv6Addr = "fd00:8::2".parse().unwrap();
         assert_eq!(Ipv6Addr::from(Addr::from(IpAddr::V6(v6))), v6);
     }

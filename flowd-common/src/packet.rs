@@ -152,11 +152,7 @@ fn ipv4(packet: &impl Packet, ifindex: u32, direction: Direction) -> Result<Head
     let more = id_and_fragment & 0x2000 != 0;
     if offset != 0 || more {
         headers.fragment_id = id_and_fragment >> 16;
-        headers.fragment = if offset == 0 {
-            Fragment::First
-        } else {
-            Fragment::Later
-        };
+        headers.fragment = if offset == 0 { Fragment::First } else { Fragment::Later };
         if offset != 0 {
             return Ok(headers);
         }
@@ -260,11 +256,7 @@ impl Headers {
                     let more = fragment & 1 != 0;
                     if later || more {
                         self.fragment_id = second;
-                        self.fragment = if later {
-                            Fragment::Later
-                        } else {
-                            Fragment::First
-                        };
+                        self.fragment = if later { Fragment::Later } else { Fragment::First };
                     }
                     offset += 8;
                     if later {
@@ -292,9 +284,7 @@ impl Headers {
     ) -> Result<(), Skip> {
         match self.key.protocol {
             protocol::TCP => {
-                let words = packet
-                    .read_at::<[u32; 4], OFFSET>()
-                    .ok_or(Skip::Truncated)?;
+                let words = packet.read_at::<[u32; 4], OFFSET>().ok_or(Skip::Truncated)?;
                 self.tcp(words, direction)
             }
             protocol::UDP | protocol::UDP_LITE | protocol::DCCP | protocol::SCTP => {
@@ -303,9 +293,7 @@ impl Headers {
                 Ok(())
             }
             protocol::ICMP | protocol::ICMPV6 => {
-                let words = packet
-                    .read_at::<[u32; 2], OFFSET>()
-                    .ok_or(Skip::Truncated)?;
+                let words = packet.read_at::<[u32; 2], OFFSET>().ok_or(Skip::Truncated)?;
                 self.icmp(words);
                 Ok(())
             }
@@ -420,13 +408,7 @@ impl Headers {
     /// does not always know it.
     #[inline(always)]
     pub fn datagram(&self, direction: Direction) -> FragmentKey {
-        let FlowKey {
-            peer,
-            remote,
-            ifindex,
-            protocol,
-            ..
-        } = self.key;
+        let FlowKey { peer, remote, ifindex, protocol, .. } = self.key;
         let is_v4 = peer.0[0] == 0 && peer.0[1] == 0 && peer.0[2] == 0xffff_u32.to_be();
         FragmentKey {
             peer,
@@ -477,10 +459,7 @@ impl Weight {
     #[inline(always)]
     pub fn of(len: u32, header_bytes: u32, gso_size: u32, gso_segs: u32) -> Self {
         if gso_size == 0 {
-            return Self {
-                packets: 1,
-                bytes: u64::from(len),
-            };
+            return Self { packets: 1, bytes: u64::from(len) };
         }
         let segments = if gso_segs != 0 {
             u64::from(gso_segs)
@@ -490,9 +469,6 @@ impl Weight {
             if segments == 0 { 1 } else { segments }
         };
         let bytes = u64::from(len) + (segments - 1) * u64::from(header_bytes);
-        Self {
-            packets: segments,
-            bytes,
-        }
+        Self { packets: segments, bytes }
     }
 }

@@ -47,20 +47,12 @@ fn ipv4(protocol: u8, options: &[u8], fragment: u16, payload: &[u8]) -> Vec<u8> 
 /// An IPv6 packet from the peer with extension headers of the given types and eight-byte units
 /// beyond the first.
 fn ipv6(extensions: &[(u8, u8)], protocol: u8, payload: &[u8]) -> Vec<u8> {
-    let types = extensions
-        .iter()
-        .map(|(kind, _)| *kind)
-        .chain([protocol])
-        .collect::<Vec<_>>();
+    let types = extensions.iter().map(|(kind, _)| *kind).chain([protocol]).collect::<Vec<_>>();
     let mut behind = Vec::new();
     for (index, (kind, units)) in extensions.iter().enumerate() {
         let mut extension = vec![types[index + 1], *units];
         // AH counts in four-byte units, less two (RFC 4302, section 2.2).
-        let bytes = if *kind == 51 {
-            (*units as usize + 2) * 4
-        } else {
-            (*units as usize + 1) * 8
-        };
+        let bytes = if *kind == 51 { (*units as usize + 2) * 4 } else { (*units as usize + 1) * 8 };
         extension.resize(bytes, 0);
         behind.extend(extension);
     }
@@ -121,66 +113,31 @@ fn golden_packets_have_their_keys() {
     let syn = tcp_header(40000, 443, tcp::SYN, 10);
     let udp = udp_header(5353, 53);
     let cases: [(&str, Vec<u8>, FlowKey, u32); 14] = [
-        (
-            "tcp",
-            ipv4(6, &[], 0, &syn),
-            key(PEER, REMOTE, 6, (40000, 443)),
-            60,
-        ),
-        (
-            "tcp behind options",
-            ipv4(6, &[1; 40], 0, &syn),
-            key(PEER, REMOTE, 6, (40000, 443)),
-            100,
-        ),
-        (
-            "udp",
-            ipv4(17, &[], 0x4000, &udp),
-            key(PEER, REMOTE, 17, (5353, 53)),
-            28,
-        ),
-        (
-            "sctp",
-            ipv4(132, &[], 0, &udp),
-            key(PEER, REMOTE, 132, (5353, 53)),
-            28,
-        ),
+        ("tcp", ipv4(6, &[], 0, &syn), key(PEER, REMOTE, 6, (40000, 443)), 60),
+        ("tcp behind options", ipv4(6, &[1; 40], 0, &syn), key(PEER, REMOTE, 6, (40000, 443)), 100),
+        ("udp", ipv4(17, &[], 0x4000, &udp), key(PEER, REMOTE, 17, (5353, 53)), 28),
+        ("sctp", ipv4(132, &[], 0, &udp), key(PEER, REMOTE, 132, (5353, 53)), 28),
         (
             "echo request",
             ipv4(1, &[], 0, &icmp_header(8, 0, 99)),
             key(PEER, REMOTE, 1, (99, 0)),
             20,
         ),
-        (
-            "echo reply",
-            ipv4(1, &[], 0, &icmp_header(0, 0, 99)),
-            key(PEER, REMOTE, 1, (99, 0)),
-            20,
-        ),
+        ("echo reply", ipv4(1, &[], 0, &icmp_header(0, 0, 99)), key(PEER, REMOTE, 1, (99, 0)), 20),
         (
             "port unreachable",
             ipv4(1, &[], 0, &icmp_header(3, 3, 0)),
             key(PEER, REMOTE, 1, (0, 0x0303)),
             20,
         ),
-        (
-            "gre",
-            ipv4(47, &[], 0, &[0; 4]),
-            key(PEER, REMOTE, 47, (0, 0)),
-            20,
-        ),
+        ("gre", ipv4(47, &[], 0, &[0; 4]), key(PEER, REMOTE, 47, (0, 0)), 20),
         (
             "protocol 253 without payload",
             ipv4(253, &[], 0, &[]),
             key(PEER, REMOTE, 253, (0, 0)),
             20,
         ),
-        (
-            "tcp over ipv6",
-            ipv6(&[], 6, &syn),
-            key(PEER6, REMOTE6, 6, (40000, 443)),
-            80,
-        ),
+        ("tcp over ipv6", ipv6(&[], 6, &syn), key(PEER6, REMOTE6, 6, (40000, 443)), 80),
         (
             "echo over ipv6",
             ipv6(&[], 58, &icmp_header(128, 0, 99)),
@@ -199,20 +156,11 @@ fn golden_packets_have_their_keys() {
             key(PEER6, REMOTE6, 17, (5353, 53)),
             40 + 24 + 8,
         ),
-        (
-            "esp",
-            ipv6(&[], 50, &[0; 8]),
-            key(PEER6, REMOTE6, 50, (0, 0)),
-            40,
-        ),
+        ("esp", ipv6(&[], 50, &[0; 8]), key(PEER6, REMOTE6, 50, (0, 0)), 40),
     ];
     for (name, packet, expected, header_bytes) in cases {
         let got = headers(&Bytes(&packet), IFINDEX, Direction::Ingress).unwrap();
-        assert_eq!(
-            (got.key, got.header_bytes),
-            (expected, header_bytes),
-            "{name}"
-        );
+        assert_eq!((got.key, got.header_bytes), (expected, header_bytes), "{name}");
         assert_eq!(got.fragment, Fragment::Whole, "{name}");
     }
 }
@@ -237,19 +185,12 @@ fn every_truncation_is_reported() {
         (ipv4(6, &[1; 8], 0, &tcp_header(1, 2, tcp::ACK, 5)), 44),
         (ipv4(1, &[], 0, &icmp_header(8, 0, 1)), 28),
         (ipv6(&[], 58, &icmp_header(128, 0, 1)), 48),
-        (
-            ipv6(&[(0, 0), (60, 3)], 17, &udp_header(1, 2)),
-            40 + 8 + 32 + 4,
-        ),
+        (ipv6(&[(0, 0), (60, 3)], 17, &udp_header(1, 2)), 40 + 8 + 32 + 4),
     ];
     for (packet, enough) in cases {
         for len in 0..=packet.len() {
             let got = headers(&Bytes(&packet[..len]), IFINDEX, Direction::Ingress);
-            let expected = if len < enough {
-                Some(Skip::Truncated)
-            } else {
-                None
-            };
+            let expected = if len < enough { Some(Skip::Truncated) } else { None };
             assert_eq!(got.err(), expected, "{len} of {} bytes", packet.len());
         }
     }
@@ -268,10 +209,7 @@ fn what_is_no_ip_or_contradicts_itself_is_named() {
         (ipv6(&chain, 17, &udp_header(1, 2)), Skip::TooManyExtensions),
     ];
     for (packet, skip) in cases {
-        assert_eq!(
-            headers(&Bytes(&packet), IFINDEX, Direction::Ingress),
-            Err(skip)
-        );
+        assert_eq!(headers(&Bytes(&packet), IFINDEX, Direction::Ingress), Err(skip));
     }
     let longest = ipv6(&chain[..MAX_EXTENSIONS], 17, &udp_header(1, 2));
     assert!(headers(&Bytes(&longest), IFINDEX, Direction::Ingress).is_ok());
@@ -291,24 +229,15 @@ fn later_fragments_find_their_first() {
     let pairs = [
         (ipv4(17, &[], 0x2000, &udp), ipv4(17, &[], 0x2003, &[0; 8])),
         (ipv4(17, &[], 0x2000, &udp), ipv4(17, &[], 0x00b9, &[])),
-        (
-            ipv6_fragment(0, true, 17, &udp),
-            ipv6_fragment(100, false, 17, &[]),
-        ),
+        (ipv6_fragment(0, true, 17, &udp), ipv6_fragment(100, false, 17, &[])),
         // Its first one had destination options before the ports; the later one does not know.
-        (
-            ipv6_fragment(0, true, 17, &udp),
-            ipv6_fragment(100, false, 60, &[]),
-        ),
+        (ipv6_fragment(0, true, 17, &udp), ipv6_fragment(100, false, 60, &[])),
     ];
     for (first, later) in pairs {
         for direction in [Direction::Ingress, Direction::Egress] {
             let first = headers(&Bytes(&first), IFINDEX, direction).unwrap();
             let mut later = headers(&Bytes(&later), IFINDEX, direction).unwrap();
-            assert_eq!(
-                (first.fragment, later.fragment),
-                (Fragment::First, Fragment::Later)
-            );
+            assert_eq!((first.fragment, later.fragment), (Fragment::First, Fragment::Later));
             assert_eq!((later.key.peer_port, later.key.remote_port), (0, 0));
             assert_eq!(first.datagram(direction), later.datagram(direction));
             later.join(first.for_later_fragments());

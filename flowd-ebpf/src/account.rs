@@ -64,10 +64,8 @@ pub fn packet(ctx: &TcContext, direction: Direction) -> Fate {
     };
     let weight = skb.weight(headers.header_bytes);
     if weight.packets > 1 {
-        let extra = Weight {
-            packets: weight.packets - 1,
-            bytes: weight.bytes - u64::from(skb.len()),
-        };
+        let extra =
+            Weight { packets: weight.packets - 1, bytes: weight.bytes - u64::from(skb.len()) };
         tally(ifindex, Counter::Coalesced, direction, extra);
     }
     if headers.fragment != Fragment::Whole {
@@ -184,14 +182,8 @@ fn create(headers: &Headers, direction: Direction, weight: Weight) -> Added {
 
 #[inline(always)]
 fn peer_of(key: &FlowKey) -> PeerId {
-    let prefix = PeerPrefix {
-        ifindex: key.ifindex,
-        addr: key.peer,
-    };
-    PEERS
-        .get(Key::new(PeerPrefix::FULL_BITS, prefix))
-        .copied()
-        .unwrap_or(NO_PEER)
+    let prefix = PeerPrefix { ifindex: key.ifindex, addr: key.peer };
+    PEERS.get(Key::new(PeerPrefix::FULL_BITS, prefix)).copied().unwrap_or(NO_PEER)
 }
 
 #[inline(always)]
@@ -204,10 +196,7 @@ fn overflow(key: &FlowKey, direction: Direction, weight: Weight) {
         reserved: [0; 2],
     };
     if OVERFLOW.get_ptr_mut(bucket).is_none() {
-        let empty = Tally {
-            packets: 0,
-            bytes: 0,
-        };
+        let empty = Tally { packets: 0, bytes: 0 };
         // Fails when another CPU was first, or the table is full: the look-up below tells.
         let _lost_race_or_full = OVERFLOW.insert(bucket, empty, u64::from(BPF_NOEXIST));
     }

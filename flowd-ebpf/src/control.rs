@@ -41,12 +41,7 @@ pub fn read_clocks() -> i32 {
         // SAFETY: a helper without arguments.
         let jiffies = unsafe { bpf_jiffies64() };
         // SAFETY: the daemon runs this program and reads the map in the same thread.
-        unsafe {
-            *clocks = flowd_common::clock::Clocks {
-                monotonic_ns,
-                jiffies,
-            }
-        };
+        unsafe { *clocks = flowd_common::clock::Clocks { monotonic_ns, jiffies } };
     }
     0
 }

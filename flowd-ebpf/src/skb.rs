@@ -21,10 +21,7 @@ pub struct Skb<'a> {
 impl<'a> Skb<'a> {
     #[inline(always)]
     pub fn new(ctx: &'a TcContext) -> Self {
-        Self {
-            ctx,
-            link_header_bytes: LINK_HEADER_BYTES.load() as usize,
-        }
+        Self { ctx, link_header_bytes: LINK_HEADER_BYTES.load() as usize }
     }
 
     /// The interface: the receiving one on ingress, the sending one on egress.

@@ -3,11 +3,17 @@
 //! The crate holds both programs, the daemon `flowd` and the client `flowctl`. `ARCHITECTURE.md`
 //! has the map; the order below is the order to read in.
 
-pub mod config;
-pub mod dataplane;
 pub mod flows;
+
+pub mod dataplane;
 pub mod identity;
-pub mod live;
-pub mod store;
-pub mod wire;
 pub mod wireguard;
+
+pub mod store;
+
+pub mod api;
+pub mod live;
+pub mod wire;
+
+pub mod config;
+pub mod daemon;

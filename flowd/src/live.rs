@@ -7,7 +7,7 @@ use tokio::sync::{broadcast, oneshot};
 
 use crate::{
     flows::{Filter, FlowId, Record, Summary, Tuple},
-    wire,
+    wire, wireguard,
 };
 
 /// Where a flow stands in the order of flows; a page starts behind the last one of the page before.
@@ -21,6 +21,18 @@ pub struct Position {
     pub tuple: Tuple,
     /// As in [`Record::overflow`].
     pub overflow: bool,
+}
+
+impl Position {
+    /// Where the flow of a record stands.
+    pub fn of(record: &Record) -> Self {
+        Self {
+            first_seen_ms: record.first_seen_ms,
+            interface: record.interface.to_string(),
+            tuple: record.tuple,
+            overflow: record.overflow,
+        }
+    }
 }
 
 /// What is counted but not recorded, as of one instant.
@@ -44,7 +56,8 @@ pub struct PendingSummary {
     pub open_flows: u64,
 }
 
-/// A question to the drain thread. It answers between two drains; a dropped reply is no error.
+/// A message to the drain thread. It answers questions between two drains; a dropped reply is no
+/// error.
 #[derive(Debug)]
 pub enum Request {
     /// The first `limit` open flows in descending order of position, strictly below `before`: each
@@ -83,6 +96,12 @@ pub enum Request {
         /// Where the answer goes.
         reply: oneshot::Sender<Vec<wire::Peer>>,
     },
+    /// What WireGuard says now.
+    Interfaces(Vec<wireguard::Interface>),
+    /// Read the names of the peers again.
+    Reload,
+    /// Drain for the last time and end every flow.
+    Stop,
 }
 
 /// The API's end of the boundary.
@@ -103,21 +122,10 @@ impl Live {
 
     /// Both ends: for the API, and for the drain thread, which answers the requests and publishes
     /// what it commits.
-    pub fn new() -> (
-        Self,
-        mpsc::Receiver<Request>,
-        broadcast::Sender<Arc<Record>>,
-    ) {
+    pub fn new() -> (Self, mpsc::Receiver<Request>, broadcast::Sender<Arc<Record>>) {
         let (requests, inbox) = mpsc::channel();
         let (records, _) = broadcast::channel(Self::WATCH_BACKLOG);
-        (
-            Self {
-                requests,
-                records: records.clone(),
-            },
-            inbox,
-            records,
-        )
+        (Self { requests, records: records.clone() }, inbox, records)
     }
 
     /// Asks, and waits for the answer. `question` puts the reply channel into its [`Request`].
@@ -128,6 +136,11 @@ impl Live {
         let (reply, answer) = oneshot::channel();
         self.requests.send(question(reply)).map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)
+    }
+
+    /// Tells something that has no answer. Whether anybody listens.
+    pub fn tell(&self, news: Request) -> bool {
+        self.requests.send(news).is_ok()
     }
 
     /// Every record that is committed from now on.

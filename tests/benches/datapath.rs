@@ -67,8 +67,7 @@ fn measure() -> Result<Table, Box<dyn std::error::Error>> {
             live.test_run(Direction::Ingress, &v4, REPEAT)?.1,
             live.test_run(Direction::Ingress, &v6, REPEAT)?.1,
             live.test_run(Direction::Egress, &tcp, REPEAT)?.1,
-            full.test_run(Direction::Ingress, &udp_v4(60_000), REPEAT)?
-                .1,
+            full.test_run(Direction::Ingress, &udp_v4(60_000), REPEAT)?.1,
         ];
         for (best, slice) in best.iter_mut().zip(slices) {
             *best = best.min(nanoseconds(slice));
@@ -107,16 +106,7 @@ fn nanoseconds(duration: Duration) -> f64 {
 
 impl Table {
     fn print(&self) {
-        let Self {
-            empty,
-            bare,
-            hot_v4,
-            hot_v6,
-            hot_tcp,
-            full,
-            new,
-            verified,
-        } = self;
+        let Self { empty, bare, hot_v4, hot_v6, hot_tcp, full, new, verified } = self;
         println!(
             "{:<34} {:>8} {:>12} {:>10} {:>14}",
             "", "ns", "above empty", "× bare", "× netobserv"
@@ -187,11 +177,7 @@ fn udp_v4(port: u16) -> Vec<u8> {
 }
 
 fn tcp_v4(port: u16) -> Vec<u8> {
-    ipv4(
-        [10, 8, 0, 2],
-        6,
-        &[ports(port, 443), vec![0; 8], vec![0x50, 0x10], vec![0; 6]].concat(),
-    )
+    ipv4([10, 8, 0, 2], 6, &[ports(port, 443), vec![0; 8], vec![0x50, 0x10], vec![0; 6]].concat())
 }
 
 fn udp_v6(port: u16) -> Vec<u8> {

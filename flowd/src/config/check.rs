@@ -30,10 +30,8 @@ pub enum ConfigError {
 }
 
 fn lines(path: &Path, problems: &[Problem]) -> String {
-    let lines: Vec<_> = problems
-        .iter()
-        .map(|problem| format!("{}: {problem}", path.display()))
-        .collect();
+    let lines: Vec<_> =
+        problems.iter().map(|problem| format!("{}: {problem}", path.display())).collect();
     lines.join("\n")
 }
 
@@ -53,25 +51,15 @@ impl Problem {
         let line = span
             .and_then(|span| file.get(..span.start))
             .map(|before| before.matches('\n').count() + 1);
-        Self {
-            line,
-            text: text.to_owned(),
-        }
+        Self { line, text: text.to_owned() }
     }
 
     pub(super) fn out_of_range(key: &str, value: u64, range: &RangeInclusive<u64>) -> Self {
-        Self::new(format!(
-            "`{key}` is {value}; it must be {} to {}",
-            range.start(),
-            range.end()
-        ))
+        Self::new(format!("`{key}` is {value}; it must be {} to {}", range.start(), range.end()))
     }
 
     pub(super) fn relative(key: &str, path: &Path) -> Self {
-        Self::new(format!(
-            "`{key}` is `{}`; it must be an absolute path",
-            path.display()
-        ))
+        Self::new(format!("`{key}` is `{}`; it must be an absolute path", path.display()))
     }
 }
 
@@ -102,11 +90,7 @@ pub(super) fn unknown_keys(text: &str) -> Result<(), Vec<Problem>> {
             }
         }
     }
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(problems)
-    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 fn unknown_key(text: &str, table: &str, key: &str, known: &[&str]) -> Problem {
@@ -114,22 +98,12 @@ fn unknown_key(text: &str, table: &str, key: &str, known: &[&str]) -> Problem {
         Some(nearest) => format!("did you mean `{nearest}`?"),
         None => format!("known here are {}", known.join(", ")),
     };
-    let path = if table.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{table}.{key}")
-    };
+    let path = if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") };
     let line = text.lines().position(|line| {
-        let line = line
-            .trim_start()
-            .trim_start_matches('[')
-            .trim_start_matches(['"', '\'']);
+        let line = line.trim_start().trim_start_matches('[').trim_start_matches(['"', '\'']);
         line.starts_with(key)
     });
-    Problem {
-        line: line.map(|line| line + 1),
-        text: format!("unknown key `{path}`; {remedy}"),
-    }
+    Problem { line: line.map(|line| line + 1), text: format!("unknown key `{path}`; {remedy}") }
 }
 
 /// The known word that `word` was probably meant to be.

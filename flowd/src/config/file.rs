@@ -9,10 +9,7 @@ use super::{Config, Problem, range};
 
 /// The keys of each table; the empty name is the top. A test holds them against the structs.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
-    (
-        "",
-        &["gateway", "interfaces", "store", "api", "flows", "identity"],
-    ),
+    ("", &["gateway", "interfaces", "store", "api", "flows", "identity"]),
     ("store", &["path"]),
     ("api", &["socket"]),
     (
@@ -73,14 +70,7 @@ impl File {
     /// Fills in the defaults; what is wrong goes to `problems`, and then the result is not to be
     /// used.
     pub(super) fn into_config(self, problems: &mut Vec<Problem>) -> Config {
-        let Self {
-            gateway,
-            interfaces,
-            store,
-            api,
-            flows,
-            identity,
-        } = self;
+        let Self { gateway, interfaces, store, api, flows, identity } = self;
         check_gateway(gateway.as_deref(), problems);
         check_interfaces(&interfaces, problems);
         let mut number = |key, value: Option<u64>, range: RangeInclusive<u64>, default: u64| {
@@ -110,12 +100,8 @@ impl File {
             range::ACTIVE_TIMEOUT_MS,
             60_000,
         );
-        let idle_timeout = millis(
-            "flows.idle_timeout_ms",
-            flows.idle_timeout_ms,
-            range::IDLE_TIMEOUT_MS,
-            60_000,
-        );
+        let idle_timeout =
+            millis("flows.idle_timeout_ms", flows.idle_timeout_ms, range::IDLE_TIMEOUT_MS, 60_000);
         let tcp_idle_timeout = millis(
             "flows.tcp_idle_timeout_ms",
             flows.tcp_idle_timeout_ms,
@@ -148,12 +134,10 @@ impl File {
 
 fn check_gateway(gateway: Option<&str>, problems: &mut Vec<Problem>) {
     match gateway {
-        Some("") => problems.push(Problem::new(
-            "`gateway` is empty; leave it out to use the host name".into(),
-        )),
-        Some(name) if name.chars().any(char::is_control) || name.len() > 255 => problems.push(
-            Problem::new("`gateway` must be at most 255 bytes of printable text".into()),
-        ),
+        Some("") => problems
+            .push(Problem::new("`gateway` is empty; leave it out to use the host name".into())),
+        Some(name) if name.chars().any(char::is_control) || name.len() > 255 => problems
+            .push(Problem::new("`gateway` must be at most 255 bytes of printable text".into())),
         _ => {}
     }
 }
@@ -201,15 +185,9 @@ mod tests {
             } else {
                 format!("[{table}]\nzz = 1")
             };
-            let error = toml::from_str::<File>(&probe)
-                .unwrap_err()
-                .message()
-                .to_owned();
+            let error = toml::from_str::<File>(&probe).unwrap_err().message().to_owned();
             for key in *keys {
-                assert!(
-                    error.contains(&format!("`{key}`")),
-                    "{table}.{key}: {error}"
-                );
+                assert!(error.contains(&format!("`{key}`")), "{table}.{key}: {error}");
             }
             assert_eq!(error.matches('`').count() / 2, keys.len() + 1, "{error}");
         }

@@ -49,14 +49,10 @@ pub struct Config {
 impl Config {
     /// Reads and checks `path`.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse(&text).map_err(|problems| ConfigError::Invalid {
-            path: path.to_owned(),
-            problems,
-        })
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text)
+            .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
     }
 
     /// Checks the text of a configuration file.
@@ -71,11 +67,7 @@ impl Config {
         })?;
         let mut problems = Vec::new();
         let config = file.into_config(&mut problems);
-        if problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(problems)
-        }
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
 }
 
@@ -122,11 +114,7 @@ mod tests {
         let mut config = Config::parse(&uncommented).unwrap();
         config.gateway = Config::default().gateway;
         config.interfaces.clear();
-        assert_eq!(
-            config,
-            Config::default(),
-            "the commented values are the defaults"
-        );
+        assert_eq!(config, Config::default(), "the commented values are the defaults");
     }
 
     #[test]
@@ -136,10 +124,7 @@ mod tests {
                 "[flows]\ndrain_intervall_ms = 500\n",
                 "line 2: unknown key `flows.drain_intervall_ms`; did you mean `drain_interval_ms`?",
             ),
-            (
-                "[sotre]\n",
-                "line 1: unknown key `sotre`; did you mean `store`?",
-            ),
+            ("[sotre]\n", "line 1: unknown key `sotre`; did you mean `store`?"),
             (
                 "colour = 1\n",
                 "line 1: unknown key `colour`; known here are gateway, interfaces, store, api, flows, identity",
@@ -157,23 +142,14 @@ mod tests {
                 "interfaces = [\"a-name-that-is-too-long\"]\n",
                 "`interfaces` has `a-name-that-is-too-long`; a name has 15 characters at most",
             ),
-            (
-                "gateway = \"\"\n",
-                "`gateway` is empty; leave it out to use the host name",
-            ),
-            (
-                "[store]\npath = \"data\"\n",
-                "`store.path` is `data`; it must be an absolute path",
-            ),
+            ("gateway = \"\"\n", "`gateway` is empty; leave it out to use the host name"),
+            ("[store]\npath = \"data\"\n", "`store.path` is `data`; it must be an absolute path"),
             ("gateway = \n", "line 1: "),
         ];
         for (text, expected) in cases {
             let problems = Config::parse(text).unwrap_err();
             let told = problems[0].to_string();
-            assert!(
-                told.starts_with(expected),
-                "{text:?} -> {told:?}, expected {expected:?}"
-            );
+            assert!(told.starts_with(expected), "{text:?} -> {told:?}, expected {expected:?}");
             assert_eq!(told.lines().count(), 1, "{told:?}");
         }
     }

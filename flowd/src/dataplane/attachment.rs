@@ -56,22 +56,12 @@ impl Dataplane {
     pub fn attach(&mut self, name: &str, ifindex: u32) -> Result<Attachment, DataplaneError> {
         self.make_counters(ifindex)?;
         let has_tcx = KernelVersion::current().is_ok_and(|kernel| kernel >= TCX_SINCE);
-        let by = if has_tcx {
-            AttachedBy::Tcx
-        } else {
-            AttachedBy::Clsact
-        };
-        let fail = |reason: String| DataplaneError::Attach {
-            interface: name.to_owned(),
-            reason,
-        };
+        let by = if has_tcx { AttachedBy::Tcx } else { AttachedBy::Clsact };
+        let fail = |reason: String| DataplaneError::Attach { interface: name.to_owned(), reason };
         if by == AttachedBy::Clsact {
             prepare_clsact(name).map_err(|error| fail(first_line(&error)))?;
         }
-        let mut attachment = Attachment {
-            by,
-            links: Vec::new(),
-        };
+        let mut attachment = Attachment { by, links: Vec::new() };
         for direction in [Direction::Egress, Direction::Ingress] {
             let program = classifier_mut(&mut self.ebpf, program_name(direction));
             match attach_one(program, name, direction, by) {

@@ -39,10 +39,7 @@ pub(super) struct Batch<K, V> {
 impl<K: Pod, V: Pod> Batch<K, V> {
     /// Allocates the room.
     pub(super) fn new() -> Self {
-        Self {
-            keys: vec![K::zeroed(); ENTRIES],
-            values: vec![V::zeroed(); ENTRIES],
-        }
+        Self { keys: vec![K::zeroed(); ENTRIES], values: vec![V::zeroed(); ENTRIES] }
     }
 
     /// Shows every entry of the hash map `map` to `visit` and returns how many there were.
@@ -60,11 +57,7 @@ impl<K: Pod, V: Pod> Batch<K, V> {
         let mut seen = 0;
         loop {
             let mut attr = BatchAttr {
-                in_batch: if begun {
-                    (&raw const position) as u64
-                } else {
-                    0
-                },
+                in_batch: if begun { (&raw const position) as u64 } else { 0 },
                 out_batch: (&raw mut next_position) as u64,
                 keys: self.keys.as_mut_ptr() as u64,
                 values: self.values.as_mut_ptr() as u64,

@@ -29,14 +29,9 @@ impl TimeLine {
         }
         let ticks = now.jiffies.saturating_sub(start.jiffies);
         let measured = u128::from(ticks) * 1_000_000_000 / u128::from(elapsed_ns);
-        let rate_hz = RATES_HZ
-            .into_iter()
-            .min_by_key(|rate| u128::from(*rate).abs_diff(measured))?;
-        Some(Self {
-            now,
-            wall_ms,
-            rate_hz,
-        })
+        let rate_hz =
+            RATES_HZ.into_iter().min_by_key(|rate| u128::from(*rate).abs_diff(measured))?;
+        Some(Self { now, wall_ms, rate_hz })
     }
 
     /// Unix milliseconds now.
@@ -62,20 +57,13 @@ impl TimeLine {
 mod tests {
     use super::{Clocks, TimeLine};
 
-    const START: Clocks = Clocks {
-        monotonic_ns: 1_000_000_000,
-        jiffies: 4_294_900_000,
-    };
+    const START: Clocks = Clocks { monotonic_ns: 1_000_000_000, jiffies: 4_294_900_000 };
 
     #[test]
     fn the_rate_is_the_nearest_that_linux_has() {
-        for (elapsed_ms, ticks, rate_hz) in [
-            (100, 10, 100),
-            (100, 25, 250),
-            (200, 48, 250),
-            (1000, 298, 300),
-            (5000, 4999, 1000),
-        ] {
+        for (elapsed_ms, ticks, rate_hz) in
+            [(100, 10, 100), (100, 25, 250), (200, 48, 250), (1000, 298, 300), (5000, 4999, 1000)]
+        {
             let now = Clocks {
                 monotonic_ns: START.monotonic_ns + elapsed_ms * 1_000_000,
                 jiffies: START.jiffies + ticks,
@@ -86,19 +74,13 @@ mod tests {
 
     #[test]
     fn too_soon_is_too_soon() {
-        let now = Clocks {
-            monotonic_ns: START.monotonic_ns + 1_000_000,
-            ..START
-        };
+        let now = Clocks { monotonic_ns: START.monotonic_ns + 1_000_000, ..START };
         assert_eq!(TimeLine::new(START, now, 0), None);
     }
 
     #[test]
     fn both_clocks_meet_on_the_wall() {
-        let now = Clocks {
-            monotonic_ns: 3_000_000_000,
-            jiffies: START.jiffies + 500,
-        };
+        let now = Clocks { monotonic_ns: 3_000_000_000, jiffies: START.jiffies + 500 };
         let line = TimeLine::new(START, now, 10_000).unwrap();
         assert_eq!(line.monotonic_ms(2_999_000_000), 9_999);
         assert_eq!(line.monotonic_ms(3_002_000_000), 10_002);

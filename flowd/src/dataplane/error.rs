@@ -46,9 +46,7 @@ impl LoadError {
         match os_error(error) {
             Some(libc::EPERM | libc::EACCES) => Self::NoPermission,
             Some(libc::ENOMEM | libc::E2BIG) => Self::NoMemory { flows },
-            _ => Self::Refused {
-                reason: first_line(error),
-            },
+            _ => Self::Refused { reason: first_line(error) },
         }
     }
 }

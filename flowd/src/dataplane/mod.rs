@@ -73,13 +73,10 @@ pub struct Dataplane {
 impl Dataplane {
     /// Loads the programs and makes a flow table of `flows` entries.
     pub fn load(flows: u32, link_header: LinkHeader) -> Result<Self, LoadError> {
-        let found = KernelVersion::current().map_err(|error| LoadError::Refused {
-            reason: error.to_string(),
-        })?;
+        let found = KernelVersion::current()
+            .map_err(|error| LoadError::Refused { reason: error.to_string() })?;
         if found < KernelVersion::new(5, 15, 0) {
-            return Err(LoadError::OldKernel {
-                found: format!("{found:?}"),
-            });
+            return Err(LoadError::OldKernel { found: format!("{found:?}") });
         }
         let link_header_bytes = match link_header {
             LinkHeader::None => 0_u32,
@@ -91,12 +88,7 @@ impl Dataplane {
             .override_global(aya_log::LEVEL, &kernel_log_level(), true)
             .load(OBJECT)
             .map_err(|error| LoadError::from_ebpf(&error, flows))?;
-        for name in [
-            "flowd_ingress",
-            "flowd_egress",
-            "flowd_retire",
-            "flowd_clock",
-        ] {
+        for name in ["flowd_ingress", "flowd_egress", "flowd_retire", "flowd_clock"] {
             classifier_mut(&mut ebpf, name)
                 .load()
                 .map_err(|error| LoadError::from_program(&error, flows))?;
@@ -134,9 +126,7 @@ impl Dataplane {
         };
         dataplane.started = dataplane
             .read_clocks()
-            .map_err(|error| LoadError::Refused {
-                reason: error::first_line(&error),
-            })?;
+            .map_err(|error| LoadError::Refused { reason: error::first_line(&error) })?;
         Ok(dataplane)
     }
 
@@ -159,23 +149,15 @@ impl Dataplane {
     ) -> Result<u64, DataplaneError> {
         self.flow_batch
             .for_each(self.flows_fd.as_fd(), visit)
-            .map_err(|source| DataplaneError::Read {
-                table: "flow",
-                source,
-            })
+            .map_err(|source| DataplaneError::Read { table: "flow", source })
     }
 
     /// Every overflow bucket, cumulative since the load.
     pub fn overflow(&mut self) -> Result<Vec<(OverflowKey, Tally)>, DataplaneError> {
         let mut buckets = Vec::new();
         self.overflow_batch
-            .for_each(self.overflow_fd.as_fd(), |key, tally| {
-                buckets.push((*key, *tally))
-            })
-            .map_err(|source| DataplaneError::Read {
-                table: "overflow",
-                source,
-            })?;
+            .for_each(self.overflow_fd.as_fd(), |key, tally| buckets.push((*key, *tally)))
+            .map_err(|source| DataplaneError::Read { table: "overflow", source })?;
         Ok(buckets)
     }
 
@@ -183,13 +165,8 @@ impl Dataplane {
     pub fn counters(&mut self) -> Result<Vec<(CounterKey, Tally)>, DataplaneError> {
         let mut counters = Vec::new();
         self.counter_batch
-            .for_each(self.counters_fd.as_fd(), |key, tally| {
-                counters.push((*key, *tally))
-            })
-            .map_err(|source| DataplaneError::Read {
-                table: "counter",
-                source,
-            })?;
+            .for_each(self.counters_fd.as_fd(), |key, tally| counters.push((*key, *tally)))
+            .map_err(|source| DataplaneError::Read { table: "counter", source })?;
         Ok(counters)
     }
 
@@ -202,10 +179,7 @@ impl Dataplane {
     ) -> Result<(), DataplaneError> {
         self.peers
             .insert(&Key::new(prefix_bits, prefix), peer, 0)
-            .map_err(|source| DataplaneError::Write {
-                table: "peer",
-                source,
-            })
+            .map_err(|source| DataplaneError::Write { table: "peer", source })
     }
 
     /// Leaves a prefix to whoever owns the shorter one around it.
@@ -217,10 +191,7 @@ impl Dataplane {
         match self.peers.remove(&Key::new(prefix_bits, prefix)) {
             Ok(()) => Ok(()),
             Err(error) if error::os_error(&error) == Some(libc::ENOENT) => Ok(()),
-            Err(source) => Err(DataplaneError::Write {
-                table: "peer",
-                source,
-            }),
+            Err(source) => Err(DataplaneError::Write { table: "peer", source }),
         }
     }
 
@@ -239,10 +210,7 @@ impl Dataplane {
                 Err(aya::maps::MapError::KeyNotFound) => {}
                 Err(source) => {
                     let source = io::Error::other(source);
-                    return Err(DataplaneError::Read {
-                        table: "flow",
-                        source,
-                    });
+                    return Err(DataplaneError::Read { table: "flow", source });
                 }
             }
         }
@@ -256,10 +224,7 @@ impl Dataplane {
                 Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
                 Err(error) if error::os_error(&error) == Some(libc::ENOENT) => {}
                 Err(source) => {
-                    return Err(DataplaneError::Write {
-                        table: "flow",
-                        source,
-                    });
+                    return Err(DataplaneError::Write { table: "flow", source });
                 }
             }
         }
@@ -274,18 +239,11 @@ impl Dataplane {
     }
 
     fn read_clocks(&mut self) -> Result<Clocks, DataplaneError> {
-        run(
-            classifier(&self.ebpf, "flowd_clock"),
-            "flowd_clock",
-            &BLANK_FRAME,
-            1,
-        )?;
-        self.clocks
-            .get(&0, 0)
-            .map_err(|source| DataplaneError::Read {
-                table: "clock",
-                source: io::Error::other(source),
-            })
+        run(classifier(&self.ebpf, "flowd_clock"), "flowd_clock", &BLANK_FRAME, 1)?;
+        self.clocks.get(&0, 0).map_err(|source| DataplaneError::Read {
+            table: "clock",
+            source: io::Error::other(source),
+        })
     }
 
     /// Makes the named counters of an interface, so that the datapath only ever adds. Attaching
@@ -301,10 +259,7 @@ impl Dataplane {
                 };
                 self.counters
                     .insert(key, Tally::default(), 0)
-                    .map_err(|source| DataplaneError::Write {
-                        table: "counter",
-                        source,
-                    })?;
+                    .map_err(|source| DataplaneError::Write { table: "counter", source })?;
             }
         }
         Ok(())
@@ -329,11 +284,7 @@ impl Dataplane {
             .programs()
             .filter_map(|(name, program)| {
                 let info = program.info().ok()?;
-                Some((
-                    name.to_owned(),
-                    info.verified_instruction_count(),
-                    info.size_jitted(),
-                ))
+                Some((name.to_owned(), info.verified_instruction_count(), info.size_jitted()))
             })
             .collect()
     }
@@ -342,11 +293,7 @@ impl Dataplane {
 /// The level that the datapath logs at: DEBUG when flowd does, else not at all, which the verifier
 /// turns into no code.
 fn kernel_log_level() -> u8 {
-    if tracing::enabled!(tracing::Level::DEBUG) {
-        aya_log::Level::Debug as u8
-    } else {
-        0
-    }
+    if tracing::enabled!(tracing::Level::DEBUG) { aya_log::Level::Debug as u8 } else { 0 }
 }
 
 fn program_name(direction: Direction) -> &'static str {
@@ -363,15 +310,8 @@ fn run(
     repeat: u32,
 ) -> Result<aya::programs::TestRunResult, DataplaneError> {
     program
-        .test_run(TestRunOptions {
-            data_in: Some(frame),
-            repeat,
-            ..TestRunOptions::new()
-        })
-        .map_err(|source| DataplaneError::Control {
-            program: name,
-            source,
-        })
+        .test_run(TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() })
+        .map_err(|source| DataplaneError::Control { program: name, source })
 }
 
 fn classifier<'a>(ebpf: &'a Ebpf, name: &str) -> &'a SchedClassifier {
@@ -391,10 +331,6 @@ fn take(ebpf: &mut Ebpf, name: &str) -> (Map, OwnedFd) {
     let (Map::HashMap(data) | Map::LpmTrie(data) | Map::Array(data)) = &map else {
         unreachable!("flowd's maps are of these three kinds")
     };
-    let fd = data
-        .fd()
-        .as_fd()
-        .try_clone_to_owned()
-        .expect("a map's descriptor can be duplicated");
+    let fd = data.fd().as_fd().try_clone_to_owned().expect("a map's descriptor can be duplicated");
     (map, fd)
 }

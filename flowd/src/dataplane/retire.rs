@@ -39,10 +39,7 @@ impl Retire {
         program: &SchedClassifier,
         keys: &[FlowKey],
     ) -> Result<(), DataplaneError> {
-        let write = |source| DataplaneError::Write {
-            table: "retire",
-            source,
-        };
+        let write = |source| DataplaneError::Write { table: "retire", source };
         for batch in keys.chunks(RETIRE_BATCH as usize) {
             for (index, key) in (0..).zip(batch) {
                 self.keys.set(index, key, 0).map_err(write)?;
@@ -50,10 +47,7 @@ impl Retire {
             self.cursor.set(0, 0, 0).map_err(write)?;
             run(program, "flowd_retire", &BLANK_FRAME, batch.len() as u32)?;
         }
-        wait_for_classifiers().map_err(|source| DataplaneError::Read {
-            table: "flow",
-            source,
-        })
+        wait_for_classifiers().map_err(|source| DataplaneError::Read { table: "flow", source })
     }
 }
 

@@ -41,17 +41,7 @@ pub struct Filter {
 impl Filter {
     /// Whether a record is asked for, apart from the state of its flow.
     pub fn matches(&self, record: &Record) -> bool {
-        let Self {
-            since_ms,
-            until_ms,
-            peer,
-            src,
-            dst,
-            ip,
-            port,
-            protocol,
-            state: _,
-        } = self;
+        let Self { since_ms, until_ms, peer, src, dst, ip, port, protocol, state: _ } = self;
         let (from, to) = initiator_first(record);
         let tuple = &record.tuple;
         let any_address = src.is_some() || dst.is_some() || ip.is_some();

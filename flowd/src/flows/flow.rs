@@ -18,17 +18,19 @@ pub struct Flow {
 impl Flow {
     /// A flow of one record.
     pub fn new(record: Record) -> Self {
-        Self {
-            counters: record.counters,
-            window_start_ms: record.window_start_ms,
-            records: 1,
-            newest: record,
-        }
+        let mut flow = Self::empty(&record);
+        flow.absorb(record);
+        flow
     }
 
-    /// Whether `record` is of this flow.
-    pub fn owns(&self, record: &Record) -> bool {
-        Self::sort_key(&self.newest) == Self::sort_key(record)
+    /// The flow of a record, without what the record counts.
+    pub fn empty(record: &Record) -> Self {
+        Self {
+            counters: Counters::default(),
+            window_start_ms: record.window_start_ms,
+            records: 0,
+            newest: record.clone(),
+        }
     }
 
     /// Adds a record of the same flow, in any order.
@@ -36,27 +38,14 @@ impl Flow {
         self.counters += record.counters;
         self.window_start_ms = self.window_start_ms.min(record.window_start_ms);
         self.records += 1;
-        let newer = (
-            record.window_end_ms,
-            record.end_reason.is_some(),
-            record.total.packets(),
-        ) >= (
-            self.newest.window_end_ms,
-            self.newest.end_reason.is_some(),
-            self.newest.total.packets(),
-        );
+        let newer = (record.window_end_ms, record.end_reason.is_some(), record.total.packets())
+            >= (
+                self.newest.window_end_ms,
+                self.newest.end_reason.is_some(),
+                self.newest.total.packets(),
+            );
         if newer {
             self.newest = record;
         }
-    }
-
-    /// What identifies a flow and orders flows: newest first-seen first when sorted descending.
-    pub fn sort_key(record: &Record) -> (i64, &str, super::Tuple, bool) {
-        (
-            record.first_seen_ms,
-            &record.interface,
-            record.tuple,
-            record.overflow,
-        )
     }
 }

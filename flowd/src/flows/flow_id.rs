@@ -18,13 +18,7 @@ pub struct FlowId(pub Uuid);
 impl FlowId {
     /// Derives the name of a flow. `first_seen_ms` is in Unix milliseconds.
     pub fn new(gateway: &str, interface: &str, tuple: &Tuple, first_seen_ms: i64) -> Self {
-        let Tuple {
-            protocol,
-            peer_addr,
-            remote_addr,
-            peer_port,
-            remote_port,
-        } = tuple;
+        let Tuple { protocol, peer_addr, remote_addr, peer_port, remote_port } = tuple;
         let mut hash = Sha256::new();
         for name in [gateway, interface] {
             hash.update((name.len() as u64).to_be_bytes());
@@ -47,9 +41,7 @@ impl FlowId {
     /// The first-seen millisecond that the name carries.
     pub fn first_seen_ms(&self) -> i64 {
         let bytes = self.0.as_bytes();
-        bytes[..6]
-            .iter()
-            .fold(0_i64, |millis, byte| millis << 8 | i64::from(*byte))
+        bytes[..6].iter().fold(0_i64, |millis, byte| millis << 8 | i64::from(*byte))
     }
 }
 

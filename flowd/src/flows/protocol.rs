@@ -51,13 +51,9 @@ mod tests {
 
     #[test]
     fn names_are_read_in_any_case_and_nonsense_is_refused() {
-        for (text, number) in [
-            ("TCP", Some(6)),
-            ("icmpv6", Some(58)),
-            ("253", Some(253)),
-            ("256", None),
-            ("", None),
-        ] {
+        for (text, number) in
+            [("TCP", Some(6)), ("icmpv6", Some(58)), ("253", Some(253)), ("256", None), ("", None)]
+        {
             assert_eq!(protocol_number(text), number, "{text}");
         }
     }

@@ -38,12 +38,7 @@ impl Counters {
 
 impl AddAssign for Counters {
     fn add_assign(&mut self, other: Self) {
-        let Self {
-            rx_packets,
-            rx_bytes,
-            tx_packets,
-            tx_bytes,
-        } = other;
+        let Self { rx_packets, rx_bytes, tx_packets, tx_bytes } = other;
         self.rx_packets += rx_packets;
         self.rx_bytes += rx_bytes;
         self.tx_packets += tx_packets;
@@ -283,18 +278,8 @@ mod tests {
 
     #[test]
     fn counters_grow_and_the_growth_is_the_difference() {
-        let before = Counters {
-            rx_packets: 1,
-            rx_bytes: 60,
-            tx_packets: 2,
-            tx_bytes: 120,
-        };
-        let growth = Counters {
-            rx_packets: 3,
-            rx_bytes: 180,
-            tx_packets: 0,
-            tx_bytes: 0,
-        };
+        let before = Counters { rx_packets: 1, rx_bytes: 60, tx_packets: 2, tx_bytes: 120 };
+        let growth = Counters { rx_packets: 3, rx_bytes: 180, tx_packets: 0, tx_bytes: 0 };
         assert_eq!((before + growth) - before, growth);
         assert_eq!(growth.packets(), 3);
         assert_eq!(before.bytes(), 180);

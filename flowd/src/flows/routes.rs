@@ -19,10 +19,7 @@ impl Routes {
     /// Gives `net` to `peer`, whoever had it before, as WireGuard does.
     pub fn insert(&mut self, net: &IpNet, peer: PeerId) {
         let (addr, length) = mapped(net);
-        self.by_length
-            .entry(length)
-            .or_default()
-            .insert(masked(addr, length), peer);
+        self.by_length.entry(length).or_default().insert(masked(addr, length), peer);
     }
 
     /// The peer that owns `addr`.
@@ -33,20 +30,14 @@ impl Routes {
     /// The peer that is meant when `addr` is the far end of a flow. A default route says who
     /// carries everything else, not who the far end is, and does not count.
     pub fn resident(&self, addr: Ipv6Addr) -> Option<PeerId> {
-        let default_route = if addr.to_ipv4_mapped().is_some() {
-            96
-        } else {
-            0
-        };
+        let default_route = if addr.to_ipv4_mapped().is_some() { 96 } else { 0 };
         self.search(addr, default_route + 1)
     }
 
     /// Every prefix with its length over the mapped address, 0 to 128, and its owner.
     pub fn iter(&self) -> impl Iterator<Item = (Ipv6Addr, u8, PeerId)> {
         self.by_length.iter().flat_map(|(length, owners)| {
-            owners
-                .iter()
-                .map(|(addr, peer)| (Ipv6Addr::from(*addr), *length, *peer))
+            owners.iter().map(|(addr, peer)| (Ipv6Addr::from(*addr), *length, *peer))
         })
     }
 
@@ -60,11 +51,7 @@ impl Routes {
 
 /// The length of the default route of the address's family: `::/0` does not own IPv4.
 fn default_route(addr: Ipv6Addr) -> u8 {
-    if addr.to_ipv4_mapped().is_some() {
-        96
-    } else {
-        0
-    }
+    if addr.to_ipv4_mapped().is_some() { 96 } else { 0 }
 }
 
 fn mapped(net: &IpNet) -> (Ipv6Addr, u8) {
@@ -152,9 +139,6 @@ mod tests {
         let far = "2001:db8::1".parse().unwrap();
         assert_eq!((routes.owner(far), routes.resident(far)), (Some(3), None));
         let near = "::ffff:10.8.0.2".parse().unwrap();
-        assert_eq!(
-            (routes.owner(near), routes.resident(near)),
-            (Some(2), Some(2))
-        );
+        assert_eq!((routes.owner(near), routes.resident(near)), (Some(2), Some(2)));
     }
 }

@@ -39,11 +39,7 @@ impl Timeouts {
             return Some(EndReason::Rst);
         }
         let answered = flags.rx != 0 && flags.tx != 0;
-        let limit = if answered {
-            self.tcp_idle
-        } else {
-            self.idle.min(self.tcp_idle)
-        };
+        let limit = if answered { self.tcp_idle } else { self.idle.min(self.tcp_idle) };
         (quiet >= limit).then_some(EndReason::Idle)
     }
 }
@@ -70,20 +66,8 @@ mod tests {
             (TCP, syn, 0, 60, Some(EndReason::Idle)),
             (TCP, syn | ack | fin, syn | ack, 599, None),
             (TCP, syn | ack | fin, syn | ack | fin, 4, None),
-            (
-                TCP,
-                syn | ack | fin,
-                syn | ack | fin,
-                5,
-                Some(EndReason::Fin),
-            ),
-            (
-                TCP,
-                syn | ack | fin,
-                syn | ack | fin | rst,
-                5,
-                Some(EndReason::Fin),
-            ),
+            (TCP, syn | ack | fin, syn | ack | fin, 5, Some(EndReason::Fin)),
+            (TCP, syn | ack | fin, syn | ack | fin | rst, 5, Some(EndReason::Fin)),
             (TCP, syn, rst | ack, 4, None),
             (TCP, syn, rst | ack, 5, Some(EndReason::Rst)),
             (17, 0, 0, 59, None),

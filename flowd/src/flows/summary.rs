@@ -50,13 +50,7 @@ impl Summary {
 
     /// Adds the totals of other records.
     pub fn merge(&mut self, other: &Self) {
-        let Self {
-            flows,
-            counters,
-            allowed,
-            denied,
-            overflow,
-        } = other;
+        let Self { flows, counters, allowed, denied, overflow } = other;
         self.flows += flows;
         self.counters += *counters;
         self.overflow += *overflow;

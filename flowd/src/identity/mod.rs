@@ -61,10 +61,7 @@ impl Names {
                 reason,
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(source) => Err(NamesError::Read {
-                path: path.display().to_string(),
-                source,
-            }),
+            Err(source) => Err(NamesError::Read { path: path.display().to_string(), source }),
         }
     }
 
@@ -72,13 +69,7 @@ impl Names {
     pub fn identity(&self, public_key: &str, endpoint: Option<SocketAddr>) -> Identity {
         let public_key = public_key.to_owned();
         match self.0.get(&public_key) {
-            Some(Entry {
-                public_key: _,
-                name,
-                user,
-                device,
-                groups,
-            }) => Identity {
+            Some(Entry { public_key: _, name, user, device, groups }) => Identity {
                 public_key,
                 name: name.clone(),
                 user: user.clone(),
@@ -101,15 +92,7 @@ impl Names {
         let line_of = |offset: usize| text[..offset].matches('\n').count() + 1;
         let file: File = toml::from_str(text).map_err(|error| {
             let line = error.span().map_or(1, |span| line_of(span.start));
-            (
-                line,
-                error
-                    .message()
-                    .lines()
-                    .next()
-                    .unwrap_or_default()
-                    .to_owned(),
-            )
+            (line, error.message().lines().next().unwrap_or_default().to_owned())
         })?;
         let mut names = HashMap::new();
         for spanned in file.peers {
@@ -136,8 +119,7 @@ impl Names {
 /// Whether `text` is 32 bytes in base64.
 fn is_key(text: &str) -> bool {
     let symbols = |text: &str| {
-        text.bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
+        text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'))
     };
     text.len() == 44 && text.strip_suffix('=').is_some_and(symbols)
 }
@@ -155,10 +137,7 @@ mod tests {
         );
         let names = Names::parse(&text).unwrap();
         let alice = names.identity(KEY, None);
-        assert_eq!(
-            (alice.name.as_str(), alice.user.as_deref()),
-            ("alice-laptop", Some("alice"))
-        );
+        assert_eq!((alice.name.as_str(), alice.user.as_deref()), ("alice-laptop", Some("alice")));
         assert_eq!(alice.groups, ["ops"]);
         let other = KEY.replace('x', "y");
         assert_eq!(names.identity(&other, None).name, "yTIBA5rb");
@@ -168,11 +147,7 @@ mod tests {
     fn a_wrong_file_is_refused_with_its_line() {
         let twice = format!("[[peers]]\npublic_key = \"{KEY}\"\nname = \"a\"\n").repeat(2);
         let cases = [
-            (
-                "[[peers]]\npublic_key = \"short\"\nname = \"a\"\n",
-                1,
-                "no WireGuard public key",
-            ),
+            ("[[peers]]\npublic_key = \"short\"\nname = \"a\"\n", 1, "no WireGuard public key"),
             (twice.as_str(), 4, "listed twice"),
             ("[[peers]]\nname = 3\n", 2, "invalid type"),
             ("[[peer]]\n", 1, "unknown field"),

@@ -3,12 +3,14 @@
 //! Owns everything that knows SQL. A record and its flow's ledger entry are written in one
 //! transaction; the ledger lives in the newest segment only.
 
+mod reader;
 mod row;
 mod schema;
 mod writer;
 
 use std::path::PathBuf;
 
+pub use reader::{Reader, StoredFlow};
 pub use writer::Writer;
 
 /// The store cannot be opened.
@@ -24,17 +26,11 @@ pub enum OpenError {
     #[error("it has schema version {found}, this flowd knows up to {known}: update flowd")]
     TooNew { found: i64, known: usize },
     #[error("cannot use {path}: check its owner, permissions and disk")]
-    Io {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Io { path: PathBuf, source: std::io::Error },
     #[error("SQLite cannot read it: move it away, or restore it from a backup")]
     Sqlite(#[from] rusqlite::Error),
     #[error("cannot open segment {path}: {source}")]
-    Segment {
-        path: PathBuf,
-        source: Box<OpenError>,
-    },
+    Segment { path: PathBuf, source: Box<OpenError> },
 }
 
 /// Records could not be written; nothing of them was.
@@ -46,4 +42,33 @@ pub enum WriteError {
     /// The disk is full, or failing.
     #[error("cannot write to the store: {0}: check the disk's space and health")]
     Sqlite(#[from] rusqlite::Error),
+}
+
+/// A query cannot be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The directory of the segments cannot be listed.
+    #[error("cannot list {path}: {source}: check its owner and permissions")]
+    List {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A file is no segment, or a newer one.
+    #[error("cannot read segment {path}: {source}")]
+    Segment {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: OpenError,
+    },
+    /// SQLite failed.
+    #[error("cannot read segment {path}: {source}: move it away, or restore it from a backup")]
+    Sqlite {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
 }

@@ -49,9 +49,7 @@ impl Names {
                 user: row.get(3)?,
                 device: row.get(4)?,
                 groups: serde_json::from_str(&groups).map_err(|e| wrong(5, e))?,
-                endpoint: endpoint
-                    .map(|text| text.parse().map_err(|e| wrong(6, e)))
-                    .transpose()?,
+                endpoint: endpoint.map(|text| text.parse().map_err(|e| wrong(6, e))).transpose()?,
             };
             names.peers.insert(row.get(0)?, identity.into());
         }
@@ -87,11 +85,7 @@ pub(super) fn record(row: &Row<'_>, names: &Names) -> rusqlite::Result<Record> {
     let [rx, tx] = row.get::<_, u16>(20)?.to_be_bytes();
     Ok(Record {
         record_id: count(0)?,
-        interface: names
-            .interfaces
-            .get(&row.get(1)?)
-            .cloned()
-            .unwrap_or_else(|| "?".into()),
+        interface: names.interfaces.get(&row.get(1)?).cloned().unwrap_or_else(|| "?".into()),
         tuple: Tuple {
             protocol: row.get(2)?,
             peer_addr: addr(3)?,
@@ -105,9 +99,7 @@ pub(super) fn record(row: &Row<'_>, names: &Names) -> rusqlite::Result<Record> {
         window_start_ms: row.get(10)?,
         window_end_ms: row.get(11)?,
         initiator: Initiator::from_number(initiator).ok_or_else(|| outside(12, initiator))?,
-        icmp: icmp
-            .map(u16::to_be_bytes)
-            .map(|[kind, code]| Icmp { r#type: kind, code }),
+        icmp: icmp.map(u16::to_be_bytes).map(|[kind, code]| Icmp { r#type: kind, code }),
         peer: peer(14)?,
         remote_peer: peer(15)?,
         verdict: Verdict::from_number(verdict).ok_or_else(|| outside(16, verdict))?,
@@ -133,10 +125,7 @@ pub(super) struct Ids {
 
 pub(super) fn insert_record(conn: &Connection, r: &Record, ids: Ids) -> rusqlite::Result<()> {
     let (t, c, n) = (&r.tuple, &r.total, &r.counters);
-    let sql = format!(
-        "INSERT INTO record ({RECORD}) VALUES (?{})",
-        ",?".repeat(29)
-    );
+    let sql = format!("INSERT INTO record ({RECORD}) VALUES (?{})", ",?".repeat(29));
     conn.prepare_cached(&sql)?.execute(params![
         r.record_id.cast_signed(),
         ids.interface,
@@ -229,8 +218,7 @@ pub(super) fn delete_open(conn: &Connection, r: &Record, ids: Ids) -> rusqlite::
 }
 
 fn icmp(r: &Record) -> Option<u16> {
-    r.icmp
-        .map(|icmp| u16::from_be_bytes([icmp.r#type, icmp.code]))
+    r.icmp.map(|icmp| u16::from_be_bytes([icmp.r#type, icmp.code]))
 }
 
 fn flags(r: &Record) -> u16 {

@@ -102,10 +102,7 @@ pub(super) fn check(conn: &Connection) -> Result<usize, OpenError> {
     let known = MIGRATIONS.len();
     match usize::try_from(version) {
         Ok(found) if found <= known => Ok(found),
-        _ => Err(OpenError::TooNew {
-            found: version,
-            known,
-        }),
+        _ => Err(OpenError::TooNew { found: version, known }),
     }
 }
 

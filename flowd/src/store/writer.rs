@@ -34,33 +34,22 @@ impl Writer {
     /// Opens the store in `dir`, makes it where there is none, and keeps other writers out.
     pub fn open(dir: &Path, gateway: &str, now_ms: i64) -> Result<Self, OpenError> {
         let segments = dir.join("segments");
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o750)
-            .create(&segments)
-            .map_err(io(&segments))?;
+        DirBuilder::new().recursive(true).mode(0o750).create(&segments).map_err(io(&segments))?;
         for path in [dir, &segments] {
             fs::set_permissions(path, Permissions::from_mode(0o750)).map_err(io(path))?;
         }
         let lock = lock(dir)?;
         let names = list(&segments).map_err(io(&segments))?;
         let today = day(now_ms);
-        let newest = names
-            .last()
-            .filter(|newest| **newest > today)
-            .unwrap_or(&today)
-            .clone();
+        let newest = names.last().filter(|newest| **newest > today).unwrap_or(&today).clone();
         let previous = names.iter().rev().find(|name| **name < newest);
         let (ledger, before) = match previous {
             Some(day) => inherited(&segments, day, gateway)?,
             None => (Vec::new(), 0),
         };
         let conn = open_segment(&segments, &newest, gateway, &ledger)?;
-        let last: i64 = conn.query_row(
-            "SELECT coalesce(max(record_id), 0) FROM record",
-            [],
-            |row| row.get(0),
-        )?;
+        let last: i64 =
+            conn.query_row("SELECT coalesce(max(record_id), 0) FROM record", [], |row| row.get(0))?;
         let mut writer = Self {
             segments,
             gateway: gateway.to_owned(),
@@ -97,13 +86,7 @@ impl Writer {
     }
 
     fn insert(&mut self, records: &mut [Record]) -> rusqlite::Result<()> {
-        let Self {
-            conn,
-            interfaces,
-            peers,
-            last_record_id,
-            ..
-        } = self;
+        let Self { conn, interfaces, peers, last_record_id, .. } = self;
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut id = *last_record_id;
         for record in records.iter_mut() {
@@ -138,11 +121,7 @@ impl Writer {
     pub fn size(&self) -> (u64, u64) {
         let segments = list(&self.segments).map_or(0, |names| names.len() as u64);
         let bytes = fs::read_dir(&self.segments).map_or(0, |entries| {
-            entries
-                .flatten()
-                .filter_map(|entry| entry.metadata().ok())
-                .map(|m| m.len())
-                .sum()
+            entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|m| m.len()).sum()
         });
         (segments, bytes)
     }
@@ -156,14 +135,8 @@ impl Writer {
 
     fn read_names(&mut self) -> rusqlite::Result<()> {
         let Names { interfaces, peers } = Names::read(&self.conn)?;
-        self.interfaces = interfaces
-            .into_iter()
-            .map(|(id, name)| (name, id))
-            .collect();
-        self.peers = peers
-            .into_iter()
-            .map(|(id, identity)| (identity, id))
-            .collect();
+        self.interfaces = interfaces.into_iter().map(|(id, name)| (name, id)).collect();
+        self.peers = peers.into_iter().map(|(id, identity)| (identity, id)).collect();
         Ok(())
     }
 }
@@ -175,10 +148,7 @@ fn day(now_ms: i64) -> String {
 }
 
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> OpenError {
-    move |source| OpenError::Io {
-        path: path.to_owned(),
-        source,
-    }
+    move |source| OpenError::Io { path: path.to_owned(), source }
 }
 
 fn lock(dir: &Path) -> Result<File, OpenError> {
@@ -198,15 +168,12 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
 }
 
 /// The days that have a segment, oldest first.
-fn list(segments: &Path) -> std::io::Result<Vec<String>> {
+pub(super) fn list(segments: &Path) -> std::io::Result<Vec<String>> {
     let mut days = Vec::new();
     for entry in fs::read_dir(segments)? {
         let name = entry?.file_name();
         let day = name.to_str().and_then(|name| name.strip_suffix(".sqlite"));
-        days.extend(
-            day.filter(|day| day.parse::<jiff::civil::Date>().is_ok())
-                .map(str::to_owned),
-        );
+        days.extend(day.filter(|day| day.parse::<jiff::civil::Date>().is_ok()).map(str::to_owned));
     }
     days.sort();
     Ok(days)
@@ -215,11 +182,8 @@ fn list(segments: &Path) -> std::io::Result<Vec<String>> {
 /// The ledger and the highest record id of the segment before the newest.
 fn inherited(dir: &Path, day: &str, gateway: &str) -> Result<(Vec<Record>, u64), OpenError> {
     let conn = open_segment(dir, day, gateway, &[])?;
-    let last: i64 = conn.query_row(
-        "SELECT coalesce(max(record_id), 0) FROM record",
-        [],
-        |row| row.get(0),
-    )?;
+    let last: i64 =
+        conn.query_row("SELECT coalesce(max(record_id), 0) FROM record", [], |row| row.get(0))?;
     // A segment without records inherited its numbers too; those before it have them.
     let names = list(dir).map_err(io(dir))?;
     let before = names.iter().rev().find(|name| name.as_str() < day);
@@ -233,9 +197,7 @@ fn inherited(dir: &Path, day: &str, gateway: &str) -> Result<(Vec<Record>, u64),
 fn ledger(conn: &Connection) -> rusqlite::Result<Vec<Record>> {
     let names = Names::read(conn)?;
     let mut query = conn.prepare(&format!("SELECT {} FROM open_flow", row::LEDGER))?;
-    query
-        .query_map([], |row| row::record(row, &names))?
-        .collect()
+    query.query_map([], |row| row::record(row, &names))?.collect()
 }
 
 /// Opens the segment of a day; a new one starts with the whole ledger.
@@ -246,10 +208,8 @@ fn open_segment(
     ledger: &[Record],
 ) -> Result<Connection, OpenError> {
     let path = dir.join(format!("{day}.sqlite"));
-    prepare(&path, day, gateway, ledger).map_err(|source| OpenError::Segment {
-        path,
-        source: Box::new(source),
-    })
+    prepare(&path, day, gateway, ledger)
+        .map_err(|source| OpenError::Segment { path, source: Box::new(source) })
 }
 
 fn prepare(
@@ -271,9 +231,8 @@ fn prepare(
     conn.pragma_update(None, "foreign_keys", true)?;
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     schema::migrate(&tx, found)?;
-    let owner: Option<String> = tx
-        .query_row("SELECT gateway FROM meta", [], |row| row.get(0))
-        .optional()?;
+    let owner: Option<String> =
+        tx.query_row("SELECT gateway FROM meta", [], |row| row.get(0)).optional()?;
     match owner {
         Some(found) if found != gateway => return Err(OpenError::OtherGateway { found }),
         Some(_) => {}
@@ -314,14 +273,7 @@ fn ids(
         if let Some(id) = peers.get(identity) {
             return Ok(Some(*id));
         }
-        let Identity {
-            public_key,
-            name,
-            user,
-            device,
-            groups,
-            endpoint,
-        } = &**identity;
+        let Identity { public_key, name, user, device, groups, endpoint } = &**identity;
         conn.prepare_cached(
             "INSERT INTO peer (public_key, name, user, device, groups, endpoint) \
              VALUES (?, ?, ?, ?, ?, ?)",
@@ -338,11 +290,7 @@ fn ids(
         peers.insert(identity.clone(), id);
         Ok(Some(id))
     };
-    Ok(Ids {
-        interface,
-        peer: peer(&record.peer)?,
-        remote_peer: peer(&record.remote_peer)?,
-    })
+    Ok(Ids { interface, peer: peer(&record.peer)?, remote_peer: peer(&record.remote_peer)? })
 }
 
 #[cfg(test)]
@@ -355,20 +303,11 @@ mod tests {
     const DAY: i64 = 86_400_000;
 
     fn record(port: u16) -> Record {
-        let counters = Counters {
-            rx_packets: 1,
-            rx_bytes: 60,
-            tx_packets: 0,
-            tx_bytes: 0,
-        };
+        let counters = Counters { rx_packets: 1, rx_bytes: 60, tx_packets: 0, tx_bytes: 0 };
         Record {
             record_id: 0,
             interface: "wg0".into(),
-            tuple: Tuple {
-                protocol: 17,
-                peer_port: port,
-                ..Tuple::NONE
-            },
+            tuple: Tuple { protocol: 17, peer_port: port, ..Tuple::NONE },
             window_start_ms: 1,
             window_end_ms: 5,
             first_seen_ms: 1,
@@ -416,10 +355,7 @@ mod tests {
         assert_eq!(left[0].record_id, 3);
         assert_eq!(writer.leftovers().unwrap().len(), 1);
         let path = dir.path().join("segments/1970-01-03.sqlite");
-        assert_eq!(
-            fs::metadata(path).unwrap().permissions().mode() & 0o777,
-            0o640
-        );
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o640);
     }
 
     #[test]
@@ -431,10 +367,7 @@ mod tests {
             .and_then(|conn| conn.pragma_update(None, "user_version", 99))
             .unwrap();
         let newer = fs::read(&path).unwrap();
-        for (content, said) in [
-            (newer, "update flowd"),
-            (b"no database".repeat(99), "restore"),
-        ] {
+        for (content, said) in [(newer, "update flowd"), (b"no database".repeat(99), "restore")] {
             fs::write(&path, &content).unwrap();
             let error = Writer::open(dir.path(), "gw", 0).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");

@@ -19,10 +19,7 @@ pub enum FlowState {
 
 /// A flow as it was in the range that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(
-    missing_docs,
-    reason = "each field is the field of `flows::Record` of the same name"
-)]
+#[expect(missing_docs, reason = "each field is the field of `flows::Record` of the same name")]
 pub struct Flow {
     pub flow_id: FlowId,
     pub state: FlowState,

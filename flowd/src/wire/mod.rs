@@ -1,6 +1,7 @@
 //! The JSON shapes of the socket API, shared by the daemon that writes and the client that reads
 //! them. Clients depend on these names: they change only with the API version.
 
+mod csv;
 mod flow;
 mod peer;
 mod problem;
@@ -9,6 +10,7 @@ mod status;
 mod summary;
 mod timestamp;
 
+pub use csv::{CSV_COLUMNS, csv_row, csv_text};
 pub use flow::{Flow, FlowDetail, FlowPage, FlowState};
 pub use peer::{Peer, PeerList, WireguardCounters};
 pub use problem::Problem;

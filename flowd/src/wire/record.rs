@@ -22,10 +22,7 @@ pub struct Endpoint {
 
 /// What one flow did in one window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(
-    missing_docs,
-    reason = "each field is the field of `flows::Record` of the same name"
-)]
+#[expect(missing_docs, reason = "each field is the field of `flows::Record` of the same name")]
 pub struct Record {
     /// `None` for what an open flow did since its last record.
     pub record_id: Option<u64>,
@@ -61,12 +58,7 @@ impl Record {
         let (src, dst) = endpoints(record);
         Self {
             record_id: (record.record_id != 0).then_some(record.record_id),
-            flow_id: FlowId::new(
-                gateway,
-                &record.interface,
-                &record.tuple,
-                record.first_seen_ms,
-            ),
+            flow_id: FlowId::new(gateway, &record.interface, &record.tuple, record.first_seen_ms),
             gateway: gateway.to_owned(),
             interface: record.interface.to_string(),
             window_start: Timestamp(record.window_start_ms),
@@ -106,11 +98,7 @@ fn endpoints(record: &flows::Record) -> (Endpoint, Endpoint) {
         resource: None,
     };
     let inside = end(tuple.peer_ip(), tuple.peer_port, name(&record.peer));
-    let outside = end(
-        tuple.remote_ip(),
-        tuple.remote_port,
-        name(&record.remote_peer),
-    );
+    let outside = end(tuple.remote_ip(), tuple.remote_port, name(&record.remote_peer));
     match record.initiator {
         Initiator::Peer | Initiator::Unknown => (inside, outside),
         Initiator::Remote => (outside, inside),

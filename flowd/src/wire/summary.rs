@@ -39,13 +39,7 @@ impl Summary {
         summary: &flows::Summary,
         open_flows: u64,
     ) -> Self {
-        let flows::Summary {
-            flows,
-            counters,
-            allowed,
-            denied,
-            overflow,
-        } = *summary;
+        let flows::Summary { flows, counters, allowed, denied, overflow } = *summary;
         Self {
             since,
             until,

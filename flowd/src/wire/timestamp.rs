@@ -45,10 +45,7 @@ mod tests {
             (1_795_233_600_007, "\"2026-11-21T04:00:00.007Z\""),
         ] {
             assert_eq!(serde_json::to_string(&Timestamp(millis)).unwrap(), text);
-            assert_eq!(
-                serde_json::from_str::<Timestamp>(text).unwrap(),
-                Timestamp(millis)
-            );
+            assert_eq!(serde_json::from_str::<Timestamp>(text).unwrap(), Timestamp(millis));
         }
     }
 }

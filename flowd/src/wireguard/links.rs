@@ -20,9 +20,7 @@ pub struct DeviceCounters {
 impl DeviceCounters {
     /// Reads `/proc/net/dev`, whose numbers are those of `ip -s link`.
     pub fn read() -> io::Result<Self> {
-        Ok(Self {
-            text: fs::read_to_string("/proc/net/dev")?,
-        })
+        Ok(Self { text: fs::read_to_string("/proc/net/dev")? })
     }
 
     /// Those of one device.
@@ -39,12 +37,7 @@ impl DeviceCounters {
         let mut column = |index| columns.nth(index)?.ok();
         let (rx_bytes, rx_packets) = (column(0)?, column(0)?);
         let (tx_bytes, tx_packets) = (column(6)?, column(0)?);
-        Some(Counters {
-            rx_packets,
-            rx_bytes,
-            tx_packets,
-            tx_bytes,
-        })
+        Some(Counters { rx_packets, rx_bytes, tx_packets, tx_bytes })
     }
 }
 
@@ -59,15 +52,8 @@ mod tests {
     lo:       1       2    0    0    0     0          0         0        3       4    0    0    0     0       0          0
    wg0: 1480 9 0 0 0 0 0 0 888 7 0 0 0 0 0 0
 ";
-        let counters = DeviceCounters {
-            text: text.to_owned(),
-        };
-        let expected = Counters {
-            rx_packets: 9,
-            rx_bytes: 1480,
-            tx_packets: 7,
-            tx_bytes: 888,
-        };
+        let counters = DeviceCounters { text: text.to_owned() };
+        let expected = Counters { rx_packets: 9, rx_bytes: 1480, tx_packets: 7, tx_bytes: 888 };
         assert_eq!(counters.of("wg0"), Some(expected));
         assert_eq!(counters.of("wg"), None);
     }

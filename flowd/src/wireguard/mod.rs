@@ -73,10 +73,7 @@ pub fn scan() -> io::Result<Vec<Interface>> {
         interfaces.extend(read(name, Backend::Kernel)?);
     }
     for name in userspace_names()? {
-        if interfaces
-            .iter()
-            .any(|known| known.name == name.as_str_lossy())
-        {
+        if interfaces.iter().any(|known| known.name == name.as_str_lossy()) {
             continue;
         }
         interfaces.extend(read(name, Backend::Userspace)?);
@@ -104,12 +101,7 @@ fn read(name: wg::InterfaceName, backend: Backend) -> io::Result<Option<Interfac
         return Ok(None);
     }
     let peers = device.peers.iter().map(peer).collect();
-    Ok(Some(Interface {
-        name: text,
-        ifindex,
-        backend,
-        peers,
-    }))
+    Ok(Some(Interface { name: text, ifindex, backend, peers }))
 }
 
 fn peer(info: &wg::PeerInfo) -> Peer {
@@ -138,19 +130,14 @@ fn peer(info: &wg::PeerInfo) -> Peer {
 /// Names that have a control socket. Other network namespaces may share the directory, so whether
 /// the link is here is another question.
 fn userspace_names() -> io::Result<Vec<wg::InterfaceName>> {
-    let Some(directory) = SOCKET_DIRS
-        .into_iter()
-        .find(|directory| Path::new(directory).exists())
+    let Some(directory) = SOCKET_DIRS.into_iter().find(|directory| Path::new(directory).exists())
     else {
         return Ok(Vec::new());
     };
     let mut names = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "sock")
-        {
+        if path.extension().is_some_and(|extension| extension == "sock") {
             let stem = path.file_stem().and_then(|stem| stem.to_str());
             names.extend(stem.and_then(|stem| stem.parse::<wg::InterfaceName>().ok()));
         }

@@ -32,19 +32,12 @@ impl Names {
 
     /// Whether the interface called `name` is wanted.
     pub fn want(&self, name: &str) -> bool {
-        self.0.is_empty()
-            || self
-                .0
-                .iter()
-                .any(|pattern| glob_match::glob_match(pattern, name))
+        self.0.is_empty() || self.0.iter().any(|pattern| glob_match::glob_match(pattern, name))
     }
 
     /// Entries that are names, not patterns.
     pub fn exact(&self) -> impl Iterator<Item = &str> {
-        self.0
-            .iter()
-            .map(String::as_str)
-            .filter(|name| !crate::config::is_glob(name))
+        self.0.iter().map(String::as_str).filter(|name| !crate::config::is_glob(name))
     }
 }
 

@@ -31,12 +31,7 @@ struct Instruction {
 }
 
 const fn op(code: u8, dst: u8, src: u8, offset: i16, immediate: i32) -> Instruction {
-    Instruction {
-        code,
-        registers: src << 4 | dst,
-        offset,
-        immediate,
-    }
+    Instruction { code, registers: src << 4 | dst, offset, immediate }
 }
 
 const MOV_IMMEDIATE: u8 = 0xb7;
@@ -62,20 +57,12 @@ impl Reference {
         let map = create_map()?;
         let key = [0_u8; KEY_BYTES as usize];
         let value = [0_u8; VALUE_BYTES as usize];
-        let attr: [u64; 4] = [
-            map.as_raw_fd() as u64,
-            key.as_ptr() as u64,
-            value.as_ptr() as u64,
-            0,
-        ];
+        let attr: [u64; 4] =
+            [map.as_raw_fd() as u64, key.as_ptr() as u64, value.as_ptr() as u64, 0];
         bpf(BPF_MAP_UPDATE_ELEM, bytemuck::cast_slice(&attr))?;
         let empty = load_program(&[op(MOV_IMMEDIATE, 0, 0, 0, -1), op(EXIT, 0, 0, 0, 0)])?;
         let bare = load_program(&bare_program(&map))?;
-        Ok(Self {
-            empty,
-            bare,
-            _map: map,
-        })
+        Ok(Self { empty, bare, _map: map })
     }
 
     /// Mean time of a run of the empty program.
@@ -93,13 +80,7 @@ fn bare_program(map: &OwnedFd) -> Vec<Instruction> {
     let mut program = Vec::new();
     // The key: eleven words of zero on the stack.
     for word in 0..KEY_BYTES as i16 / 4 {
-        program.push(op(
-            STORE_IMMEDIATE_WORD,
-            10,
-            0,
-            -(KEY_BYTES as i16) + word * 4,
-            0,
-        ));
+        program.push(op(STORE_IMMEDIATE_WORD, 10, 0, -(KEY_BYTES as i16) + word * 4, 0));
     }
     program.extend([
         op(MOV, 2, 10, 0, 0),
@@ -121,16 +102,7 @@ fn bare_program(map: &OwnedFd) -> Vec<Instruction> {
 
 fn create_map() -> io::Result<OwnedFd> {
     let entries = flowd_common::limits::DEFAULT_FLOWS;
-    let attr = [
-        BPF_MAP_TYPE_HASH,
-        KEY_BYTES,
-        VALUE_BYTES,
-        entries,
-        0,
-        0,
-        0,
-        0,
-    ];
+    let attr = [BPF_MAP_TYPE_HASH, KEY_BYTES, VALUE_BYTES, entries, 0, 0, 0, 0];
     bpf_fd(BPF_MAP_CREATE, bytemuck::cast_slice(&attr))
 }
 
@@ -173,12 +145,7 @@ fn test_run(program: &OwnedFd, frame: &[u8], repeat: u32) -> io::Result<Duration
     };
     // SAFETY: the attribute points to memory that lives through the call.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_PROG_TEST_RUN,
-            &raw mut attr,
-            size_of::<TestRun>(),
-        )
+        libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut attr, size_of::<TestRun>())
     };
     if result < 0 {
         return Err(io::Error::last_os_error());
@@ -189,11 +156,7 @@ fn test_run(program: &OwnedFd, frame: &[u8], repeat: u32) -> io::Result<Duration
 fn bpf(command: libc::c_long, attr: &[u8]) -> io::Result<libc::c_long> {
     // SAFETY: callers pass an attribute whose pointers live through the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_ptr(), attr.len()) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 fn bpf_fd(command: libc::c_long, attr: &[u8]) -> io::Result<OwnedFd> {

@@ -185,8 +185,8 @@ fn the_verifier_accepts_every_program_and_says_how_much_it_walked() {
 fn a_retired_flow_keeps_its_last_counts_and_its_successor_has_its_own() {
     let mut dataplane = Dataplane::load(64, LinkHeader::Ethernet).unwrap();
     let packet = [
-        0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0, 10, 8, 0, 2, 10, 0, 0, 1, 0x12, 0x34, 0, 53, 0, 8,
-        0, 0,
+        0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0, 10, 8, 0, 2, 10, 0, 0, 1, 0x12, 0x34, 0, 53, 0,
+        8, 0, 0,
     ];
     let frame = frame(&packet);
     let mut keys = Vec::new();

@@ -1,0 +1,159 @@
+//! `/v1/flows`, `/v1/flows/{flow_id}`, `/v1/summary`: the store and the open flows, merged.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+
+use super::{
+    ApiState,
+    error::ApiError,
+    params::{CURSOR, Params, cursor, parse_cursor},
+};
+use crate::{
+    flows::{Filter, Flow, FlowId, State as FlowStateFilter},
+    live::{Pending, Position, Request},
+    store::ReadError,
+    wire::{self, FlowState, Timestamp},
+};
+
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 10_000;
+
+/// `GET /v1/flows`: newest first.
+pub(super) async fn list(
+    State(state): State<ApiState>,
+    params: Params,
+) -> Result<Json<wire::FlowPage>, ApiError> {
+    let filter = params.filter(&["limit", "cursor"], now_ms())?;
+    let limit = params.limit(MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
+    let before = params.read("cursor", CURSOR, parse_cursor)?;
+    let pending = {
+        let (filter, before) = (filter.clone(), before.clone());
+        // One more than the page, so as to know whether another follows.
+        let limit = limit + 1;
+        state.live.ask(|reply| Request::Flows { filter, before, limit, reply }).await?
+    };
+    let page = blocking(move || {
+        let Pending { watermark, answer } = pending;
+        let mut merged: BTreeMap<Position, (Flow, FlowState)> = state
+            .reader
+            .flows(&filter, before.as_ref(), limit + 1, watermark)?
+            .into_iter()
+            .map(|(flow, open)| (Position::of(&flow.newest), (flow, flow_state(open))))
+            .collect();
+        for record in answer {
+            let open = flow_state(!record.overflow);
+            match merged.get_mut(&Position::of(&record)) {
+                Some((flow, state)) => {
+                    flow.absorb(record);
+                    *state = open;
+                }
+                None => {
+                    merged.insert(Position::of(&record), (Flow::new(record), open));
+                }
+            }
+        }
+        let more = merged.len() > limit;
+        let flows: Vec<_> = merged.into_iter().rev().take(limit).collect();
+        let next_cursor = flows.last().filter(|_| more).map(|(position, _)| cursor(position));
+        let flows = flows
+            .iter()
+            .map(|(_, (flow, open))| wire::Flow::new(&state.gateway, flow, *open))
+            .collect();
+        Ok(wire::FlowPage { flows, next_cursor })
+    })
+    .await?;
+    Ok(Json(page))
+}
+
+/// `GET /v1/flows/{flow_id}`: one flow over its whole life.
+pub(super) async fn detail(
+    State(state): State<ApiState>,
+    Path(text): Path<String>,
+    params: Params,
+) -> Result<Json<wire::FlowDetail>, ApiError> {
+    params.only(&[])?;
+    let id: FlowId = text.parse().map_err(|_| {
+        ApiError::BadRequest(format!(
+            "`{}` is no flow id; it must be a UUID as `flow_id` in /v1/flows",
+            text.escape_debug()
+        ))
+    })?;
+    let pending = state.live.ask(|reply| Request::Flow { id, reply }).await?;
+    let detail = blocking(move || {
+        let Pending { watermark, answer } = pending;
+        let (mut records, in_ledger) =
+            state.reader.flow(id, watermark)?.unwrap_or((Vec::new(), false));
+        let open = in_ledger || answer.as_ref().is_some_and(|record| !record.overflow);
+        records.extend(answer);
+        let mut flow: Option<Flow> = None;
+        for record in &records {
+            match &mut flow {
+                Some(flow) => flow.absorb(record.clone()),
+                None => flow = Some(Flow::new(record.clone())),
+            }
+        }
+        Ok(flow.map(|flow| wire::FlowDetail {
+            flow: wire::Flow::new(&state.gateway, &flow, flow_state(open)),
+            records: records
+                .iter()
+                .map(|record| wire::Record::new(&state.gateway, record))
+                .collect(),
+        }))
+    })
+    .await?;
+    detail.map(Json).ok_or_else(|| {
+        ApiError::NotFound(format!(
+            "there is no flow {id}; it may be older than what is kept: see /v1/flows"
+        ))
+    })
+}
+
+/// `GET /v1/summary`: totals of a range.
+pub(super) async fn summary(
+    State(state): State<ApiState>,
+    params: Params,
+) -> Result<Json<wire::Summary>, ApiError> {
+    let now_ms = now_ms();
+    let filter = params.filter(&[], now_ms)?;
+    let pending = {
+        let filter = filter.clone();
+        state.live.ask(|reply| Request::Summary { filter, reply }).await?
+    };
+    let until = Timestamp(filter.until_ms.unwrap_or(now_ms));
+    let since = filter.since_ms.map(Timestamp);
+    let Pending { watermark, answer } = pending;
+    let mut sum = blocking(move || state.reader.summary(&filter, watermark)).await?;
+    sum.merge(&answer.summary);
+    Ok(Json(wire::Summary::new(since, until, &sum, answer.open_flows)))
+}
+
+/// Runs a query of the store where it may block.
+pub(super) async fn blocking<T: Send + 'static>(
+    query: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let answer = tokio::task::spawn_blocking(query).await.map_err(|_| ApiError::CutOff)?;
+    Ok(answer?)
+}
+
+fn flow_state(open: bool) -> FlowState {
+    if open { FlowState::Open } else { FlowState::Closed }
+}
+
+/// Unix milliseconds.
+pub(super) fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+/// The filter without the state, for streams of records that end by themselves.
+pub(super) fn refuse_state(filter: &Filter) -> Result<(), ApiError> {
+    match filter.state {
+        None => Ok(()),
+        Some(FlowStateFilter::Open | FlowStateFilter::Closed) => Err(ApiError::BadRequest(
+            "`state` is of flows, and these are records as they are written; leave it out".into(),
+        )),
+    }
+}

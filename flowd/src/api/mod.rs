@@ -1,0 +1,115 @@
+//! The socket API: HTTP/1.1 and JSON over a Unix socket. The only module that knows axum.
+//!
+//! It asks the drain thread what is counted and not recorded, and the store for the rest; it owns
+//! neither.
+
+mod error;
+mod flows;
+mod metrics;
+mod params;
+mod records;
+mod socket;
+mod time;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    routing::{any, get},
+};
+use tokio::net::UnixListener;
+
+pub use socket::{BindError, bind};
+
+use self::{error::ApiError, params::Params};
+use crate::{
+    live::{Live, Request},
+    store::Reader,
+    wire,
+};
+
+/// How long the API waits for requests under way when the daemon stops. `watch` has no end.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What every request needs.
+#[derive(Clone, Debug)]
+pub struct ApiState {
+    /// The drain thread.
+    pub live: Live,
+    /// The store.
+    pub reader: Reader,
+    /// Id of this gateway.
+    pub gateway: Arc<str>,
+}
+
+/// Serves until `shutdown` is done; requests under way may take two seconds longer.
+pub async fn serve(
+    listener: UnixListener,
+    state: ApiState,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) {
+    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = axum::serve(listener, router(state)).with_graceful_shutdown(async move {
+        shutdown.await;
+        drop(stopping);
+    });
+    let too_long = async {
+        // The sender is only ever dropped.
+        let _stopped = stopped.await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        ended = server => if let Err(error) = ended {
+            tracing::error!(%error, "the API ended badly");
+        },
+        () = too_long => tracing::debug!("requests were cut off"),
+    }
+}
+
+fn router(state: ApiState) -> Router {
+    Router::new()
+        .route("/v1/status", get(status).fallback(wrong_method))
+        .route("/v1/summary", get(flows::summary).fallback(wrong_method))
+        .route("/v1/flows", get(flows::list).fallback(wrong_method))
+        .route("/v1/flows/{flow_id}", get(flows::detail).fallback(wrong_method))
+        .route("/v1/records", get(records::list).fallback(wrong_method))
+        .route("/v1/peers", get(peers).fallback(wrong_method))
+        .route("/v1/watch", get(records::watch).fallback(wrong_method))
+        .route("/metrics", get(metrics::metrics).fallback(wrong_method))
+        .fallback(any(unknown_path))
+        .with_state(state)
+}
+
+async fn status(
+    State(state): State<ApiState>,
+    params: Params,
+) -> Result<Json<wire::Status>, ApiError> {
+    params.only(&[])?;
+    Ok(Json(state.live.ask(|reply| Request::Status { reply }).await?))
+}
+
+async fn peers(
+    State(state): State<ApiState>,
+    params: Params,
+) -> Result<Json<wire::PeerList>, ApiError> {
+    params.only(&["peer"])?;
+    let mut peers = state.live.ask(|reply| Request::Peers { reply }).await?;
+    if let Some(wanted) = params.get("peer") {
+        peers.retain(|peer| peer.identity.is(wanted));
+    }
+    Ok(Json(wire::PeerList { peers }))
+}
+
+async fn unknown_path(uri: axum::http::Uri) -> ApiError {
+    ApiError::NotFound(format!(
+        "there is no {}; the endpoints are /v1/status, /v1/summary, /v1/flows, \
+         /v1/flows/{{flow_id}}, /v1/records, /v1/peers, /v1/watch and /metrics",
+        uri.path().escape_debug()
+    ))
+}
+
+async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {
+    ApiError::Method(format!("{} takes GET, not {}", uri.path().escape_debug(), method))
+}
+

@@ -1,0 +1,233 @@
+//! Query parameters: read once, checked whole, refused by name.
+
+use std::{net::IpAddr, str::FromStr};
+
+use axum::{
+    extract::{FromRequestParts, Query},
+    http::request::Parts,
+};
+use ipnet::IpNet;
+
+use super::{error::ApiError, time};
+use crate::{
+    flows::{Filter, State, Tuple, protocol_number},
+    live::Position,
+};
+
+/// The filters, the same for every endpoint that takes them.
+pub(super) const FILTERS: [&str; 9] =
+    ["since", "until", "peer", "src", "dst", "ip", "port", "protocol", "state"];
+
+/// The parameters of one request, each at most once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Params(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Params {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Query(pairs) =
+            Query::<Vec<(String, String)>>::from_request_parts(parts, state)
+                .await
+                .map_err(|_| ApiError::BadRequest("the query string is malformed".to_owned()))?;
+        for (index, (name, _)) in pairs.iter().enumerate() {
+            if pairs[..index].iter().any(|(earlier, _)| earlier == name) {
+                return Err(ApiError::BadRequest(format!(
+                    "`{}` is given twice; give it once",
+                    name.escape_debug()
+                )));
+            }
+        }
+        Ok(Self(pairs))
+    }
+}
+
+impl Params {
+    #[cfg(test)]
+    pub(super) fn of(pairs: &[(&str, &str)]) -> Self {
+        Self(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
+    /// Refuses every parameter that is not in `known`.
+    pub(super) fn only(&self, known: &[&str]) -> Result<(), ApiError> {
+        let Some((unknown, _)) = self.0.iter().find(|(name, _)| !known.contains(&name.as_str()))
+        else {
+            return Ok(());
+        };
+        let nearest = known
+            .iter()
+            .map(|known| (strsim::damerau_levenshtein(unknown, known), *known))
+            .filter(|(distance, known)| *distance <= known.len().max(unknown.len()) / 2)
+            .min();
+        let remedy = match nearest {
+            Some((_, nearest)) => format!("did you mean `{nearest}`?"),
+            None if known.is_empty() => "this endpoint takes none".to_owned(),
+            None => format!("known here are {}", known.join(", ")),
+        };
+        Err(ApiError::BadRequest(format!(
+            "unknown parameter `{}`; {remedy}",
+            unknown.escape_debug()
+        )))
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The filters; everything else must be in `more`.
+    pub(super) fn filter(&self, more: &[&str], now_ms: i64) -> Result<Filter, ApiError> {
+        let known: Vec<&str> = FILTERS.iter().chain(more).copied().collect();
+        self.only(&known)?;
+        let instant = |text: &str| time::parse(text, now_ms);
+        let filter = Filter {
+            since_ms: self.read("since", time::ACCEPTED, instant)?,
+            until_ms: self.read("until", time::ACCEPTED, instant)?,
+            peer: self.read(
+                "peer",
+                "a peer's name, its public key, or the first four or more characters of it",
+                |text| (!text.is_empty()).then(|| text.to_owned()),
+            )?,
+            src: self.network("src")?,
+            dst: self.network("dst")?,
+            ip: self.network("ip")?,
+            port: self.read("port", "a number from 0 to 65535", |text| text.parse().ok())?,
+            protocol: self.read(
+                "protocol",
+                "a name such as tcp, udp or icmp, or a number from 0 to 255",
+                protocol_number,
+            )?,
+            state: self.read("state", "`open` or `closed`", |text| match text {
+                "open" => Some(State::Open),
+                "closed" => Some(State::Closed),
+                _ => None,
+            })?,
+        };
+        if let (Some(since), Some(until)) = (filter.since_ms, filter.until_ms)
+            && since >= until
+        {
+            return Err(ApiError::BadRequest(
+                "`since` is not before `until`; exchange them".to_owned(),
+            ));
+        }
+        Ok(filter)
+    }
+
+    fn network(&self, name: &str) -> Result<Option<IpNet>, ApiError> {
+        self.read(name, "an address such as 10.8.0.2, or a prefix such as 10.8.0.0/24", |text| {
+            let host = || IpAddr::from_str(text).ok().map(IpNet::from);
+            IpNet::from_str(text).ok().map(|net| net.trunc()).or_else(host)
+        })
+    }
+
+    /// The number of items at most, from 1 to `max`.
+    pub(super) fn limit(&self, max: usize) -> Result<Option<usize>, ApiError> {
+        self.read("limit", &format!("a number from 1 to {max}"), |text| {
+            text.parse().ok().filter(|limit| (1..=max).contains(limit))
+        })
+    }
+
+    /// A parameter, or a refusal that says what it may be.
+    pub(super) fn read<T>(
+        &self,
+        name: &str,
+        accepted: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, ApiError> {
+        let Some(text) = self.get(name) else {
+            return Ok(None);
+        };
+        parse(text).map(Some).ok_or_else(|| {
+            ApiError::BadRequest(format!(
+                "`{name}` is `{}`; it must be {accepted}",
+                text.escape_debug()
+            ))
+        })
+    }
+}
+
+/// What is accepted as `cursor`.
+pub(super) const CURSOR: &str = "the `next_cursor` of the page before, unchanged";
+
+/// A position as text: nothing in it is secret, and a changed one is only another position.
+pub(super) fn cursor(position: &Position) -> String {
+    let Position { first_seen_ms, interface, tuple, overflow } = position;
+    let Tuple { protocol, peer_addr, remote_addr, peer_port, remote_port } = tuple;
+    format!(
+        "{first_seen_ms}~{protocol}~{peer_addr}~{peer_port}~{remote_addr}~{remote_port}~{}~{interface}",
+        u8::from(*overflow)
+    )
+}
+
+/// The position behind a cursor.
+pub(super) fn parse_cursor(text: &str) -> Option<Position> {
+    let mut parts = text.splitn(8, '~');
+    let position = Position {
+        first_seen_ms: parts.next()?.parse().ok()?,
+        tuple: {
+            let protocol = parts.next()?.parse().ok()?;
+            let peer_addr = parts.next()?.parse().ok()?;
+            let peer_port = parts.next()?.parse().ok()?;
+            let remote_addr = parts.next()?.parse().ok()?;
+            let remote_port = parts.next()?.parse().ok()?;
+            Tuple { protocol, peer_addr, remote_addr, peer_port, remote_port }
+        },
+        overflow: match parts.next()? {
+            "0" => false,
+            "1" => true,
+            _ => return None,
+        },
+        interface: parts.next()?.to_owned(),
+    };
+    Some(position)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Params, Position, cursor, parse_cursor};
+    use crate::flows::Tuple;
+
+    #[test]
+    fn what_cannot_be_understood_is_refused_by_name() {
+        let cases = [
+            (("since", "tomorrow-ish"), "`since` is `tomorrow-ish`; it must be RFC 3339"),
+            (("until", ""), "`until` is ``; it must be"),
+            (("src", "10.0.0"), "`src` is `10.0.0`; it must be an address"),
+            (("dst", "10.0.0.0/33"), "`dst` is `10.0.0.0/33`"),
+            (("ip", "::g"), "`ip` is `::g`"),
+            (("port", "70000"), "`port` is `70000`; it must be a number from 0 to 65535"),
+            (("protocol", "tpc"), "`protocol` is `tpc`"),
+            (("state", "half-open"), "`state` is `half-open`; it must be `open` or `closed`"),
+            (("peer", ""), "`peer` is ``"),
+            (("sicne", "1h"), "unknown parameter `sicne`; did you mean `since`?"),
+            (("colour", "red"), "unknown parameter `colour`; known here are since, until"),
+        ];
+        for (pair, expected) in cases {
+            let told = Params::of(&[pair]).filter(&[], 0).unwrap_err().to_string();
+            assert!(told.starts_with(expected), "{pair:?} -> {told}");
+            assert_eq!(told.lines().count(), 1);
+        }
+        let backwards = Params::of(&[("since", "1h"), ("until", "2h")]);
+        assert!(backwards.filter(&[], 0).unwrap_err().to_string().contains("not before"));
+    }
+
+    #[test]
+    fn a_cursor_survives_the_round_trip_and_a_broken_one_is_refused() {
+        let position = Position {
+            first_seen_ms: -5,
+            interface: "wg~0".to_owned(),
+            tuple: Tuple {
+                protocol: 6,
+                peer_addr: "::ffff:10.8.0.2".parse().unwrap(),
+                remote_addr: "fd00::1".parse().unwrap(),
+                peer_port: 40_000,
+                remote_port: 443,
+            },
+            overflow: true,
+        };
+        let text = cursor(&position);
+        assert_eq!(parse_cursor(&text), Some(position));
+        for broken in ["", "x", "1~2~3", &text[1..text.len() - 8], "1~6~::~1~::~2~2~wg0"] {
+            assert_eq!(parse_cursor(broken), None, "{broken}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The socket: made, or handed over by the service manager.
+
+use std::{
+    ffi::CString,
+    fs,
+    io::{self, ErrorKind},
+    os::{
+        fd::{FromRawFd as _, OwnedFd},
+        unix::{
+            fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _, chown},
+            net::UnixListener as StdListener,
+        },
+    },
+    path::{Path, PathBuf},
+};
+
+use tokio::net::UnixListener;
+
+/// Members may use the socket.
+const GROUP: &str = "flowd";
+
+/// The socket cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody answers on it.
+    #[error("{} is in use by a running flowd: stop it, or set another `api.socket`", .0.display())]
+    InUse(PathBuf),
+    /// It is a file of another kind, which flowd does not touch.
+    #[error("{} exists and is no socket: move it away, or set another `api.socket`", .0.display())]
+    NoSocket(PathBuf),
+    /// The operating system refused.
+    #[error("cannot make the socket {}: {source}", path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// Binds `path`, or takes the socket that the service manager has bound. A socket that a killed
+/// daemon left is replaced; one that answers is not. Call it inside a tokio runtime.
+pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
+    let fail = |source| BindError::Io { path: path.to_owned(), source };
+    let listener = match inherited().map_err(fail)? {
+        Some(listener) => listener,
+        None => make(path)?,
+    };
+    listener.set_nonblocking(true).map_err(fail)?;
+    UnixListener::from_std(listener).map_err(fail)
+}
+
+fn inherited() -> io::Result<Option<StdListener>> {
+    let Some(fd) = sd_notify::listen_fds()?.next() else {
+        return Ok(None);
+    };
+    // SAFETY: the service manager made this descriptor for us, and nobody else here takes it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok(Some(StdListener::from(fd)))
+}
+
+fn make(path: &Path) -> Result<StdListener, BindError> {
+    let fail = |source| BindError::Io { path: path.to_owned(), source };
+    if let Some(parent) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(fail)?;
+    }
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(BindError::NoSocket(path.to_owned()));
+        }
+        Ok(_) => remove_stale(path)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(fail(error)),
+    }
+    // Bound under another name and moved when its permissions are right, so that nobody connects
+    // before.
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let unready = PathBuf::from(name);
+    let listener = StdListener::bind(&unready).map_err(fail)?;
+    let ready = permit(&unready).and_then(|()| fs::rename(&unready, path));
+    if let Err(error) = ready {
+        // The first error is the one to tell.
+        let _second_error = fs::remove_file(&unready);
+        return Err(fail(error));
+    }
+    Ok(listener)
+}
+
+fn remove_stale(path: &Path) -> Result<(), BindError> {
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            tracing::info!(socket = %path.display(), "replacing the socket of a flowd that was killed");
+            fs::remove_file(path).map_err(|source| BindError::Io { path: path.to_owned(), source })
+        }
+        Err(source) => Err(BindError::Io { path: path.to_owned(), source }),
+        Ok(_) => Err(BindError::InUse(path.to_owned())),
+    }
+}
+
+/// Owner and, where there is such a group, members of `flowd`.
+fn permit(path: &Path) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+    match group_id(GROUP) {
+        Some(gid) => chown(path, None, Some(gid)),
+        None => Ok(()),
+    }
+}
+
+fn group_id(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: the argument is a terminated string; called once, before any other thread asks for
+    // groups.
+    let group = unsafe { libc::getgrnam(name.as_ptr()) };
+    if group.is_null() {
+        return None;
+    }
+    // SAFETY: not null, and valid until the next call of this family.
+    Some(unsafe { (*group).gr_gid })
+}

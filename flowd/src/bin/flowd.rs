@@ -1,0 +1,103 @@
+//! The daemon.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use flowd::{
+    config::{self, Config, ConfigError},
+    daemon,
+};
+use tracing_subscriber::EnvFilter;
+
+/// Counts what every WireGuard peer of this gateway does, flow by flow.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    /// Configuration file [default: /etc/flowd/flowd.toml, which need not exist]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check a configuration file and do nothing else.
+    CheckConfig {
+        /// The file to check.
+        #[arg(value_name = "FILE", default_value = config::DEFAULT_PATH)]
+        file: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Some(Command::CheckConfig { file }) => check_config(&file),
+        None => run(cli.config),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(lines) => {
+            for line in lines.lines() {
+                eprintln!("flowd: {line}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check_config(file: &std::path::Path) -> Result<(), String> {
+    Config::read(file).map_err(|error| error.to_string())?;
+    println!("{} is valid", file.display());
+    Ok(())
+}
+
+fn run(file: Option<PathBuf>) -> Result<(), String> {
+    let config = read_config(file).map_err(|error| error.to_string())?;
+    start_log();
+    daemon::run(config).map_err(|error| chain(&error))
+}
+
+/// The named file must exist; the default one need not.
+fn read_config(file: Option<PathBuf>) -> Result<Config, ConfigError> {
+    match file {
+        Some(file) => Config::read(&file),
+        None => match Config::read(config::DEFAULT_PATH.as_ref()) {
+            Err(ConfigError::Read { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                Ok(Config::default())
+            }
+            read => read,
+        },
+    }
+}
+
+/// Logs to standard error. The journal adds time and takes no colours.
+fn start_log() {
+    // The netlink parser warns at every scan of attributes that are newer than itself.
+    let filter = EnvFilter::try_from_env("FLOWD_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,netlink_packet_route=error"));
+    let to_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(!to_journal && std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_target(false);
+    if to_journal { log.without_time().init() } else { log.init() }
+}
+
+/// An error and what it came from, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let inner = error.to_string();
+        if !text.contains(&inner) {
+            text = format!("{text}: {inner}");
+        }
+        source = error.source();
+    }
+    text.replace('\n', "; ")
+}

@@ -1,0 +1,275 @@
+//! What the drain thread answers: open flows with their live counters, status, peers.
+
+use std::collections::{BTreeMap, HashMap};
+
+use flowd_common::{
+    counter::{Counter, CounterKey, Direction, Tally},
+    flow::{FlowKey, FlowValue},
+    peer::PeerId,
+};
+
+use crate::{
+    dataplane::DataplaneError,
+    flows::{Counters, Filter, FlowId, Record, State},
+    live::{Pending, PendingSummary, Position, Request},
+    wire::{self, Timestamp},
+};
+
+use super::{
+    collector::{Collector, now_ms},
+    interfaces::Watched,
+    ledger::{Open, View, total},
+    overflow::by_bucket,
+};
+
+impl Collector {
+    /// Answers one question. A reader that has gone is no error; a table that cannot be read leaves
+    /// the question without an answer, which the API tells.
+    pub(super) fn answer(&mut self, question: Request) {
+        let answered = match question {
+            Request::Flows { filter, before, limit, reply } => self
+                .open_flows(&filter, before.as_ref(), limit)
+                .map(|answer| drop(reply.send(self.pending(answer)))),
+            Request::Flow { id, reply } => {
+                self.open_flow(id).map(|answer| drop(reply.send(self.pending(answer))))
+            }
+            Request::Summary { filter, reply } => {
+                self.open_summary(&filter).map(|answer| drop(reply.send(self.pending(answer))))
+            }
+            Request::Status { reply } => self.status().map(|answer| drop(reply.send(answer))),
+            Request::Peers { reply } => self.peer_list().map(|answer| drop(reply.send(answer))),
+            Request::Interfaces(_) | Request::Reload | Request::Stop => Ok(()),
+        };
+        if let Err(error) = answered {
+            tracing::warn!(%error, "a question stays without an answer");
+        }
+    }
+
+    fn pending<T>(&self, answer: T) -> Pending<T> {
+        Pending { watermark: self.recorder.last_record_id(), answer }
+    }
+
+    /// Shows every open flow, overflow buckets included, as what it did since its last record.
+    fn for_each_open(&mut self, mut visit: impl FnMut(Record)) -> Result<(), DataplaneError> {
+        self.walk(|view, key, value, open| visit(view.record(key, value, open, None)))?;
+        let line = self.time_line()?;
+        let Self { dataplane, overflow, peers, interfaces, .. } = self;
+        let view = View { line, peers, interfaces };
+        let buckets = by_bucket(&dataplane.overflow()?);
+        for (_, record) in overflow.pending(&buckets, &view) {
+            visit(record);
+        }
+        Ok(())
+    }
+
+    fn walk(
+        &mut self,
+        mut visit: impl FnMut(&View<'_>, &FlowKey, &FlowValue, &Open),
+    ) -> Result<(), DataplaneError> {
+        let line = self.time_line()?;
+        let Self { dataplane, ledger, peers, interfaces, .. } = self;
+        let view = View { line, peers, interfaces };
+        dataplane.for_each_flow(|key, value| {
+            let open = ledger.open(key, value, &line, peers);
+            visit(&view, key, value, open);
+        })?;
+        Ok(())
+    }
+
+    fn open_flows(
+        &mut self,
+        filter: &Filter,
+        before: Option<&Position>,
+        limit: usize,
+    ) -> Result<Vec<Record>, DataplaneError> {
+        let mut newest: BTreeMap<Position, Record> = BTreeMap::new();
+        self.for_each_open(|record| {
+            let position = Position::of(&record);
+            let wanted = filter.state.is_none_or(|state| state == state_of(&record))
+                && before.is_none_or(|before| position < *before)
+                && filter.matches(&record);
+            if wanted {
+                newest.insert(position, record);
+                if newest.len() > limit {
+                    newest.pop_first();
+                }
+            }
+        })?;
+        Ok(newest.into_values().rev().collect())
+    }
+
+    fn open_flow(&mut self, id: FlowId) -> Result<Option<Record>, DataplaneError> {
+        let gateway = self.config.gateway.clone();
+        let mut found = None;
+        self.for_each_open(|record| {
+            if record.first_seen_ms == id.first_seen_ms()
+                && FlowId::new(&gateway, &record.interface, &record.tuple, record.first_seen_ms)
+                    == id
+            {
+                found = Some(record);
+            }
+        })?;
+        Ok(found)
+    }
+
+    fn open_summary(&mut self, filter: &Filter) -> Result<PendingSummary, DataplaneError> {
+        let mut answer = PendingSummary::default();
+        let since_ms = filter.since_ms.unwrap_or(i64::MIN);
+        self.for_each_open(|record| {
+            let in_state = filter.state.is_none_or(|state| state == state_of(&record));
+            if in_state && filter.matches(&record) {
+                answer.open_flows += u64::from(!record.overflow);
+                answer.summary.absorb(&record, since_ms);
+            }
+        })?;
+        Ok(answer)
+    }
+
+    fn status(&mut self) -> Result<wire::Status, DataplaneError> {
+        let mut live: HashMap<u32, Counters> = HashMap::new();
+        let mut entries = 0;
+        self.walk(|_, key, value, _| {
+            entries += 1;
+            *live.entry(key.ifindex).or_default() += total(value);
+        })?;
+        self.interfaces.read_devices();
+        let overflow = by_bucket(&self.dataplane.overflow()?);
+        let counters = self.dataplane.counters()?;
+        let interfaces = self
+            .interfaces
+            .iter()
+            .map(|(ifindex, watched)| {
+                let mut flows = live.get(&ifindex).copied().unwrap_or_default();
+                flows += self.finished.by_interface.get(&ifindex).copied().unwrap_or_default();
+                let mut over = Counters::default();
+                for (bucket, sum) in &overflow {
+                    if bucket.ifindex == ifindex {
+                        over += *sum;
+                    }
+                }
+                interface_status(ifindex, watched, flows, over, &counters)
+            })
+            .collect();
+        let (segments, bytes) = self.recorder.size();
+        Ok(wire::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            gateway: self.config.gateway.clone(),
+            started: Timestamp(self.started_ms),
+            now: Timestamp(now_ms()),
+            interfaces,
+            flow_table: wire::TableStatus {
+                entries,
+                capacity: u64::from(self.dataplane.capacity()),
+            },
+            drain: self.drains,
+            store: wire::StoreStatus {
+                path: self.config.store.display().to_string(),
+                segments,
+                bytes,
+                last_record_id: self.recorder.last_record_id(),
+                error: self.recorder.error.clone(),
+            },
+            policy: wire::PolicyStatus { revision: 0, mode: "observe".to_owned() },
+        })
+    }
+
+    fn peer_list(&mut self) -> Result<Vec<wire::Peer>, DataplaneError> {
+        let mut live: HashMap<PeerId, (u64, Counters)> = HashMap::new();
+        self.walk(|_, _, value, open| {
+            let (flows, counters) = live.entry(open.peer).or_default();
+            *flows += 1;
+            *counters += total(value);
+        })?;
+        let overflow = by_bucket(&self.dataplane.overflow()?);
+        let mut list = Vec::new();
+        for (ifindex, watched) in self.interfaces.iter().filter(|(_, w)| w.attachment.is_some()) {
+            for peer in &watched.now.peers {
+                let Some(id) = self.peers.id(ifindex, &peer.public_key) else {
+                    continue;
+                };
+                let Some(identity) = self.peers.identity(id) else {
+                    continue;
+                };
+                let (open_flows, mut counters) = live.get(&id).copied().unwrap_or_default();
+                counters += self.finished.by_peer.get(&id).copied().unwrap_or_default();
+                for (bucket, sum) in &overflow {
+                    if bucket.peer == id {
+                        counters += *sum;
+                    }
+                }
+                list.push(wire::Peer {
+                    identity: identity.as_ref().clone(),
+                    interface: watched.name.to_string(),
+                    allowed_ips: peer.allowed_ips.iter().map(ToString::to_string).collect(),
+                    latest_handshake: peer.latest_handshake_ms.map(Timestamp),
+                    open_flows,
+                    counters,
+                    wireguard: wire::WireguardCounters {
+                        rx_bytes: peer.rx_bytes,
+                        tx_bytes: peer.tx_bytes,
+                    },
+                });
+            }
+        }
+        list.sort_by(|a, b| {
+            (&a.interface, &a.identity.name).cmp(&(&b.interface, &b.identity.name))
+        });
+        Ok(list)
+    }
+}
+
+/// A bucket is not a flow that lives.
+fn state_of(record: &Record) -> State {
+    if record.overflow { State::Closed } else { State::Open }
+}
+
+fn interface_status(
+    ifindex: u32,
+    watched: &Watched,
+    flows: Counters,
+    overflow: Counters,
+    counters: &[(CounterKey, Tally)],
+) -> wire::InterfaceStatus {
+    let mut seen = flows + overflow;
+    let mut uncounted = Vec::new();
+    for reason in Counter::UNCOUNTED {
+        let sum = named(ifindex, reason, counters);
+        seen += sum;
+        if sum != Counters::default() {
+            uncounted.push(wire::NamedTally { reason: reason.name().to_owned(), counters: sum });
+        }
+    }
+    let attached_by = if watched.attachment.is_some() { watched.attached_by } else { "detached" };
+    wire::InterfaceStatus {
+        name: watched.name.to_string(),
+        ifindex,
+        backend: watched.now.backend.word().to_owned(),
+        attached_by: attached_by.to_owned(),
+        since: Timestamp(watched.since_ms),
+        peers: watched.now.peers.len() as u64,
+        seen,
+        flows,
+        overflow,
+        uncounted,
+        coalesced: named(ifindex, Counter::Coalesced, counters),
+        device: watched.device(),
+    }
+}
+
+/// Both directions of one named counter.
+fn named(ifindex: u32, counter: Counter, counters: &[(CounterKey, Tally)]) -> Counters {
+    let mut sum = Counters::default();
+    for (key, tally) in counters {
+        if key.ifindex != ifindex || key.counter != counter as u8 {
+            continue;
+        }
+        if key.direction == Direction::Ingress as u8 {
+            sum.rx_packets += tally.packets;
+            sum.rx_bytes += tally.bytes;
+        } else {
+            sum.tx_packets += tally.packets;
+            sum.tx_bytes += tally.bytes;
+        }
+    }
+    sum
+}

@@ -1,0 +1,354 @@
+//! The drain thread: owns the kernel's tables, the ledger and the store's writer.
+//!
+//! Between two drains it answers questions. A drain
+//! - walks the flow table and writes a record of every flow that is due
+//! - retires the flows that have ended, reads their final counts, records them, then deletes them
+//! - writes a record of every overflow bucket that grew
+
+use std::{
+    collections::HashMap,
+    sync::mpsc::{Receiver, RecvTimeoutError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use flowd_common::{flow::FlowKey, limits::RETIRE_BATCH, peer::PeerId};
+
+use crate::{
+    config::Config,
+    dataplane::{Dataplane, DataplaneError, TimeLine},
+    flows::{Counters, EndReason, Record, Timeouts},
+    identity::Names,
+    live::Request,
+    wire, wireguard,
+};
+
+use super::{
+    interfaces::Interfaces,
+    ledger::{Ledger, View, total},
+    overflow::{OverflowLedger, by_bucket},
+    peers::{Ownership, Peers},
+    recorder::{BATCH, NotRecorded, Recorder},
+};
+
+/// Ended flows that one pass takes from the table: 11 MiB of keys.
+const MAX_ENDING: usize = 262_144;
+/// How often a walk of the first tenth of a second tries again for the clock's rate.
+const CLOCK_RETRY: Duration = Duration::from_millis(10);
+
+/// What ended flows did, for sums since the start.
+#[derive(Default)]
+pub(super) struct Finished {
+    pub(super) by_interface: HashMap<u32, Counters>,
+    pub(super) by_peer: HashMap<PeerId, Counters>,
+}
+
+/// The drain thread's state.
+pub(super) struct Collector {
+    pub(super) config: Config,
+    pub(super) dataplane: Dataplane,
+    pub(super) recorder: Recorder,
+    pub(super) ledger: Ledger,
+    pub(super) overflow: OverflowLedger,
+    pub(super) peers: Peers,
+    pub(super) interfaces: Interfaces,
+    pub(super) finished: Finished,
+    pub(super) drains: wire::DrainStatus,
+    pub(super) started_ms: i64,
+    ownership: Ownership,
+    drain_failing: bool,
+}
+
+/// Whether a flow is due for a record although it lives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// When its last one is an active timeout ago.
+    AtTimeout,
+    /// Now: flowd stops.
+    Ending(EndReason),
+}
+
+impl Collector {
+    pub(super) fn new(
+        config: Config,
+        dataplane: Dataplane,
+        recorder: Recorder,
+        names: Names,
+    ) -> Self {
+        Self {
+            config,
+            dataplane,
+            recorder,
+            ledger: Ledger::default(),
+            overflow: OverflowLedger::default(),
+            peers: Peers::new(names),
+            interfaces: Interfaces::default(),
+            finished: Finished::default(),
+            drains: wire::DrainStatus::default(),
+            started_ms: now_ms(),
+            ownership: Ownership::Same,
+            drain_failing: false,
+        }
+    }
+
+    /// Takes what WireGuard says now. Peers first: a flow finds its peer from its first packet on.
+    pub(super) fn update(&mut self, found: Vec<wireguard::Interface>) {
+        if self.interfaces.are_configured_as(&found) {
+            self.interfaces.refresh(found);
+            return;
+        }
+        match self.peers.update(&found, &mut self.dataplane) {
+            Ok(Ownership::Changed) => self.ownership = Ownership::Changed,
+            Ok(Ownership::Same) => {}
+            Err(error) => tracing::error!(%error, "peers stay as they were in the kernel"),
+        }
+        self.interfaces.update(found, now_ms(), &mut self.dataplane);
+    }
+
+    /// Drains and answers until it is told to stop; `beat` is called after every drain.
+    pub(super) fn run(mut self, inbox: &Receiver<Request>, beat: impl Fn()) {
+        let mut next_drain = Instant::now() + self.config.drain_interval;
+        loop {
+            match inbox.recv_timeout(next_drain.saturating_duration_since(Instant::now())) {
+                Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(Request::Interfaces(found)) => self.update(found),
+                Ok(Request::Reload) => self.reload(),
+                Ok(question) => self.answer(question),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if Instant::now() >= next_drain {
+                self.drain(Due::AtTimeout);
+                next_drain = Instant::now() + self.config.drain_interval;
+                beat();
+            }
+        }
+        self.stop();
+    }
+
+    fn reload(&mut self) {
+        match Names::read(&self.config.peers_file) {
+            Ok(names) => {
+                self.peers.rename(names);
+                tracing::info!(file = %self.config.peers_file.display(), "read the names of the peers");
+            }
+            Err(error) => tracing::error!(%error, "names of peers stay as they were"),
+        }
+    }
+
+    /// Takes the programs off, drains for the last time and ends every flow.
+    fn stop(mut self) {
+        self.interfaces.read_devices();
+        self.interfaces.detach_all();
+        self.drain(Due::Ending(EndReason::Shutdown));
+        if self.recorder.error.is_some() {
+            tracing::error!(
+                flows = self.ledger.len(),
+                "open flows could not be recorded before the stop"
+            );
+        }
+        tracing::info!(
+            records = self.recorder.written,
+            last_record_id = self.recorder.last_record_id(),
+            "stopped"
+        );
+        self.recorder.close();
+    }
+
+    fn drain(&mut self, due: Due) {
+        let begun = Instant::now();
+        match self.try_drain(due) {
+            Ok(()) => self.drain_failing = false,
+            Err(error) => {
+                if !self.drain_failing {
+                    tracing::error!(%error, "drain failed; the kernel keeps counting, and flowd tries again");
+                }
+                self.drain_failing = true;
+            }
+        }
+        let took = begun.elapsed();
+        self.drains.count += 1;
+        self.drains.last = Some(wire::Timestamp(now_ms()));
+        self.drains.last_duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.drains.records = self.recorder.written;
+        tracing::debug!(
+            flows = self.ledger.len(),
+            records = self.recorder.written,
+            took_us = self.drains.last_duration_us,
+            "drained"
+        );
+    }
+
+    fn try_drain(&mut self, due: Due) -> Result<(), DataplaneError> {
+        self.dataplane.flush_log();
+        self.interfaces.read_devices();
+        let ownership = std::mem::replace(&mut self.ownership, Ownership::Same);
+        loop {
+            let line = self.time_line()?;
+            let ending = self.record_due(&line, due, ownership)?;
+            let more = ending.len() >= MAX_ENDING;
+            let all_recorded = self.end(&line, &ending)?;
+            if !more || !all_recorded {
+                break;
+            }
+        }
+        self.record_overflow(due)?;
+        if ownership == Ownership::Changed {
+            let Self { peers, ledger, finished, .. } = self;
+            peers.forget(&ledger.peers());
+            finished.by_peer.retain(|id, _| peers.identity(*id).is_some());
+        }
+        Ok(())
+    }
+
+    /// Relates the kernel's clocks to the wall clock. Waits in the first tenth of a second, when
+    /// their rate is not known yet.
+    pub(super) fn time_line(&mut self) -> Result<TimeLine, DataplaneError> {
+        loop {
+            if let Some(line) = self.dataplane.time_line(now_ms())? {
+                return Ok(line);
+            }
+            std::thread::sleep(CLOCK_RETRY);
+        }
+    }
+
+    /// Walks the table, records the living flows that are due, and returns those that have ended.
+    fn record_due(
+        &mut self,
+        line: &TimeLine,
+        due: Due,
+        ownership: Ownership,
+    ) -> Result<Vec<FlowKey>, DataplaneError> {
+        let Self { config, dataplane, recorder, ledger, peers, interfaces, .. } = self;
+        let timeouts = timeouts(config);
+        let active_ms = millis(config.active_timeout);
+        let view = View { line: *line, peers, interfaces };
+        let mut ending = Vec::new();
+        let mut batch = Batch::default();
+        let mut failed = false;
+        dataplane.for_each_flow(|key, value| {
+            let open = ledger.open(key, value, line, peers);
+            if ownership == Ownership::Changed
+                && interfaces.is_attached(key.ifindex)
+                && open.ending.is_none()
+            {
+                open.ending = view.reassess(key, open);
+            }
+            let end = match due {
+                Due::AtTimeout => view.end(key, value, open, &timeouts),
+                Due::Ending(reason) => Some(open.ending.unwrap_or(reason)),
+            };
+            if end.is_some() {
+                if ending.len() < MAX_ENDING {
+                    open.ending = end;
+                    ending.push(*key);
+                }
+                return;
+            }
+            let is_due = line.wall_ms() - open.window_start_ms >= active_ms;
+            if !failed && is_due && total(value) != open.recorded {
+                batch.push(*key, view.record(key, value, open, None));
+                if batch.records.len() == BATCH {
+                    failed = batch.commit(line.wall_ms(), recorder, ledger).is_err();
+                }
+            }
+        })?;
+        if !failed {
+            // Told by the recorder; what is not recorded stays in the ledger as it was.
+            let _kept_in_kernel = batch.commit(line.wall_ms(), recorder, ledger);
+        }
+        Ok(ending)
+    }
+
+    /// Takes ended flows out of the table. Whether the store took all their last records; if not,
+    /// they stay retired and are tried again.
+    fn end(&mut self, line: &TimeLine, ending: &[FlowKey]) -> Result<bool, DataplaneError> {
+        let Self { dataplane, recorder, ledger, peers, interfaces, finished, .. } = self;
+        let view = View { line: *line, peers, interfaces };
+        for keys in ending.chunks(RETIRE_BATCH as usize) {
+            let mut records = Vec::with_capacity(keys.len());
+            let mut last = Vec::with_capacity(keys.len());
+            dataplane.retire(keys, |key, value| {
+                let open = *ledger.open(key, value, line, peers);
+                let end = open.ending.unwrap_or(EndReason::Idle);
+                let record = view.record(key, value, &open, Some(end));
+                last.push((*key, open.peer, record.total, record.window_end_ms));
+                records.push(record);
+            })?;
+            if recorder.record(line.wall_ms(), records).is_err() {
+                return Ok(false);
+            }
+            // From here on nothing of them is unrecorded, even if the table keeps them for now.
+            for (key, _, total, window_end_ms) in &last {
+                ledger.recorded(key, *total, *window_end_ms);
+            }
+            dataplane.delete(keys)?;
+            for (key, peer, total, _) in last {
+                ledger.close(&key);
+                *finished.by_interface.entry(key.ifindex).or_default() += total;
+                *finished.by_peer.entry(peer).or_default() += total;
+            }
+        }
+        Ok(true)
+    }
+
+    fn record_overflow(&mut self, due: Due) -> Result<(), DataplaneError> {
+        let line = self.time_line()?;
+        let Self { config, dataplane, recorder, overflow, peers, interfaces, .. } = self;
+        let view = View { line, peers, interfaces };
+        let active_ms = millis(config.active_timeout);
+        let buckets = by_bucket(&dataplane.overflow()?);
+        let mut pending = overflow.pending(&buckets, &view);
+        pending.retain(|(bucket, _)| {
+            due != Due::AtTimeout || overflow.is_due(bucket, line.wall_ms(), active_ms)
+        });
+        let records = pending.iter().map(|(_, record)| record.clone()).collect();
+        if recorder.record(line.wall_ms(), records).is_ok() {
+            for (bucket, record) in &pending {
+                overflow.recorded(bucket, record);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Records of living flows that wait for their transaction.
+#[derive(Default)]
+struct Batch {
+    records: Vec<Record>,
+    keys: Vec<(FlowKey, Counters, i64)>,
+}
+
+impl Batch {
+    fn push(&mut self, key: FlowKey, record: Record) {
+        self.keys.push((key, record.total, record.window_end_ms));
+        self.records.push(record);
+    }
+
+    fn commit(
+        &mut self,
+        now_ms: i64,
+        recorder: &mut Recorder,
+        ledger: &mut Ledger,
+    ) -> Result<(), NotRecorded> {
+        let Self { records, keys } = std::mem::take(self);
+        recorder.record(now_ms, records)?;
+        for (key, total, window_end_ms) in keys {
+            ledger.recorded(&key, total, window_end_ms);
+        }
+        Ok(())
+    }
+}
+
+fn timeouts(config: &Config) -> Timeouts {
+    let Config { tcp_idle_timeout, idle_timeout, linger, .. } = config;
+    Timeouts { tcp_idle: *tcp_idle_timeout, idle: *idle_timeout, linger: *linger }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Unix milliseconds.
+pub(super) fn now_ms() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,202 @@
+//! The interfaces that flowd hangs on.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use crate::{
+    dataplane::{Attachment, Dataplane},
+    flows::Counters,
+    wireguard::{DeviceCounters, Interface},
+};
+
+/// Interfaces that are gone are remembered in status up to this many.
+const REMEMBERED: usize = 32;
+
+/// One interface since flowd attached to it.
+pub(super) struct Watched {
+    pub(super) name: Arc<str>,
+    pub(super) now: Interface,
+    pub(super) since_ms: i64,
+    /// `None`: it is gone.
+    pub(super) attachment: Option<Attachment>,
+    /// How it was attached, also when it is gone.
+    pub(super) attached_by: &'static str,
+    /// The device's own counters when flowd attached.
+    baseline: Counters,
+    /// The same at the last look.
+    device: Counters,
+}
+
+impl Watched {
+    /// What the device counted since flowd attached.
+    pub(super) fn device(&self) -> Counters {
+        let since = |now: u64, then: u64| now.saturating_sub(then);
+        Counters {
+            rx_packets: since(self.device.rx_packets, self.baseline.rx_packets),
+            rx_bytes: since(self.device.rx_bytes, self.baseline.rx_bytes),
+            tx_packets: since(self.device.tx_packets, self.baseline.tx_packets),
+            tx_bytes: since(self.device.tx_bytes, self.baseline.tx_bytes),
+        }
+    }
+}
+
+/// Every interface that is or was watched, by number.
+#[derive(Default)]
+pub(super) struct Interfaces {
+    by_index: BTreeMap<u32, Watched>,
+    /// Interfaces that could not be attached, told once.
+    refused: HashSet<u32>,
+}
+
+impl Interfaces {
+    /// Whether the attached interfaces have the names, the peers and the allowed-ips of `found`, so
+    /// that only WireGuard's counters are new.
+    pub(super) fn are_configured_as(&self, found: &[Interface]) -> bool {
+        let mut attached: Vec<&Interface> = self
+            .by_index
+            .values()
+            .filter(|watched| watched.attachment.is_some())
+            .map(|watched| &watched.now)
+            .collect();
+        attached.sort_by(|a, b| a.name.cmp(&b.name));
+        attached.len() == found.len()
+            && attached.iter().zip(found).all(|(known, found)| same_configuration(known, found))
+    }
+
+    /// Takes WireGuard's new counters of interfaces that are configured as before.
+    pub(super) fn refresh(&mut self, found: Vec<Interface>) {
+        for interface in found {
+            if let Some(watched) = self.by_index.get_mut(&interface.ifindex) {
+                watched.now = interface;
+            }
+        }
+    }
+
+    /// Takes what WireGuard says now: attaches to what is new, lets go of what is gone.
+    pub(super) fn update(&mut self, found: Vec<Interface>, now_ms: i64, dataplane: &mut Dataplane) {
+        for (ifindex, watched) in &mut self.by_index {
+            let still = found.iter().find(|interface| interface.ifindex == *ifindex);
+            match (still, watched.attachment.is_some()) {
+                (Some(interface), _) => {
+                    if *interface.name != *watched.name {
+                        tracing::info!(from = %watched.name, to = interface.name, "interface renamed");
+                        watched.name = interface.name.as_str().into();
+                    }
+                    watched.now = interface.clone();
+                }
+                (None, true) => {
+                    tracing::info!(interface = %watched.name, ifindex, "interface is gone");
+                    if let Some(attachment) = watched.attachment.take() {
+                        attachment.detach();
+                    }
+                }
+                (None, false) => {}
+            }
+        }
+        self.refused.retain(|ifindex| found.iter().any(|found| found.ifindex == *ifindex));
+        for interface in found {
+            let known = self.by_index.contains_key(&interface.ifindex);
+            if !known && !self.refused.contains(&interface.ifindex) {
+                self.attach(interface, now_ms, dataplane);
+            }
+        }
+        self.forget();
+    }
+
+    fn attach(&mut self, interface: Interface, now_ms: i64, dataplane: &mut Dataplane) {
+        let name: Arc<str> = interface.name.as_str().into();
+        let baseline = read_device(&name);
+        match dataplane.attach(&name, interface.ifindex) {
+            Ok(attachment) => {
+                let by = attachment.by.word();
+                tracing::info!(
+                    interface = %name,
+                    ifindex = interface.ifindex,
+                    backend = interface.backend.word(),
+                    by,
+                    peers = interface.peers.len(),
+                    "attached"
+                );
+                self.by_index.insert(
+                    interface.ifindex,
+                    Watched {
+                        name,
+                        now: interface,
+                        since_ms: now_ms,
+                        attachment: Some(attachment),
+                        attached_by: by,
+                        baseline,
+                        device: baseline,
+                    },
+                );
+            }
+            Err(error) => {
+                tracing::error!(%error, "this interface is not watched");
+                self.refused.insert(interface.ifindex);
+            }
+        }
+    }
+
+    /// Forgets the oldest of those that are gone.
+    fn forget(&mut self) {
+        let gone: Vec<u32> = self
+            .by_index
+            .iter()
+            .filter(|(_, watched)| watched.attachment.is_none())
+            .map(|(ifindex, _)| *ifindex)
+            .collect();
+        for ifindex in &gone[..gone.len().saturating_sub(REMEMBERED)] {
+            self.by_index.remove(ifindex);
+        }
+    }
+
+    /// Takes the programs off every interface, after a last look at the devices' counters.
+    pub(super) fn detach_all(&mut self) {
+        for watched in self.by_index.values_mut() {
+            if let Some(attachment) = watched.attachment.take() {
+                attachment.detach();
+                tracing::info!(interface = %watched.name, "detached");
+            }
+        }
+    }
+
+    /// Looks at the devices' own counters.
+    pub(super) fn read_devices(&mut self) {
+        let Ok(counters) = DeviceCounters::read() else {
+            return;
+        };
+        for watched in self.by_index.values_mut().filter(|watched| watched.attachment.is_some()) {
+            if let Some(device) = counters.of(&watched.name) {
+                watched.device = device;
+            }
+        }
+    }
+
+    pub(super) fn get(&self, ifindex: u32) -> Option<&Watched> {
+        self.by_index.get(&ifindex)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Watched)> {
+        self.by_index.iter().map(|(ifindex, watched)| (*ifindex, watched))
+    }
+
+    /// Whether the interface is there, so that its flows may live.
+    pub(super) fn is_attached(&self, ifindex: u32) -> bool {
+        self.by_index.get(&ifindex).is_some_and(|watched| watched.attachment.is_some())
+    }
+}
+
+fn same_configuration(a: &Interface, b: &Interface) -> bool {
+    a.ifindex == b.ifindex
+        && a.name == b.name
+        && a.peers.len() == b.peers.len()
+        && a.peers.iter().zip(&b.peers).all(|(a, b)| {
+            a.public_key == b.public_key
+                && a.endpoint == b.endpoint
+                && a.allowed_ips == b.allowed_ips
+        })
+}
+
+fn read_device(name: &str) -> Counters {
+    DeviceCounters::read().ok().and_then(|counters| counters.of(name)).unwrap_or_default()
+}

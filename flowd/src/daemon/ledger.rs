@@ -1,0 +1,298 @@
+//! The open flows: what of each is already recorded. Record = kernel − ledger.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use flowd_common::{
+    flow::{FlowKey, FlowValue},
+    peer::{NO_PEER, PeerId},
+};
+
+use crate::{
+    dataplane::TimeLine,
+    flows::{Counters, EndReason, Icmp, Initiator, Record, TcpFlags, Timeouts, Tuple, Verdict},
+};
+
+use super::{interfaces::Interfaces, peers::Peers};
+
+/// One open flow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Open {
+    pub(super) first_seen_ms: i64,
+    /// The end of the last record, or the first packet.
+    pub(super) window_start_ms: i64,
+    /// Cumulative, as far as it is in the store.
+    pub(super) recorded: Counters,
+    pub(super) peer: PeerId,
+    /// It has been retired, and only its last record is missing.
+    pub(super) ending: Option<EndReason>,
+}
+
+/// Every open flow.
+#[derive(Default)]
+pub(super) struct Ledger {
+    open: HashMap<FlowKey, Open>,
+}
+
+impl Ledger {
+    /// The entry of a flow that the kernel has; made at first sight.
+    pub(super) fn open(
+        &mut self,
+        key: &FlowKey,
+        value: &FlowValue,
+        line: &TimeLine,
+        peers: &Peers,
+    ) -> &mut Open {
+        self.open.entry(*key).or_insert_with(|| {
+            let first_seen_ms = line.monotonic_ms(value.first_seen_ns);
+            let peer = match value.peer_id {
+                NO_PEER => peers.owner(key.ifindex, key.peer.into()),
+                id => id,
+            };
+            Open {
+                first_seen_ms,
+                window_start_ms: first_seen_ms,
+                recorded: Counters::default(),
+                peer,
+                ending: None,
+            }
+        })
+    }
+
+    /// Notes that the store has everything up to `total`.
+    pub(super) fn recorded(&mut self, key: &FlowKey, total: Counters, window_end_ms: i64) {
+        if let Some(open) = self.open.get_mut(key) {
+            open.recorded = total;
+            open.window_start_ms = window_end_ms;
+        }
+    }
+
+    /// Forgets a flow whose last record is in the store.
+    pub(super) fn close(&mut self, key: &FlowKey) {
+        self.open.remove(key);
+        if self.open.capacity() > 4_096 && self.open.len() < self.open.capacity() / 4 {
+            self.open.shrink_to(self.open.len() * 2);
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The peers that open flows belong to.
+    pub(super) fn peers(&self) -> HashSet<PeerId> {
+        self.open.values().map(|open| open.peer).collect()
+    }
+}
+
+/// Cumulative counters of an entry.
+pub(super) fn total(value: &FlowValue) -> Counters {
+    let FlowValue { rx_packets, rx_bytes, tx_packets, tx_bytes, .. } = *value;
+    Counters { rx_packets, rx_bytes, tx_packets, tx_bytes }
+}
+
+/// What a walk over the kernel's table needs in order to judge and describe its entries.
+pub(super) struct View<'a> {
+    pub(super) line: TimeLine,
+    pub(super) peers: &'a Peers,
+    pub(super) interfaces: &'a Interfaces,
+}
+
+impl View<'_> {
+    /// Unix milliseconds of the last packet, not before the first one.
+    pub(super) fn last_seen_ms(&self, value: &FlowValue, open: &Open) -> i64 {
+        self.line.jiffies_ms(value.last_seen_jiffies).max(open.first_seen_ms)
+    }
+
+    /// Why the flow has ended, if it has.
+    pub(super) fn end(
+        &self,
+        key: &FlowKey,
+        value: &FlowValue,
+        open: &Open,
+        timeouts: &Timeouts,
+    ) -> Option<EndReason> {
+        if open.ending.is_some() {
+            return open.ending;
+        }
+        if !self.interfaces.is_attached(key.ifindex) {
+            return Some(EndReason::InterfaceRemoved);
+        }
+        let flags = TcpFlags { rx: value.rx_tcp_flags(), tx: value.tx_tcp_flags() };
+        let quiet_ms = self.line.wall_ms() - self.last_seen_ms(value, open);
+        timeouts.end(key.protocol, flags, quiet_ms)
+    }
+
+    /// Whether the flow's peer has lost its address; a peer that has only now got it gets the flow.
+    pub(super) fn reassess(&self, key: &FlowKey, open: &mut Open) -> Option<EndReason> {
+        let owner = self.peers.owner(key.ifindex, key.peer.into());
+        if open.peer == NO_PEER {
+            open.peer = owner;
+        }
+        (open.peer != owner).then_some(EndReason::PeerRemoved)
+    }
+
+    /// What the flow did since its last record: the record to be, without a number.
+    pub(super) fn record(
+        &self,
+        key: &FlowKey,
+        value: &FlowValue,
+        open: &Open,
+        end_reason: Option<EndReason>,
+    ) -> Record {
+        let tuple = Tuple {
+            protocol: key.protocol,
+            peer_addr: key.peer.into(),
+            remote_addr: key.remote.into(),
+            peer_port: key.peer_port,
+            remote_port: key.remote_port,
+        };
+        let total = total(value);
+        let counters = total - open.recorded;
+        let last_seen_ms = self.last_seen_ms(value, open);
+        let still_busy = end_reason.is_none() && counters != Counters::default();
+        let window_end_ms = if still_busy { self.line.wall_ms() } else { last_seen_ms };
+        let icmp = matches!(key.protocol, 1 | 58)
+            .then_some(Icmp { r#type: value.icmp_type, code: value.icmp_code });
+        Record {
+            record_id: 0,
+            interface: self.interface_name(key.ifindex),
+            tuple,
+            window_start_ms: open.window_start_ms,
+            window_end_ms: window_end_ms.max(open.window_start_ms),
+            first_seen_ms: open.first_seen_ms,
+            last_seen_ms,
+            initiator: Initiator::from_number(value.initiator).unwrap_or(Initiator::Unknown),
+            icmp,
+            peer: self.peers.identity(open.peer),
+            remote_peer: self.peers.resident(key.ifindex, tuple.remote_addr),
+            verdict: Verdict::from_number(value.verdict).unwrap_or(Verdict::Allow),
+            enforced: false,
+            rule: None,
+            policy_revision: value.policy_revision,
+            counters,
+            total,
+            tcp_flags: TcpFlags { rx: value.rx_tcp_flags(), tx: value.tx_tcp_flags() },
+            end_reason,
+            overflow: false,
+        }
+    }
+
+    pub(super) fn interface_name(&self, ifindex: u32) -> Arc<str> {
+        match self.interfaces.get(ifindex) {
+            Some(watched) => watched.name.clone(),
+            None => format!("ifindex {ifindex}").into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flowd_common::{clock::Clocks, flow::FlowKey};
+    use proptest::prelude::*;
+
+    use super::{
+        Counters, EndReason, FlowValue, Interfaces, Ledger, Peers, Record, TimeLine, View, total,
+    };
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        /// Packets arrive, each of 100 bytes, and time goes by.
+        Grow { rx: u64, tx: u64, ms: u64 },
+        /// The flow is due; the store takes the record, or not.
+        Due { committed: bool },
+        /// The flow ends; the store takes the record, or not.
+        End { committed: bool },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0_u64..50, 0_u64..50, 1_u64..5_000)
+                .prop_map(|(rx, tx, ms)| Step::Grow { rx, tx, ms }),
+            3 => any::<bool>().prop_map(|committed| Step::Due { committed }),
+            1 => any::<bool>().prop_map(|committed| Step::End { committed }),
+        ]
+    }
+
+    const START: Clocks = Clocks { monotonic_ns: 1_000_000_000, jiffies: 1_000 };
+
+    fn line(now_ms: u64) -> TimeLine {
+        let now = Clocks {
+            monotonic_ns: START.monotonic_ns + now_ms * 1_000_000,
+            jiffies: START.jiffies + now_ms / 10,
+        };
+        TimeLine::new(START, now, now_ms as i64).unwrap()
+    }
+
+    fn check(records: &[Record], kernel: &FlowValue) {
+        let mut sum = Counters::default();
+        for (record, before) in
+            records.iter().zip([None].into_iter().chain(records.iter().map(Some)))
+        {
+            sum += record.counters;
+            assert_eq!(record.total, sum, "a total is the sum of the windows so far");
+            let start = before.map_or(record.first_seen_ms, |before| before.window_end_ms);
+            assert_eq!(record.window_start_ms, start, "windows leave no hole");
+            assert!(record.window_end_ms >= record.window_start_ms);
+        }
+        assert_eq!(sum, total(kernel), "nothing lost, nothing doubled");
+        for since_ms in records.iter().flat_map(|r| [r.window_end_ms, r.window_end_ms + 1]) {
+            let in_range: Vec<_> =
+                records.iter().filter(|record| since_ms <= record.window_end_ms).collect();
+            let openers = in_range.iter().filter(|record| record.opens_range(since_ms)).count();
+            assert_eq!(openers, usize::from(!in_range.is_empty()), "a flow is counted once");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn records_add_up_to_the_kernel_whatever_fails(
+            steps in prop::collection::vec(step(), 1..60),
+        ) {
+            let key = FlowKey { protocol: 17, ..FlowKey::default() };
+            let mut kernel = FlowValue {
+                first_seen_ns: START.monotonic_ns + 100_000_000,
+                last_seen_jiffies: START.jiffies + 10,
+                rx_packets: 1,
+                rx_bytes: 100,
+                ..FlowValue::default()
+            };
+            let (peers, interfaces) = (Peers::default(), Interfaces::default());
+            let mut ledger = Ledger::default();
+            let mut records = Vec::new();
+            let mut now_ms = 200;
+            // However it went, the store takes the last record in the end.
+            for step in steps.into_iter().chain([Step::End { committed: true }]) {
+                let line = line(now_ms);
+                let view = View { line, peers: &peers, interfaces: &interfaces };
+                let open = *ledger.open(&key, &kernel, &line, &peers);
+                let (end, committed) = match step {
+                    Step::Grow { rx, tx, ms } => {
+                        now_ms += ms;
+                        kernel.rx_packets += rx;
+                        kernel.rx_bytes += rx * 100;
+                        kernel.tx_packets += tx;
+                        kernel.tx_bytes += tx * 100;
+                        kernel.last_seen_jiffies = START.jiffies + now_ms / 10;
+                        continue;
+                    }
+                    Step::Due { committed } => (None, committed && total(&kernel) != open.recorded),
+                    Step::End { committed } => (Some(EndReason::Idle), committed),
+                };
+                if committed {
+                    let record = view.record(&key, &kernel, &open, end);
+                    ledger.recorded(&key, record.total, record.window_end_ms);
+                    records.push(record);
+                }
+                if end.is_some() && committed {
+                    ledger.close(&key);
+                    break;
+                }
+            }
+            check(&records, &kernel);
+            prop_assert_eq!(ledger.len(), 0);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Wiring: what starts in which order, and stops in the mirrored one.
+//!
+//! - claim the network namespace, open the store, bind the socket, load, attach
+//! - then the threads: drain, WireGuard; then the API; then ready
+//! - on SIGTERM or SIGINT: the API, the WireGuard thread, the drain thread with its last drain
+//!
+//! Whatever fails before «ready» leaves nothing behind.
+
+mod alone;
+mod answers;
+mod collector;
+mod interfaces;
+mod ledger;
+mod overflow;
+mod peers;
+mod recorder;
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use sd_notify::NotifyState;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+
+use self::{
+    collector::{Collector, now_ms},
+    recorder::Recorder,
+};
+use crate::{
+    api,
+    config::Config,
+    dataplane::{Dataplane, LinkHeader, LoadError},
+    flows::EndReason,
+    identity::{self, NamesError},
+    live::{Live, Request},
+    store, wireguard,
+};
+
+/// The daemon could not start, or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Two would count twice.
+    #[error("another flowd already watches this network namespace: stop it first")]
+    NotAlone,
+    /// The operating system refused something that it normally grants.
+    #[error("cannot {what}")]
+    System {
+        /// What flowd wanted.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The file of peers' names is wrong.
+    #[error(transparent)]
+    Names(#[from] NamesError),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::OpenError),
+    /// The database does not take what a killed daemon left open.
+    #[error("cannot end the flows that a killed flowd left open: {0}")]
+    Leftovers(String),
+    /// The socket cannot be used.
+    #[error(transparent)]
+    Socket(#[from] api::BindError),
+    /// The datapath cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The configuration names something else.
+    #[error(
+        "`interfaces` names {0}, which is no WireGuard interface: name a WireGuard interface, or \
+         leave `interfaces` out to watch them all"
+    )]
+    NotWireguard(String),
+    /// A bug in flowd.
+    #[error("the drain thread has failed; see the log")]
+    DrainFailed,
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> DaemonError {
+    move |source| DaemonError::System { what, source }
+}
+
+/// Runs the daemon until it is told to stop.
+pub fn run(config: Config) -> Result<(), DaemonError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("api")
+        .enable_all()
+        .build()
+        .map_err(system("start the API's threads"))?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), DaemonError> {
+    let _alone = alone::claim()
+        .map_err(system("claim the network namespace"))?
+        .ok_or(DaemonError::NotAlone)?;
+    let names = identity::Names::read(&config.peers_file)?;
+    let recorder_writer = open_store(&config)?;
+    let listener = api::bind(&config.socket)?;
+    let dataplane = Dataplane::load(config.table_size, LinkHeader::None)?;
+
+    let (live, inbox, watchers) = Live::new();
+    let state = api::ApiState {
+        live: live.clone(),
+        reader: store::Reader::new(&config.store, &config.gateway),
+        gateway: config.gateway.as_str().into(),
+    };
+    let mut collector =
+        Collector::new(config.clone(), dataplane, Recorder::new(recorder_writer, watchers), names);
+    let wanted = wireguard::Names::new(config.interfaces.clone());
+    let mut found =
+        wireguard::scan().map_err(system("list WireGuard's interfaces (needs CAP_NET_ADMIN)"))?;
+    check_named(&wanted, &found)?;
+    found.retain(|interface| wanted.want(&interface.name));
+    if found.is_empty() {
+        tracing::warn!("there is no WireGuard interface to watch yet; waiting for one");
+    }
+    collector.update(found);
+
+    let (drain, drain_ended) = spawn_drain(collector, inbox)?;
+    let stop_watch = Arc::new(AtomicBool::new(false));
+    let news = live.clone();
+    let watch = wireguard::watch(wanted, stop_watch.clone(), move |found| {
+        news.tell(Request::Interfaces(found))
+    })
+    .map_err(system("start the WireGuard thread"))?;
+    let (stop_api, api_stopped) = oneshot::channel::<()>();
+    let api = tokio::spawn(api::serve(listener, state, async {
+        // An error means that the sender is gone, which is the same.
+        let _stop = api_stopped.await;
+    }));
+
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        gateway = config.gateway,
+        socket = %config.socket.display(),
+        store = %config.store.display(),
+        "ready"
+    );
+    notify(NotifyState::Ready);
+    let outcome = wait_for_end(&live, drain_ended).await;
+
+    notify(NotifyState::Stopping);
+    drop(stop_api);
+    if let Err(error) = api.await {
+        tracing::error!(%error, "the API ended badly");
+    }
+    stop_watch.store(true, Ordering::Relaxed);
+    watch.thread().unpark();
+    live.tell(Request::Stop);
+    let drained = tokio::task::spawn_blocking(move || drain.join()).await;
+    remove_socket(&config);
+    match (outcome, drained) {
+        (Ok(()), Ok(Ok(()))) => Ok(()),
+        _ => Err(DaemonError::DrainFailed),
+    }
+}
+
+/// Opens the store, and ends what a killed daemon left open: its kernel tables went with it.
+fn open_store(config: &Config) -> Result<store::Writer, DaemonError> {
+    let mut writer = store::Writer::open(&config.store, &config.gateway, now_ms())?;
+    let mut left = writer.leftovers().map_err(|error| DaemonError::Leftovers(error.to_string()))?;
+    if !left.is_empty() {
+        tracing::warn!(flows = left.len(), "the last flowd was killed; ending its open flows");
+        for record in &mut left {
+            record.end_reason = Some(EndReason::Shutdown);
+        }
+        writer
+            .commit(now_ms(), &mut left)
+            .map_err(|error| DaemonError::Leftovers(error.to_string()))?;
+    }
+    Ok(writer)
+}
+
+/// Refuses a name in `interfaces` that is there but no WireGuard interface; one that is not there
+/// may still come.
+fn check_named(
+    wanted: &wireguard::Names,
+    found: &[wireguard::Interface],
+) -> Result<(), DaemonError> {
+    for name in wanted.exact() {
+        if found.iter().any(|interface| interface.name == name) {
+            continue;
+        }
+        if wireguard::ifindex_of(name).is_some() {
+            return Err(DaemonError::NotWireguard(name.to_owned()));
+        }
+        tracing::warn!(interface = name, "there is no such interface yet; waiting for it");
+    }
+    Ok(())
+}
+
+/// Starts the drain thread; the receiver ends when the thread does, whatever the reason.
+fn spawn_drain(
+    collector: Collector,
+    inbox: std::sync::mpsc::Receiver<Request>,
+) -> Result<(JoinHandle<()>, oneshot::Receiver<()>), DaemonError> {
+    let (alive, ended) = oneshot::channel::<()>();
+    let handle = thread::Builder::new()
+        .name("drain".to_owned())
+        .spawn(move || {
+            let _alive = alive;
+            collector.run(&inbox, || notify(NotifyState::Watchdog));
+        })
+        .map_err(system("start the drain thread"))?;
+    Ok((handle, ended))
+}
+
+async fn wait_for_end(live: &Live, drain_ended: oneshot::Receiver<()>) -> Result<(), DaemonError> {
+    let listen = |kind| signal(kind).map_err(system("listen for signals"));
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut hangup = listen(SignalKind::hangup())?;
+    tokio::pin!(drain_ended);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {
+                tracing::info!(signal = "SIGTERM", "stopping");
+                return Ok(());
+            }
+            _ = interrupt.recv() => {
+                tracing::info!(signal = "SIGINT", "stopping");
+                return Ok(());
+            }
+            _ = hangup.recv() => {
+                live.tell(Request::Reload);
+            }
+            _ = &mut drain_ended => return Err(DaemonError::DrainFailed),
+        }
+    }
+}
+
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "no service manager was told");
+    }
+}
+
+fn remove_socket(config: &Config) {
+    if let Err(error) = std::fs::remove_file(&config.socket) {
+        tracing::debug!(%error, "the socket was gone already");
+    }
+}

@@ -1,0 +1,159 @@
+//! The peers of the watched interfaces, and their numbers in the kernel's tables.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::{Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+use flowd_common::{
+    addr::Addr,
+    peer::{NO_PEER, PeerId, PeerPrefix},
+};
+
+use crate::{
+    dataplane::{Dataplane, DataplaneError},
+    flows::{Identity, Routes},
+    identity::Names,
+    wireguard::Interface,
+};
+
+/// Where IPv4 lives among the mapped addresses. Its own entry, so that the default route of IPv6
+/// does not own IPv4.
+const MAPPED_V4: (Ipv6Addr, u8) = (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96);
+
+/// One peer on one interface, as it is now.
+struct Member {
+    id: PeerId,
+    endpoint: Option<SocketAddr>,
+}
+
+/// Everybody who was a peer since the daemon started, and who owns which address now.
+#[derive(Default)]
+pub(super) struct Peers {
+    names: Names,
+    members: HashMap<(u32, String), Member>,
+    identities: HashMap<PeerId, Arc<Identity>>,
+    routes: BTreeMap<u32, Routes>,
+    in_kernel: HashMap<(u32, Ipv6Addr, u8), PeerId>,
+    last_id: PeerId,
+}
+
+/// Whether a drain must look again at whom the open flows belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ownership {
+    /// Every address has the peer that it had.
+    Same,
+    /// Some address has another.
+    Changed,
+}
+
+impl Peers {
+    pub(super) fn new(names: Names) -> Self {
+        Self { names, ..Self::default() }
+    }
+
+    /// Takes new names; they stand in records from now on.
+    pub(super) fn rename(&mut self, names: Names) {
+        self.names = names;
+        for ((_, public_key), member) in &self.members {
+            let identity = self.names.identity(public_key, member.endpoint);
+            self.identities.insert(member.id, Arc::new(identity));
+        }
+    }
+
+    /// Takes what WireGuard says now, and tells the kernel's table.
+    pub(super) fn update(
+        &mut self,
+        interfaces: &[Interface],
+        dataplane: &mut Dataplane,
+    ) -> Result<Ownership, DataplaneError> {
+        let mut routes = BTreeMap::new();
+        let mut present = HashSet::new();
+        for interface in interfaces {
+            let mut owned = Routes::default();
+            for peer in &interface.peers {
+                let key = (interface.ifindex, peer.public_key.clone());
+                let id = self.member(&key, peer.endpoint);
+                for net in &peer.allowed_ips {
+                    owned.insert(net, id);
+                }
+                present.insert(key);
+            }
+            routes.insert(interface.ifindex, owned);
+        }
+        self.members.retain(|key, _| present.contains(key));
+        let ownership = if routes == self.routes { Ownership::Same } else { Ownership::Changed };
+        self.routes = routes;
+        self.tell_kernel(dataplane)?;
+        Ok(ownership)
+    }
+
+    fn member(&mut self, key: &(u32, String), endpoint: Option<SocketAddr>) -> PeerId {
+        let Self { names, members, identities, last_id, .. } = self;
+        if let Some(member) = members.get_mut(key) {
+            if member.endpoint != endpoint {
+                member.endpoint = endpoint;
+                identities.insert(member.id, Arc::new(names.identity(&key.1, endpoint)));
+            }
+            return member.id;
+        }
+        *last_id += 1;
+        members.insert(key.clone(), Member { id: *last_id, endpoint });
+        identities.insert(*last_id, Arc::new(names.identity(&key.1, endpoint)));
+        *last_id
+    }
+
+    /// Makes the kernel's table the same as `routes`: first what is new, then what is gone, so that
+    /// an address that moves always has an owner.
+    fn tell_kernel(&mut self, dataplane: &mut Dataplane) -> Result<(), DataplaneError> {
+        let mut wanted = HashMap::new();
+        for (ifindex, routes) in &self.routes {
+            wanted.insert((*ifindex, MAPPED_V4.0, MAPPED_V4.1), NO_PEER);
+            wanted.extend(routes.iter().map(|(addr, bits, id)| ((*ifindex, addr, bits), id)));
+        }
+        let prefix = |ifindex, addr: Ipv6Addr| PeerPrefix { ifindex, addr: Addr::from(addr) };
+        for (&(ifindex, addr, bits), id) in &wanted {
+            if self.in_kernel.get(&(ifindex, addr, bits)) != Some(id) {
+                let bits = PeerPrefix::IFINDEX_BITS + u32::from(bits);
+                dataplane.set_peer(bits, prefix(ifindex, addr), *id)?;
+            }
+        }
+        for &(ifindex, addr, bits) in self.in_kernel.keys() {
+            if !wanted.contains_key(&(ifindex, addr, bits)) {
+                let bits = PeerPrefix::IFINDEX_BITS + u32::from(bits);
+                dataplane.clear_peer(bits, prefix(ifindex, addr))?;
+            }
+        }
+        self.in_kernel = wanted;
+        Ok(())
+    }
+
+    /// The peer that owns an address of an interface now; [`NO_PEER`] if nobody does.
+    pub(super) fn owner(&self, ifindex: u32, addr: Ipv6Addr) -> PeerId {
+        self.routes.get(&ifindex).and_then(|routes| routes.owner(addr)).unwrap_or(NO_PEER)
+    }
+
+    /// The peer that lives at the far end of a flow: on the same interface first, then on others.
+    pub(super) fn resident(&self, ifindex: u32, addr: Ipv6Addr) -> Option<Arc<Identity>> {
+        let here = self.routes.get(&ifindex).and_then(|routes| routes.resident(addr));
+        let id = here.or_else(|| self.routes.values().find_map(|routes| routes.resident(addr)))?;
+        self.identity(id)
+    }
+
+    /// Who a number stands for, also after the peer is gone.
+    pub(super) fn identity(&self, id: PeerId) -> Option<Arc<Identity>> {
+        self.identities.get(&id).cloned()
+    }
+
+    /// The number of a peer that is configured now.
+    pub(super) fn id(&self, ifindex: u32, public_key: &str) -> Option<PeerId> {
+        self.members.get(&(ifindex, public_key.to_owned())).map(|member| member.id)
+    }
+
+    /// Forgets those who are gone and whom no flow needs any more.
+    pub(super) fn forget(&mut self, needed: &HashSet<PeerId>) {
+        let present: HashSet<PeerId> = self.members.values().map(|member| member.id).collect();
+        self.identities.retain(|id, _| present.contains(id) || needed.contains(id));
+    }
+}

@@ -1,0 +1,458 @@
+//! Readers: they open segments read-only, a query at a time, and never hold the writer up.
+//!
+//! - A record belongs to a range when its `window_end` does.
+//! - Only records up to a watermark are read; together with what the drain thread says is counted
+//!   but not recorded at that instant, they are everything, once.
+//! - A page of flows: every segment gives its own first flows in the order of positions; a flow
+//!   that is in the page is among the first of every segment that has it, so merging the pages of
+//!   the segments loses nothing.
+
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, ToSql, named_params};
+
+use super::{
+    ReadError,
+    row::{self, Names},
+    schema, writer,
+};
+use crate::{
+    flows::{Counters, Filter, Flow, FlowId, Record, State, Summary, Verdict},
+    live::Position,
+};
+
+const DAY_MS: i64 = 86_400_000;
+/// The last record of a flow is written when its idle time is over, but belongs to its last packet.
+/// The longest idle time that the configuration accepts is a week.
+const LATE_MS: i64 = 8 * DAY_MS;
+/// How long a reader waits while a segment is being made or recovered.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// The order of positions, newest first.
+const NEWEST_FIRST: &str = "first_seen DESC, interface.name DESC, protocol DESC, peer_addr DESC, \
+    remote_addr DESC, peer_port DESC, remote_port DESC, overflow DESC";
+
+/// A flow from the store, and whether the ledger has it as open.
+pub type StoredFlow = (Flow, bool);
+
+/// Reads the store of one gateway.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    segments: PathBuf,
+    gateway: Arc<str>,
+}
+
+struct Segment {
+    conn: Connection,
+    names: Names,
+}
+
+impl Reader {
+    /// A reader of the store in `dir`, which need not exist yet.
+    pub fn new(dir: &Path, gateway: &str) -> Self {
+        Self { segments: dir.join("segments"), gateway: gateway.into() }
+    }
+
+    /// Totals of the stored records that match, up to `watermark`.
+    pub fn summary(&self, filter: &Filter, watermark: u64) -> Result<Summary, ReadError> {
+        let mut sum = Summary::default();
+        let since_ms = filter.since_ms.unwrap_or(i64::MIN);
+        let mut ledger = self.ledger_for(filter.state)?;
+        for path in self.paths(filter)? {
+            let Some(segment) = Segment::open(&path)? else { continue };
+            if is_plain(filter) {
+                sum.merge(&segment.plain_summary(filter, watermark).map_err(read(&path))?);
+                continue;
+            }
+            segment.each(filter, watermark, 0, "record_id", &path, |record| {
+                if ledger.as_mut().is_none_or(|ledger| ledger.wants(&record)) {
+                    sum.absorb(&record, since_ms);
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(sum)
+    }
+
+    /// The first `limit` flows with matching records strictly below `before`, newest first.
+    pub fn flows(
+        &self,
+        filter: &Filter,
+        before: Option<&Position>,
+        limit: usize,
+        watermark: u64,
+    ) -> Result<Vec<StoredFlow>, ReadError> {
+        let mut ledger = self.open_ledger()?;
+        let mut merged: BTreeMap<Position, StoredFlow> = BTreeMap::new();
+        for path in self.paths(filter)? {
+            let Some(segment) = Segment::open(&path)? else { continue };
+            let mut taken = 0;
+            let mut current: Option<(Position, bool)> = None;
+            segment.each_newest_first(filter, before, watermark, &path, |record| {
+                let position = Position::of(&record);
+                if before.is_some_and(|before| position >= *before) {
+                    return ControlFlow::Continue(());
+                }
+                let wanted = match &current {
+                    Some((known, wanted)) if *known == position => *wanted,
+                    _ => {
+                        let open = ledger.as_mut().is_some_and(|ledger| ledger.has(&record));
+                        let wanted =
+                            filter.state.is_none_or(|state| (state == State::Open) == open);
+                        if wanted && taken == limit {
+                            return ControlFlow::Break(());
+                        }
+                        taken += usize::from(wanted);
+                        if wanted && !merged.contains_key(&position) {
+                            // The record itself follows below.
+                            merged.insert(position.clone(), (Flow::empty(&record), open));
+                        }
+                        current = Some((position.clone(), wanted));
+                        wanted
+                    }
+                };
+                if wanted && let Some((flow, _)) = merged.get_mut(&position) {
+                    flow.absorb(record);
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(merged.into_values().rev().take(limit).collect())
+    }
+
+    /// One flow with all its records up to `watermark`, oldest first, and whether it is open.
+    pub fn flow(
+        &self,
+        id: FlowId,
+        watermark: u64,
+    ) -> Result<Option<(Vec<Record>, bool)>, ReadError> {
+        let mut records = Vec::new();
+        let first_seen_ms = id.first_seen_ms();
+        let reached = Filter { since_ms: Some(first_seen_ms), ..Filter::default() };
+        for path in self.paths(&reached)? {
+            let Some(segment) = Segment::open(&path)? else { continue };
+            segment
+                .with_first_seen(first_seen_ms, watermark, |record| {
+                    let own = FlowId::new(
+                        &self.gateway,
+                        &record.interface,
+                        &record.tuple,
+                        record.first_seen_ms,
+                    );
+                    if own == id {
+                        records.push(record);
+                    }
+                })
+                .map_err(read(&path))?;
+        }
+        let Some(newest) = records.last() else { return Ok(None) };
+        let open = self.open_ledger()?.is_some_and(|mut ledger| ledger.has(newest));
+        Ok(Some((records, open)))
+    }
+
+    /// Shows the matching records with ids above `after` and up to `watermark` to `sink`, by
+    /// ascending id, until it breaks. Holds one record at a time.
+    pub fn records(
+        &self,
+        filter: &Filter,
+        after: u64,
+        watermark: u64,
+        sink: &mut dyn FnMut(Record) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        let mut ledger = self.ledger_for(filter.state)?;
+        let mut stopped = false;
+        for path in self.paths(filter)? {
+            let Some(segment) = Segment::open(&path)? else { continue };
+            segment.each(filter, watermark, after, "record_id", &path, |record| {
+                if ledger.as_mut().is_some_and(|ledger| !ledger.wants(&record)) {
+                    return ControlFlow::Continue(());
+                }
+                let flow = sink(record);
+                stopped = flow.is_break();
+                flow
+            })?;
+            if stopped {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The segments that can have records of the range, oldest first.
+    fn paths(&self, filter: &Filter) -> Result<Vec<PathBuf>, ReadError> {
+        let days = match writer::list(&self.segments) {
+            Ok(days) => days,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(source) => {
+                return Err(ReadError::List { path: self.segments.clone(), source });
+            }
+        };
+        let in_reach = |day: &String| {
+            let Some(start_ms) = start_of(day) else { return false };
+            filter.since_ms.is_none_or(|since| since < start_ms.saturating_add(DAY_MS))
+                && filter.until_ms.is_none_or(|until| start_ms - LATE_MS < until)
+        };
+        let path = |day: String| self.segments.join(format!("{day}.sqlite"));
+        Ok(days.into_iter().filter(in_reach).map(path).collect())
+    }
+
+    /// The ledger, which the newest segment has.
+    fn open_ledger(&self) -> Result<Option<Ledger>, ReadError> {
+        for path in self.paths(&Filter::default())?.into_iter().rev() {
+            if let Some(segment) = Segment::open(&path)? {
+                return Ok(Some(Ledger { segment, wanted: State::Open }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn ledger_for(&self, state: Option<State>) -> Result<Option<Ledger>, ReadError> {
+        let Some(wanted) = state else { return Ok(None) };
+        Ok(self.open_ledger()?.map(|ledger| Ledger { wanted, ..ledger }))
+    }
+}
+
+/// Says of a record whether its flow is open.
+struct Ledger {
+    segment: Segment,
+    wanted: State,
+}
+
+impl Ledger {
+    fn wants(&mut self, record: &Record) -> bool {
+        self.has(record) == (self.wanted == State::Open)
+    }
+
+    /// A ledger that cannot be read has nothing: the query itself then fails on the same file.
+    fn has(&mut self, record: &Record) -> bool {
+        !record.overflow && self.look_up(record).unwrap_or(false)
+    }
+
+    fn look_up(&self, record: &Record) -> rusqlite::Result<bool> {
+        let tuple = &record.tuple;
+        self.segment
+            .conn
+            .prepare_cached(
+                "SELECT 1 FROM open_flow JOIN interface USING (interface_id) WHERE first_seen = ? \
+                 AND name = ? AND protocol = ? AND peer_addr = ? AND remote_addr = ? \
+                 AND peer_port = ? AND remote_port = ?",
+            )?
+            .query_row(
+                (
+                    record.first_seen_ms,
+                    &*record.interface,
+                    tuple.protocol,
+                    tuple.peer_addr.octets(),
+                    tuple.remote_addr.octets(),
+                    tuple.peer_port,
+                    tuple.remote_port,
+                ),
+                |_| Ok(()),
+            )
+            .optional()
+            .map(|found| found.is_some())
+    }
+}
+
+impl Segment {
+    /// `None` when the writer is only just making the file, or retention has removed it.
+    fn open(path: &Path) -> Result<Option<Self>, ReadError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let conn = match Connection::open_with_flags(path, flags) {
+            Ok(conn) => conn,
+            Err(_) if !path.exists() => return Ok(None),
+            Err(error) => return Err(read(path)(error)),
+        };
+        conn.busy_timeout(BUSY).map_err(read(path))?;
+        let version = schema::check(&conn)
+            .map_err(|source| ReadError::Segment { path: path.to_owned(), source })?;
+        if version == 0 {
+            return Ok(None);
+        }
+        let names = Names::read(&conn).map_err(read(path))?;
+        Ok(Some(Self { conn, names }))
+    }
+
+    /// Shows the matching records in the order of `order`, which is SQL of ours.
+    fn each(
+        &self,
+        filter: &Filter,
+        watermark: u64,
+        after: u64,
+        order: &str,
+        path: &Path,
+        mut sink: impl FnMut(Record) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        let sql = format!(
+            "SELECT {} FROM record JOIN interface USING (interface_id) \
+             WHERE record_id > :after AND record_id <= :watermark AND window_end >= :since \
+             AND window_end < :until AND first_seen <= :first_seen \
+             AND (:protocol IS NULL OR protocol = :protocol) ORDER BY {order}",
+            row::RECORD
+        );
+        self.run(
+            &sql,
+            named_params! {
+                ":after": after.cast_signed(),
+                ":watermark": watermark.cast_signed(),
+                ":since": filter.since_ms.unwrap_or(i64::MIN),
+                ":until": filter.until_ms.unwrap_or(i64::MAX),
+                ":first_seen": i64::MAX,
+                ":protocol": filter.protocol,
+            },
+            |record| if filter.matches(&record) { sink(record) } else { ControlFlow::Continue(()) },
+        )
+        .map_err(read(path))
+    }
+
+    fn each_newest_first(
+        &self,
+        filter: &Filter,
+        before: Option<&Position>,
+        watermark: u64,
+        path: &Path,
+        mut sink: impl FnMut(Record) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        let sql = format!(
+            "SELECT {} FROM record JOIN interface USING (interface_id) \
+             WHERE first_seen <= :first_seen AND +record_id <= :watermark \
+             AND window_end >= :since AND window_end < :until \
+             AND (:protocol IS NULL OR protocol = :protocol) ORDER BY {NEWEST_FIRST}",
+            row::RECORD
+        );
+        self.run(
+            &sql,
+            named_params! {
+                ":watermark": watermark.cast_signed(),
+                ":since": filter.since_ms.unwrap_or(i64::MIN),
+                ":until": filter.until_ms.unwrap_or(i64::MAX),
+                ":first_seen": before.map_or(i64::MAX, |before| before.first_seen_ms),
+                ":protocol": filter.protocol,
+            },
+            |record| if filter.matches(&record) { sink(record) } else { ControlFlow::Continue(()) },
+        )
+        .map_err(read(path))
+    }
+
+    fn with_first_seen(
+        &self,
+        first_seen_ms: i64,
+        watermark: u64,
+        mut sink: impl FnMut(Record),
+    ) -> rusqlite::Result<()> {
+        let sql = format!(
+            "SELECT {} FROM record WHERE first_seen = :first_seen AND +record_id <= :watermark \
+             ORDER BY record_id",
+            row::RECORD
+        );
+        let parameters = named_params! {
+            ":first_seen": first_seen_ms,
+            ":watermark": watermark.cast_signed(),
+        };
+        self.run(&sql, parameters, |record| {
+            sink(record);
+            ControlFlow::Continue(())
+        })
+    }
+
+    fn run(
+        &self,
+        sql: &str,
+        parameters: &[(&str, &dyn ToSql)],
+        mut sink: impl FnMut(Record) -> ControlFlow<()>,
+    ) -> rusqlite::Result<()> {
+        let mut query = self.conn.prepare_cached(sql)?;
+        let mut rows = query.query(parameters)?;
+        while let Some(row) = rows.next()? {
+            if sink(row::record(row, &self.names)?).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Totals where no record has to be looked at one by one.
+    fn plain_summary(&self, filter: &Filter, watermark: u64) -> rusqlite::Result<Summary> {
+        let since_ms = filter.since_ms.unwrap_or(i64::MIN);
+        let mut query = self.conn.prepare_cached(
+            "SELECT verdict, overflow, \
+             total((rx_packets = rx_packets_total AND rx_bytes = rx_bytes_total \
+              AND tx_packets = tx_packets_total AND tx_bytes = tx_bytes_total) \
+              OR window_start < :since), \
+             sum(rx_packets), sum(rx_bytes), sum(tx_packets), sum(tx_bytes) FROM record \
+             WHERE record_id <= :watermark AND window_end >= :since AND window_end < :until \
+             AND (:protocol IS NULL OR protocol = :protocol) \
+             AND NOT (overflow AND :protocol IS NOT NULL) GROUP BY verdict, overflow",
+        )?;
+        let parameters = named_params! {
+            ":watermark": watermark.cast_signed(),
+            ":since": since_ms,
+            ":until": filter.until_ms.unwrap_or(i64::MAX),
+            ":protocol": filter.protocol,
+        };
+        let mut sum = Summary::default();
+        let mut rows = query.query(parameters)?;
+        while let Some(row) = rows.next()? {
+            absorb_group(&mut sum, row)?;
+        }
+        Ok(sum)
+    }
+}
+
+fn absorb_group(sum: &mut Summary, row: &Row<'_>) -> rusqlite::Result<()> {
+    let count = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+    let counters = Counters {
+        rx_packets: count(3)?,
+        rx_bytes: count(4)?,
+        tx_packets: count(5)?,
+        tx_bytes: count(6)?,
+    };
+    let overflow: bool = row.get(1)?;
+    let flows = if overflow { 0 } else { row.get::<_, f64>(2)? as u64 };
+    let side = match Verdict::from_number(row.get(0)?) {
+        Some(Verdict::Deny) => &mut sum.denied,
+        _ => &mut sum.allowed,
+    };
+    side.flows += flows;
+    side.packets += counters.packets();
+    side.bytes += counters.bytes();
+    sum.flows += flows;
+    sum.counters += counters;
+    if overflow {
+        sum.overflow += counters;
+    }
+    Ok(())
+}
+
+/// Whether SQL alone can judge the filter.
+fn is_plain(filter: &Filter) -> bool {
+    let Filter { since_ms: _, until_ms: _, peer, src, dst, ip, port, protocol: _, state } = filter;
+    peer.is_none()
+        && src.is_none()
+        && dst.is_none()
+        && ip.is_none()
+        && port.is_none()
+        && state.is_none()
+}
+
+/// Unix milliseconds at which the day of a segment begins.
+fn start_of(day: &str) -> Option<i64> {
+    let date: jiff::civil::Date = day.parse().ok()?;
+    let start = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+    Some(start.timestamp().as_millisecond())
+}
+
+fn read(path: &Path) -> impl Fn(rusqlite::Error) -> ReadError {
+    let path = path.to_owned();
+    move |source| ReadError::Sqlite { path: path.clone(), source }
+}
+
+#[cfg(test)]
+#[path = "reader_tests.rs"]
+mod tests;

@@ -1,0 +1,275 @@
+use std::{net::Ipv6Addr, ops::ControlFlow, sync::Arc};
+
+use proptest::prelude::*;
+
+use super::Reader;
+use crate::{
+    flows::{
+        Counters, EndReason, Filter, Flow, FlowId, Identity, Initiator, Record, State, Summary,
+        TcpFlags, Tuple, Verdict,
+    },
+    live::Position,
+    store::Writer,
+};
+
+const DAY_MS: i64 = 86_400_000;
+
+/// One flow of the model: its windows in order, of the given lengths, and whether it ends.
+#[derive(Clone, Debug)]
+struct Life {
+    start_ms: i64,
+    protocol: u8,
+    host: u8,
+    port: u16,
+    initiator: Initiator,
+    verdict: Verdict,
+    windows: Vec<(i64, u64)>,
+    ends: bool,
+    overflow: bool,
+}
+
+fn life() -> impl Strategy<Value = Life> {
+    (
+        (0_i64..3 * DAY_MS).prop_map(|ms| ms / 600_000 * 600_000),
+        prop::sample::select(vec![1_u8, 6, 17]),
+        0_u8..4,
+        prop::sample::select(vec![53_u16, 443]),
+        prop::sample::select(vec![Initiator::Peer, Initiator::Remote, Initiator::Unknown]),
+        prop::sample::select(vec![Verdict::Allow, Verdict::Deny]),
+        prop::collection::vec((0_i64..8 * 3_600_000, 0_u64..5), 1..6),
+        any::<bool>(),
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(
+            |(start_ms, protocol, host, port, initiator, verdict, windows, ends, overflow)| Life {
+                start_ms,
+                protocol,
+                host,
+                port,
+                initiator,
+                verdict,
+                windows,
+                ends: ends && !overflow,
+                overflow,
+            },
+        )
+}
+
+fn addr(last: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0x0a08, last)
+}
+
+fn records_of(number: u16, life: &Life) -> Vec<Record> {
+    let tuple = Tuple {
+        protocol: life.protocol,
+        peer_addr: addr(u16::from(life.host)),
+        remote_addr: addr(100),
+        peer_port: number,
+        remote_port: life.port,
+    };
+    let peer = (life.host > 0).then(|| {
+        Arc::new(Identity {
+            public_key: format!("{}key=", life.host).repeat(4),
+            name: format!("host-{}", life.host),
+            user: None,
+            device: Some("box".to_owned()),
+            groups: vec!["all".to_owned()],
+            endpoint: "192.0.2.1:51820".parse().ok(),
+        })
+    });
+    let mut total = Counters { rx_packets: 1, rx_bytes: 60, ..Counters::default() };
+    let mut at = life.start_ms;
+    let mut records = Vec::new();
+    for (index, (length, packets)) in life.windows.iter().enumerate() {
+        let last = index + 1 == life.windows.len();
+        let growth = Counters {
+            tx_packets: *packets,
+            tx_bytes: packets * 1_420,
+            ..if index == 0 { total } else { Counters::default() }
+        };
+        total.tx_packets += packets;
+        total.tx_bytes += packets * 1_420;
+        records.push(Record {
+            record_id: 0,
+            interface: if number.is_multiple_of(2) { "wg0".into() } else { "wg1".into() },
+            tuple,
+            window_start_ms: at,
+            window_end_ms: at + length,
+            first_seen_ms: life.start_ms,
+            last_seen_ms: at + length,
+            initiator: life.initiator,
+            icmp: None,
+            peer: peer.clone(),
+            remote_peer: None,
+            verdict: life.verdict,
+            enforced: false,
+            rule: None,
+            policy_revision: 0,
+            counters: growth,
+            total,
+            tcp_flags: TcpFlags { rx: 2, tx: 18 },
+            end_reason: (last && life.ends).then_some(EndReason::Idle),
+            overflow: life.overflow,
+        });
+        at += length;
+    }
+    records
+}
+
+fn filter() -> impl Strategy<Value = Filter> {
+    let net = |text: &str| text.parse().ok();
+    (
+        prop::option::of(0_i64..4 * DAY_MS),
+        prop::option::of(0_i64..4 * DAY_MS),
+        prop::sample::select(vec![None, None, Some("host-1"), Some("2key="), Some("nobody")]),
+        prop::sample::select(vec![None, None, net("10.8.0.1/32"), net("10.8.0.0/30")]),
+        prop::sample::select(vec![None, None, net("10.8.0.100/32"), net("10.8.0.2/31")]),
+        prop::sample::select(vec![None, None, Some(53), Some(443)]),
+        prop::sample::select(vec![None, None, Some(6), Some(17)]),
+        prop::sample::select(vec![None, None, Some(State::Open), Some(State::Closed)]),
+    )
+        .prop_map(|(since_ms, until_ms, peer, src, dst, port, protocol, state)| Filter {
+            since_ms,
+            until_ms,
+            peer: peer.map(str::to_owned),
+            src,
+            dst,
+            ip: None,
+            port,
+            protocol,
+            state,
+        })
+}
+
+/// What is asked for, by looking at every record.
+struct Slow {
+    records: Vec<Record>,
+}
+
+impl Slow {
+    fn open(&self, record: &Record) -> bool {
+        !record.overflow
+            && !self.records.iter().any(|other| {
+                Position::of(other) == Position::of(record) && other.end_reason.is_some()
+            })
+    }
+
+    fn matching(&self, filter: &Filter) -> Vec<Record> {
+        let wanted = |record: &&Record| {
+            filter.matches(record)
+                && filter.state.is_none_or(|state| (state == State::Open) == self.open(record))
+        };
+        self.records.iter().filter(wanted).cloned().collect()
+    }
+
+    fn flows(&self, filter: &Filter) -> Vec<Flow> {
+        let mut flows: std::collections::BTreeMap<Position, Flow> =
+            std::collections::BTreeMap::new();
+        for record in self.matching(filter) {
+            match flows.get_mut(&Position::of(&record)) {
+                Some(flow) => flow.absorb(record),
+                None => drop(flows.insert(Position::of(&record), Flow::new(record))),
+            }
+        }
+        flows.into_values().rev().collect()
+    }
+}
+
+/// Writes the lives in the order of their records' ends, some records a transaction.
+fn write(dir: &std::path::Path, lives: &[Life]) -> Vec<Record> {
+    let mut records: Vec<Record> =
+        (0..).zip(lives).flat_map(|(number, life)| records_of(number, life)).collect();
+    records.sort_by_key(|record| record.window_end_ms);
+    let mut writer = Writer::open(dir, "gw", 0).unwrap();
+    for batch in records.chunks_mut(5) {
+        let now_ms = batch[batch.len() - 1].window_end_ms;
+        writer.commit(now_ms, batch).unwrap();
+    }
+    records
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_answer_is_the_slow_twins(
+        lives in prop::collection::vec(life(), 1..20),
+        filters in prop::collection::vec(filter(), 1..6),
+        limit in 1_usize..6,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let slow = Slow { records: write(dir.path(), &lives) };
+        let reader = Reader::new(dir.path(), "gw");
+        for filter in filters {
+            let expected = slow.matching(&filter);
+            let mut got = Vec::new();
+            reader.records(&filter, 0, u64::MAX >> 1, &mut |record| {
+                got.push(record);
+                ControlFlow::Continue(())
+            }).unwrap();
+            prop_assert_eq!(&got, &expected);
+
+            let mut sum = Summary::default();
+            for record in &expected {
+                sum.absorb(record, filter.since_ms.unwrap_or(i64::MIN));
+            }
+            prop_assert_eq!(reader.summary(&filter, u64::MAX >> 1).unwrap(), sum);
+
+            let mut pages = Vec::new();
+            let mut before = None;
+            loop {
+                let page = reader.flows(&filter, before.as_ref(), limit, u64::MAX >> 1).unwrap();
+                prop_assert!(page.len() <= limit);
+                let Some((last, _)) = page.last() else { break };
+                before = Some(Position::of(&last.newest));
+                pages.extend(page);
+            }
+            for (flow, open) in &pages {
+                prop_assert_eq!(*open, slow.open(&flow.newest));
+            }
+            let pages: Vec<Flow> = pages.into_iter().map(|(flow, _)| flow).collect();
+            prop_assert_eq!(pages, slow.flows(&filter));
+        }
+        for flow in slow.flows(&Filter::default()) {
+            let newest = &flow.newest;
+            let id = FlowId::new("gw", &newest.interface, &newest.tuple, newest.first_seen_ms);
+            let (records, open) = reader.flow(id, u64::MAX >> 1).unwrap().unwrap();
+            prop_assert_eq!(records.len() as u64, flow.records);
+            prop_assert_eq!(open, slow.open(newest));
+        }
+    }
+}
+
+#[test]
+fn records_above_the_watermark_are_not_there_yet() {
+    let dir = tempfile::tempdir().unwrap();
+    let life = Life {
+        start_ms: 1_000,
+        protocol: 6,
+        host: 1,
+        port: 443,
+        initiator: Initiator::Peer,
+        verdict: Verdict::Allow,
+        windows: vec![(60_000, 3), (60_000, 4)],
+        ends: true,
+        overflow: false,
+    };
+    let records = write(dir.path(), &[life]);
+    let reader = Reader::new(dir.path(), "gw");
+    for watermark in 0..=2 {
+        let expected: u64 =
+            records[..watermark as usize].iter().map(|record| record.counters.tx_packets).sum();
+        let filter = Filter::default();
+        assert_eq!(reader.summary(&filter, watermark).unwrap().counters.tx_packets, expected);
+        let flows = reader.flows(&filter, None, 10, watermark).unwrap();
+        assert_eq!(flows.iter().map(|(flow, _)| flow.counters.tx_packets).sum::<u64>(), expected);
+    }
+}
+
+#[test]
+fn a_store_that_is_not_there_yet_is_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let reader = Reader::new(&dir.path().join("nothing"), "gw");
+    assert_eq!(reader.summary(&Filter::default(), 0).unwrap(), Summary::default());
+    assert!(reader.flows(&Filter::default(), None, 10, 0).unwrap().is_empty());
+}

@@ -1,0 +1,157 @@
+//! Records and flows as rows of text, with names that stay.
+
+use super::{Endpoint, Record};
+use crate::flows::{Counters, Identity};
+
+/// The columns of a record.
+pub const CSV_COLUMNS: [&str; 47] = [
+    "record_id",
+    "flow_id",
+    "gateway",
+    "interface",
+    "window_start",
+    "window_end",
+    "first_seen",
+    "last_seen",
+    "protocol",
+    "protocol_number",
+    "src_ip",
+    "src_port",
+    "src_peer",
+    "src_resource",
+    "dst_ip",
+    "dst_port",
+    "dst_peer",
+    "dst_resource",
+    "initiator",
+    "icmp_type",
+    "icmp_code",
+    "peer_public_key",
+    "peer_name",
+    "peer_user",
+    "peer_device",
+    "peer_groups",
+    "peer_endpoint",
+    "verdict",
+    "enforced",
+    "rule",
+    "policy_revision",
+    "rx_packets",
+    "rx_bytes",
+    "tx_packets",
+    "tx_bytes",
+    "total_rx_packets",
+    "total_rx_bytes",
+    "total_tx_packets",
+    "total_tx_bytes",
+    "tcp_flags_rx",
+    "tcp_flags_tx",
+    "end_reason",
+    "overflow",
+    "packets",
+    "bytes",
+    "total_packets",
+    "total_bytes",
+];
+
+/// The cells of a record, in the order of [`CSV_COLUMNS`].
+pub fn csv_row(record: &Record) -> Vec<String> {
+    let mut row = vec![
+        or_empty(record.record_id),
+        record.flow_id.to_string(),
+        csv_text(&record.gateway),
+        csv_text(&record.interface),
+        record.window_start.to_string(),
+        record.window_end.to_string(),
+        record.first_seen.to_string(),
+        record.last_seen.to_string(),
+        record.protocol.clone(),
+        record.protocol_number.to_string(),
+    ];
+    row.extend(end(&record.src));
+    row.extend(end(&record.dst));
+    row.push(record.initiator.word().to_owned());
+    row.push(or_empty(record.icmp.map(|icmp| icmp.r#type)));
+    row.push(or_empty(record.icmp.map(|icmp| icmp.code)));
+    row.extend(peer(record.peer.as_ref()));
+    row.extend([
+        record.verdict.word().to_owned(),
+        record.enforced.to_string(),
+        record.rule.as_deref().map(csv_text).unwrap_or_default(),
+        record.policy_revision.to_string(),
+    ]);
+    row.extend(counters(&record.counters));
+    row.extend(counters(&record.total));
+    row.extend([
+        record.tcp_flags.rx.to_string(),
+        record.tcp_flags.tx.to_string(),
+        record.end_reason.map(|reason| reason.word().to_owned()).unwrap_or_default(),
+        record.overflow.to_string(),
+        record.counters.packets().to_string(),
+        record.counters.bytes().to_string(),
+        record.total.packets().to_string(),
+        record.total.bytes().to_string(),
+    ]);
+    row
+}
+
+fn end(end: &Endpoint) -> [String; 4] {
+    let Endpoint { ip, port, peer, resource } = end;
+    let name = |name: &Option<String>| name.as_deref().map(csv_text).unwrap_or_default();
+    [or_empty(*ip), or_empty(*port), name(peer), name(resource)]
+}
+
+fn peer(peer: Option<&Identity>) -> [String; 6] {
+    let Some(Identity { public_key, name, user, device, groups, endpoint }) = peer else {
+        return Default::default();
+    };
+    let text = |text: &Option<String>| text.as_deref().map(csv_text).unwrap_or_default();
+    [
+        csv_text(public_key),
+        csv_text(name),
+        text(user),
+        text(device),
+        csv_text(&groups.join(" ")),
+        or_empty(*endpoint),
+    ]
+}
+
+fn counters(counters: &Counters) -> [String; 4] {
+    let Counters { rx_packets, rx_bytes, tx_packets, tx_bytes } = counters;
+    [rx_packets, rx_bytes, tx_packets, tx_bytes].map(u64::to_string)
+}
+
+fn or_empty(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
+
+/// Text from outside as a cell: a spreadsheet takes one that starts like a formula for a formula,
+/// so it gets an apostrophe first.
+pub fn csv_text(text: &str) -> String {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        format!("'{text}")
+    } else {
+        text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::csv_text;
+
+    #[test]
+    fn no_cell_is_a_formula() {
+        for (text, cell) in [
+            ("alice", "alice"),
+            ("=1+1", "'=1+1"),
+            ("+1", "'+1"),
+            ("-1", "'-1"),
+            ("@sum", "'@sum"),
+            ("\tx", "'\tx"),
+            ("a=b", "a=b"),
+            ("", ""),
+        ] {
+            assert_eq!(csv_text(text), cell);
+        }
+    }
+}
