@@ -83,7 +83,14 @@ fn unpack(series: &str) -> Result<()> {
             newest(series)?.with_context(|| format!("apt has no cloud kernel {series}"))?
         }
     };
-    run(command(["apt-get", "download", "-q", &package]).current_dir(work.path()))?;
+    run(command([
+        "apt-get",
+        "download",
+        "-q",
+        "-oAPT::Sandbox::User=root",
+        &package,
+    ])
+    .current_dir(work.path()))?;
     let archive = fs::read_dir(work.path())?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
