@@ -58,7 +58,13 @@ fn show(stage: &Stage, options: Options) -> Result<()> {
     println!("{}", network.picture());
     println!("WireGuard: {}\n", network.kind());
     let files = stage.directory()?;
-    let binaries = crate::command::workspace().join("target/release");
+    // Beside this program's own profile directory, wherever cargo was told to build.
+    let program = std::env::current_exe()?;
+    let target = program
+        .ancestors()
+        .nth(2)
+        .context("xtask was not built by cargo")?;
+    let binaries = target.join("release");
     let flowd = Flowd {
         binaries,
         socket: files.join("flowd.sock"),

@@ -70,7 +70,7 @@ pub(super) fn write(
 fn init_script(modules: &[String], filter: Option<&str>) -> String {
     let mut script = String::from(
         "#!/bin/busybox sh
-export PATH=/usr/bin:/bin HOME=/root
+export PATH=/usr/bin:/bin HOME=/root WG_COLOR_MODE=never
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
