@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use super::Missing;
 use super::packages;
-use crate::command::{as_root, command, find, read, run};
+use crate::command::{command, find, read, run};
 
 /// The kernels that tests run on: the last with clsact only, and one with tcx.
 pub(crate) const SERIES: &[&str] = &["6.1", "6.12"];
@@ -79,7 +79,7 @@ fn unpack(series: &str) -> Result<()> {
     let package = match newest(series)? {
         Some(package) => package,
         None => {
-            run(&mut as_root(["apt-get", "update", "-q"])?)?;
+            packages::update()?;
             newest(series)?.with_context(|| format!("apt has no cloud kernel {series}"))?
         }
     };

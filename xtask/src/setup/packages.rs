@@ -108,7 +108,7 @@ pub(super) fn install(packages: &[&str]) -> Result<()> {
         );
     }
     if !packages.iter().all(|package| known(package)) {
-        run(&mut as_root(["apt-get", "update", "-q"])?)?;
+        update()?;
     }
     let arguments = ["apt-get", "install", "-y", "-q", "--no-install-recommends"];
     let words = ["env", "DEBIAN_FRONTEND=noninteractive"]
@@ -116,6 +116,16 @@ pub(super) fn install(packages: &[&str]) -> Result<()> {
         .chain(&arguments)
         .chain(packages);
     run(&mut as_root(words)?)
+}
+
+/// Fetches the package lists.
+pub(super) fn update() -> Result<()> {
+    run(&mut as_root(["apt-get", "update", "-q"])?)
+}
+
+/// Whether Debian has the package, by package lists that are fetched when old ones lack it.
+pub(super) fn obtainable(package: &str) -> bool {
+    find("apt-get").is_some() && (known(package) || (update().is_ok() && known(package)))
 }
 
 /// Whether the package lists have the package.

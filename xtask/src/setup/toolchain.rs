@@ -84,7 +84,7 @@ fn nightly() -> bool {
         return false;
     }
     let linkable = llvm_version(EbpfToolchain::Nightly)
-        .is_ok_and(|llvm| has_llvm(llvm) || packages::known(&format!("llvm-{llvm}-dev")));
+        .is_ok_and(|llvm| has_llvm(llvm) || packages::obtainable(&format!("llvm-{llvm}-dev")));
     if !linkable {
         println!("there is no LLVM package for nightly's LLVM: taking Debian's compiler");
     }
