@@ -1,2 +1,96 @@
-//! x
-fn main() {}
+//! Everything a developer runs beside `cargo build`: `cargo xtask setup|test|lint|demo|vm`.
+//!
+//! Each command installs what it misses first (see `setup`) and says so beforehand.
+
+mod command;
+mod demo;
+mod lint;
+mod setup;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::setup::Purpose;
+use crate::test::Tier;
+
+#[derive(Parser)]
+#[command(
+    about = "Set-up, tests, lint and demo of flowd",
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what is missing to build, test, lint and show flowd
+    Setup {
+        /// Only what this needs; everything when absent
+        #[arg(long = "for", value_enum)]
+        purpose: Option<Purpose>,
+    },
+    /// Run the tests; the last line is `N passed, N failed, N skipped`
+    Test {
+        /// Only this tier; all of them when absent
+        #[arg(long, value_enum)]
+        tier: Option<Tier>,
+        /// Only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// Run rustfmt, clippy and cargo-deny
+    Lint,
+    /// Show flowd at work on a WireGuard network of its own
+    Demo {
+        /// Use the release binaries as they are
+        #[arg(long, hide = true)]
+        no_build: bool,
+        /// Build the network and the traffic only
+        #[arg(long, hide = true)]
+        without_flowd: bool,
+    },
+    /// Boot the test kernels and run a test executable inside
+    Vm {
+        /// An executable built by `cargo test --no-run`
+        program: PathBuf,
+        /// Only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// Play one host of the demo's network
+    #[command(hide = true)]
+    DemoRole {
+        #[command(subcommand)]
+        role: demo::Role,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Setup {
+            purpose: Some(purpose),
+        } => setup::ensure(&[purpose]),
+        Task::Setup { purpose: None } => setup::all(),
+        Task::Test { tier, filter } => return test::run(tier, filter.as_deref()),
+        Task::Lint => lint::run_all(),
+        Task::Demo {
+            no_build,
+            without_flowd,
+        } => demo::run(demo::Options {
+            no_build,
+            without_flowd,
+        }),
+        Task::Vm { program, filter } => test::vm_only(&program, filter.as_deref()),
+        Task::DemoRole { role } => role.play(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

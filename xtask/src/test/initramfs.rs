@@ -1,0 +1,251 @@
+//! The root file system of a test machine: busybox, the programs under test, the tools they call,
+//! their shared libraries, and the kernel modules they need.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use super::quietly;
+use crate::command::{command, find, read};
+use crate::setup::Kernel;
+
+/// Printed by the machine in front of the tests' exit code.
+pub(super) const SENTINEL: &str = "flowd-vm-exit:";
+
+/// What tests and tunnels load; dependencies follow by themselves.
+const MODULES: &[&str] = &[
+    "wireguard",
+    "sch_ingress",
+    "cls_bpf",
+    "veth",
+    "tun",
+    "dummy",
+];
+
+/// Called by the tests; from the host, because busybox's lack WireGuard and BPF.
+const TOOLS: &[&str] = &["ip", "tc", "wg"];
+
+/// Writes the compressed image of a root with `programs` (name below `/usr/bin`, file) to `image`.
+pub(super) fn write(
+    image: &Path,
+    kernel: &Kernel,
+    programs: &[(&str, &Path)],
+    filter: Option<&str>,
+) -> Result<()> {
+    let work = tempfile::tempdir()?;
+    let root = work.path();
+    for directory in [
+        "bin", "dev", "etc", "modules", "proc", "root", "run", "sys", "tmp", "usr/bin",
+    ] {
+        fs::create_dir_all(root.join(directory))?;
+    }
+    std::os::unix::fs::symlink("/run", root.join("var"))?;
+    copy(
+        &find("busybox").context("busybox is missing")?,
+        &root.join("bin/busybox"),
+    )?;
+    for (name, file) in programs {
+        add_program(root, name, file)?;
+    }
+    for tool in TOOLS {
+        add_program(
+            root,
+            tool,
+            &find(tool).with_context(|| format!("{tool} is missing"))?,
+        )?;
+    }
+    let modules = add_modules(root, kernel)?;
+    let init = root.join("init");
+    fs::write(&init, init_script(&modules, filter))?;
+    fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
+    pack(root, image)
+}
+
+/// The first process: makes the system usable, runs the tests, powers off.
+fn init_script(modules: &[String], filter: Option<&str>) -> String {
+    let mut script = String::from(
+        "#!/bin/busybox sh
+export PATH=/usr/bin:/bin HOME=/root WG_COLOR_MODE=never
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /tmp
+mount -t bpf bpf /sys/fs/bpf
+mkdir -p /run/lib /run/run
+ip link set lo up
+",
+    );
+    for module in modules {
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            script,
+            "insmod /modules/{module} || echo cannot load {module}"
+        );
+    }
+    let filter = filter.map(|filter| format!(" '{}'", filter.replace('\'', r"'\''")));
+    let _ = write!(
+        script,
+        "ip link add wgprobe type wireguard && wg show wgprobe && ip link del wgprobe \\
+    || echo this kernel has no WireGuard
+export FLOWD_TEST_WG=kernel FLOWD_BIN=/usr/bin/flowd FLOWCTL_BIN=/usr/bin/flowctl
+cd /root
+tests --test-threads=1 --show-output{}
+echo \"{SENTINEL} $?\"
+poweroff -f
+",
+        filter.unwrap_or_default()
+    );
+    script
+}
+
+/// Copies a program to `/usr/bin`, and its shared libraries to where the loader looks for them.
+fn add_program(root: &Path, name: &str, file: &Path) -> Result<()> {
+    copy(file, &root.join("usr/bin").join(name))?;
+    // A static program makes ldd fail, and needs nothing.
+    let libraries = read(command(["ldd"]).arg(file)).unwrap_or_default();
+    for library in libraries.lines().filter_map(library) {
+        let inside = root.join(library.strip_prefix("/").unwrap_or(library));
+        if !inside.exists() {
+            let directory = inside.parent().expect("a library is in a directory");
+            fs::create_dir_all(directory)?;
+            copy(library, &inside)?;
+        }
+    }
+    Ok(())
+}
+
+/// The file in `libc.so.6 => /lib/libc.so.6 (0x7f…)` and in `/lib64/ld-linux.so.2 (0x7f…)`.
+fn library(line: &str) -> Option<&Path> {
+    let path = line.split_once("=>").map_or(line, |(_name, path)| path);
+    let path = path.split_whitespace().next()?;
+    path.starts_with('/').then(|| Path::new(path))
+}
+
+/// Copies [`MODULES`] and what they need; returns their names in the order of loading.
+fn add_modules(root: &Path, kernel: &Kernel) -> Result<Vec<String>> {
+    let directory = kernel.modules();
+    let table = fs::read_to_string(directory.join("modules.dep"))?;
+    let builtin = fs::read_to_string(directory.join("modules.builtin"))?;
+    let table = dependencies(&table);
+    let mut order: Vec<PathBuf> = Vec::new();
+    for module in MODULES {
+        let found = table.iter().find(|(path, _)| name(path) == *module);
+        let Some((path, needs)) = found else {
+            if builtin.lines().any(|path| name(path) == *module) {
+                continue;
+            }
+            bail!("kernel {} has no module {module}", kernel.release);
+        };
+        // depmod lists what must be loaded first last.
+        for path in needs.iter().rev().chain([path]) {
+            let path = directory.join(path);
+            if !order.contains(&path) {
+                order.push(path);
+            }
+        }
+    }
+    let mut names = Vec::new();
+    for path in order {
+        let file = path
+            .file_name()
+            .context("a module is a file")?
+            .to_string_lossy()
+            .into_owned();
+        fs::copy(&path, root.join("modules").join(&file))
+            .with_context(|| format!("cannot copy {}", path.display()))?;
+        names.push(file);
+    }
+    Ok(names)
+}
+
+/// Reads `modules.dep`: `module: needed needed`.
+fn dependencies(table: &str) -> BTreeMap<&str, Vec<&str>> {
+    let lines = table.lines().filter_map(|line| line.split_once(':'));
+    lines
+        .map(|(module, needed)| (module, needed.split_whitespace().collect()))
+        .collect()
+}
+
+/// A module's name from its path: `-` and `_` are the same to the kernel.
+fn name(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    file.split('.').next().unwrap_or(file).replace('-', "_")
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to)
+        .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    Ok(())
+}
+
+fn pack(root: &Path, image: &Path) -> Result<()> {
+    let mut find = command(["find", ".", "-print0"])
+        .current_dir(root)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot run find")?;
+    let names = find.stdout.take().expect("stdout is piped");
+    let archive = image.with_extension("cpio");
+    let mut cpio = Command::new("cpio");
+    cpio.args(["-o", "-H", "newc", "--null", "--quiet", "-R", "0:0"]);
+    cpio.current_dir(root)
+        .stdin(names)
+        .stdout(fs::File::create(&archive)?);
+    let packed = cpio.status().context("cannot run cpio")?;
+    let listed = find.wait()?;
+    if !packed.success() || !listed.success() {
+        bail!("cannot pack the test machine's root");
+    }
+    quietly(command(["gzip", "-1", "-f", "-S", ".gz"]).arg(&archive))?;
+    fs::rename(image.with_extension("cpio.gz"), image)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_read_from_ldd() {
+        let cases = [
+            ("\tlinux-vdso.so.1 (0x00007ffd)", None),
+            (
+                "\tlibc.so.6 => /lib/x/libc.so.6 (0x00007f)",
+                Some("/lib/x/libc.so.6"),
+            ),
+            (
+                "\t/lib64/ld-linux-x86-64.so.2 (0x00007f)",
+                Some("/lib64/ld-linux-x86-64.so.2"),
+            ),
+            ("\tlibodd.so => not found", None),
+            ("\tstatically linked", None),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(library(line), expected.map(Path::new), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_modules_name_has_no_dash_and_no_directory() {
+        assert_eq!(
+            name("kernel/arch/x86/crypto/chacha-x86_64.ko"),
+            "chacha_x86_64"
+        );
+    }
+
+    #[test]
+    fn a_filter_cannot_leave_its_quotes() {
+        let script = init_script(&["veth.ko".to_owned()], Some("it's"));
+        assert!(script.contains(r"--show-output 'it'\''s'"), "{script}");
+    }
+}

@@ -1,0 +1,230 @@
+//! `cargo xtask test`: every tier, one result.
+//!
+//! - host: what `cargo test` runs anywhere.
+//! - root: flowd's release binaries on real WireGuard in network namespaces.
+//! - vm: the same tests on Debian's kernels with the kernel's own WireGuard.
+
+mod initramfs;
+mod report;
+mod vm;
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use self::report::{Report, Tally};
+use crate::command::{as_root, cargo, run as run_command, show, workspace};
+use crate::setup::{self, Purpose};
+
+/// A set of tests that needs the same things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tier {
+    /// Needs nothing
+    Host,
+    /// Needs root and network namespaces
+    Root,
+    /// Needs QEMU
+    Vm,
+}
+
+/// What the root and vm tiers run.
+struct Built {
+    flowd: PathBuf,
+    flowctl: PathBuf,
+    /// The integration tests' executable.
+    tests: PathBuf,
+}
+
+/// Runs the tiers and prints the closing line.
+pub(crate) fn run(tier: Option<Tier>, filter: Option<&str>) -> ExitCode {
+    let tiers = match tier {
+        Some(tier) => vec![tier],
+        None => Tier::value_variants().to_vec(),
+    };
+    let mut total = Tally::default();
+    for &tier in &tiers {
+        println!("== tier {}", tier.name());
+        let tally = run_tier(tier, filter).unwrap_or_else(|error| {
+            println!("tier {}: {error:#}", tier.name());
+            Tally::failure()
+        });
+        // A filter may well match nothing in one of several tiers.
+        let may_be_empty = filter.is_some() && tiers.len() > 1;
+        if tally.is_empty() && !may_be_empty {
+            println!("tier {}: ran no test", tier.name());
+            total += Tally::failure();
+        }
+        total += tally;
+    }
+    if total.is_empty() {
+        println!("no test matches");
+        total = Tally::failure();
+    }
+    println!("{total}");
+    if total.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Runs any test executable in the virtual machines: for work on the vm tier itself.
+pub(crate) fn vm_only(program: &Path, filter: Option<&str>) -> Result<()> {
+    setup::ensure(&[Purpose::Vm])?;
+    let tally = vm::run(&[("tests", program)], filter)?;
+    println!("{tally}");
+    if tally.failed > 0 {
+        bail!("tests failed");
+    }
+    Ok(())
+}
+
+/// Builds the release binaries and tells where they are: `(flowd, flowctl)`.
+pub(crate) fn build_release() -> Result<(PathBuf, PathBuf)> {
+    let messages = build(&["build", "--release", "-p", "flowd", "--bins"])?;
+    let binary = |name| executable(&messages, name);
+    Ok((binary("flowd")?, binary("flowctl")?))
+}
+
+impl Tier {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Root => "root",
+            Self::Vm => "vm",
+        }
+    }
+}
+
+fn run_tier(tier: Tier, filter: Option<&str>) -> Result<Tally> {
+    match tier {
+        Tier::Host => {
+            setup::ensure(&[Purpose::Build])?;
+            host(filter)
+        }
+        Tier::Root => {
+            setup::ensure(&[Purpose::Test])?;
+            root(&Built::new()?, filter)
+        }
+        Tier::Vm => {
+            setup::ensure(&[Purpose::Vm])?;
+            let Built {
+                flowd,
+                flowctl,
+                tests,
+            } = Built::new()?;
+            vm::run(
+                &[("tests", &tests), ("flowd", &flowd), ("flowctl", &flowctl)],
+                filter,
+            )
+        }
+    }
+}
+
+fn host(filter: Option<&str>) -> Result<Tally> {
+    let packages = ["-p", "flowd", "-p", "flowd-common", "-p", "xtask"];
+    let mut tests = cargo(&["test", "--no-fail-fast"]);
+    tests
+        .args(packages)
+        .args(filter)
+        .args(["--", "--show-output"]);
+    stream(&mut tests)
+}
+
+fn root(built: &Built, filter: Option<&str>) -> Result<Tally> {
+    let Built {
+        flowd,
+        flowctl,
+        tests,
+    } = built;
+    let assign = |name: &str, path: &Path| format!("{name}={}", path.display());
+    let mut command = as_root(["env"])?;
+    command
+        .args([assign("FLOWD_BIN", flowd), assign("FLOWCTL_BIN", flowctl)])
+        .arg(tests)
+        .args(["--show-output", "--test-threads=2"])
+        .args(filter)
+        // Where `cargo test` runs them.
+        .current_dir(workspace().join("tests"));
+    stream(&mut command)
+}
+
+impl Built {
+    fn new() -> Result<Self> {
+        let (flowd, flowctl) = build_release()?;
+        let messages = build(&[
+            "test",
+            "--release",
+            "-p",
+            "flowd-tests",
+            "--test",
+            "root",
+            "--no-run",
+        ])?;
+        Ok(Self {
+            flowd,
+            flowctl,
+            tests: executable(&messages, "root")?,
+        })
+    }
+}
+
+/// Runs a command of cargo that builds, and returns its messages about artifacts.
+fn build(words: &[&str]) -> Result<Vec<serde_json::Value>> {
+    let mut cargo = cargo(words);
+    cargo
+        .arg("--message-format=json-render-diagnostics")
+        .stderr(Stdio::inherit());
+    let output = cargo
+        .output()
+        .with_context(|| format!("cannot run {}", show(&cargo)))?;
+    if !output.status.success() {
+        bail!("{} failed", show(&cargo));
+    }
+    let lines = String::from_utf8_lossy(&output.stdout);
+    Ok(lines
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect())
+}
+
+fn executable(messages: &[serde_json::Value], target: &str) -> Result<PathBuf> {
+    messages
+        .iter()
+        .filter(|message| message["target"]["name"] == target)
+        .find_map(|message| message["executable"].as_str())
+        .map(PathBuf::from)
+        .with_context(|| format!("the build made no executable `{target}`"))
+}
+
+/// Runs tests with their output on the terminal, and counts.
+fn stream(command: &mut Command) -> Result<Tally> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {}", show(command)))?;
+    let stdout = child.stdout.take().expect("stdout is piped");
+    let mut report = Report::default();
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        report.line(&line);
+    }
+    let status = child.wait()?;
+    let mut tally = report.tally();
+    if !status.success() && tally.failed == 0 {
+        println!("{} failed: {status}", show(command));
+        tally += Tally::failure();
+    }
+    Ok(tally)
+}
+
+/// Runs a command whose output matters only when it fails.
+fn quietly(command: &mut Command) -> Result<()> {
+    run_command(command.stdin(Stdio::null()).stdout(Stdio::null()))
+}

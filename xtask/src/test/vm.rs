@@ -1,0 +1,132 @@
+//! Boots Debian's kernels in QEMU and runs the tests inside, over the serial console.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::initramfs::{self, SENTINEL};
+use super::report::{Report, Tally};
+use crate::setup::{Kernel, SERIES};
+
+/// How long one machine may take, boot included. Without hardware support everything in it is
+/// some twenty times slower.
+const LIMIT: Duration = Duration::from_secs(480);
+
+/// Runs the program called `tests` beside the other programs on each kernel, one after the other.
+pub(super) fn run(programs: &[(&str, &Path)], filter: Option<&str>) -> Result<Tally> {
+    let mut total = Tally::default();
+    for series in SERIES {
+        let kernel = Kernel::cached(series)?;
+        let started = Instant::now();
+        let tally = run_on(&kernel, programs, filter)?;
+        println!("[vm {series}] {tally} in {} s", started.elapsed().as_secs());
+        if tally.is_empty() && filter.is_none() {
+            println!("[vm {series}] ran no test");
+            total += Tally::failure();
+        }
+        total += tally;
+    }
+    Ok(total)
+}
+
+fn run_on(kernel: &Kernel, programs: &[(&str, &Path)], filter: Option<&str>) -> Result<Tally> {
+    let work = tempfile::tempdir()?;
+    let initrd = work.path().join("initrd");
+    initramfs::write(&initrd, kernel, programs, filter)?;
+    let machine = Machine::boot(kernel, &initrd)?;
+    let deadline = Instant::now() + LIMIT;
+    let mut report = Report::default();
+    let mut exit = None;
+    let complaint = loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match machine.console.recv_timeout(left) {
+            Ok(line) => {
+                println!("[vm {}] {line}", kernel.series);
+                match line.trim().strip_prefix(SENTINEL) {
+                    Some(code) => exit = Some(code.trim().to_owned()),
+                    None => report.line(&line),
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => match exit.as_deref() {
+                Some("0") => break None,
+                Some(code) => break Some(format!("the tests ended with exit code {code}")),
+                None => break Some("the machine stopped before the tests ended".to_owned()),
+            },
+            Err(RecvTimeoutError::Timeout) => {
+                break Some(format!("not done after {} s", LIMIT.as_secs()));
+            }
+        }
+    };
+    let mut tally = report.tally();
+    if let Some(complaint) = complaint {
+        println!("[vm {}] {complaint}", kernel.series);
+        if tally.failed == 0 {
+            tally += Tally::failure();
+        }
+    }
+    Ok(tally)
+}
+
+/// A running QEMU; it ends with this value.
+struct Machine {
+    qemu: Child,
+    console: Receiver<String>,
+}
+
+impl Machine {
+    fn boot(kernel: &Kernel, initrd: &Path) -> Result<Self> {
+        let mut qemu = Command::new("qemu-system-x86_64");
+        // Emulated, not KVM: a KVM nested in another machine may hang these kernels.
+        qemu.args([
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max",
+            "-smp",
+            "2",
+            "-m",
+            "2048",
+        ])
+        .args([
+            "-nodefaults",
+            "-no-reboot",
+            "-display",
+            "none",
+            "-serial",
+            "stdio",
+        ])
+        .args(["-append", "console=ttyS0 panic=-1 quiet"])
+        .arg("-kernel")
+        .arg(kernel.image())
+        .arg("-initrd")
+        .arg(initrd)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+        let mut qemu = qemu.spawn().context("cannot run qemu-system-x86_64")?;
+        let serial = qemu.stdout.take().expect("stdout is piped");
+        let (lines, console) = mpsc::channel();
+        // It ends with QEMU, whose end closes the pipe.
+        thread::spawn(move || {
+            for line in BufReader::new(serial).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+                if lines.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self { qemu, console })
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Both fail only when QEMU is gone, which is what is wanted.
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
+    }
+}
