@@ -7,11 +7,12 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    time::Instant,
 };
 
 use tempfile::TempDir;
 
-use crate::{daemon::Daemon, flowctl::Flowctl, namespace::Namespace, topology::Topology};
+use crate::{daemon::Daemon, flowctl::Flowctl, namespace::Namespace, topology::Topology, wait};
 
 /// The `[flows]` table and the interfaces; everything else is the same in every test.
 #[derive(Clone, Debug)]
@@ -109,24 +110,15 @@ impl Site {
         command
     }
 
-    /// Runs the daemon, which is expected to refuse and end by itself.
+    /// Runs the daemon, which is expected to refuse and end by itself. The line it left.
     pub fn refused(&self, namespace: &Namespace) -> String {
-        let output = self
-            .flowd(namespace)
-            .stdin(Stdio::null())
-            .output()
-            .expect("flowd is built");
-        one_line_of_failure(&output, 1)
+        one_line_of_failure(&ended(&mut self.flowd(namespace)), 1)
     }
 
     /// `flowd check-config`.
     pub fn check_config(&self, namespace: &Namespace) -> Output {
-        namespace
-            .command(binary("FLOWD_BIN", "flowd"))
-            .arg("check-config")
-            .arg(self.path("flowd.toml"))
-            .output()
-            .expect("flowd is built")
+        let mut command = namespace.command(binary("FLOWD_BIN", "flowd"));
+        ended(command.arg("check-config").arg(self.path("flowd.toml")))
     }
 
     /// The client on this site's socket.
@@ -143,6 +135,22 @@ impl Site {
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join(name)
     }
+}
+
+/// What a program did that ends by itself, and soon. It prints less than a pipe holds.
+pub fn ended(command: &mut Command) -> Output {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let deadline = Instant::now() + wait::SOON;
+    wait::until(2 * wait::SOON, "it ends or is late", || {
+        Instant::now() > deadline || child.try_wait().expect("our child").is_some()
+    });
+    let _ = child.kill(); // Only what is late is still there.
+    child.wait_with_output().expect("our child")
 }
 
 /// The one line that a failed program printed; anything else is a panic.

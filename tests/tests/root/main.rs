@@ -1,5 +1,10 @@
 //! flowd's built binaries on real WireGuard tunnels. Needs root.
 
-mod books;
-mod counting;
 mod harness;
+
+mod books;
+
+mod change;
+mod counting;
+mod records;
+mod refusals;
