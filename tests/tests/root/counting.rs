@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use flowd::flows::{EndReason, Initiator};
+use flowd::flows::{Counters, EndReason, Initiator};
 use flowd_tests::{
     site::Settings,
     skip,
@@ -176,7 +176,12 @@ fn tcp_tells_who_opened_it_and_how_it_ended() {
             "SYN both ways"
         );
     }
-    assert_balanced(&ctl, "wg0");
+    let seen = assert_balanced(&ctl, "wg0").seen;
+    let flows = ctl.flows(&[]);
+    let sum = flows
+        .iter()
+        .fold(Counters::default(), |sum, flow| sum + flow.total);
+    assert_eq!(sum, seen, "the three connections are all there was");
     daemon.stop();
 }
 
