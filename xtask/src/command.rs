@@ -41,9 +41,7 @@ pub(crate) fn is_root() -> bool {
 
 /// Runs a command with its output on the terminal; fails when it does.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot run {}", show(command)))?;
+    let status = command.status().with_context(|| format!("cannot run {}", show(command)))?;
     if !status.success() {
         bail!("{} failed: {status}", show(command));
     }
@@ -65,19 +63,13 @@ pub(crate) fn read(command: &mut Command) -> Result<String> {
 
 /// Whether a command runs and succeeds; its output is dropped.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
-    let quiet = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     quiet.status().is_ok_and(|status| status.success())
 }
 
 /// As [`succeeds`], and the command is ended when it takes longer than `limit`.
 pub(crate) fn succeeds_within(command: &mut Command, limit: Duration) -> bool {
-    let quiet = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let Ok(mut child) = quiet.spawn() else {
         return false;
     };
@@ -119,9 +111,7 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 
 /// The top of the workspace.
 pub(crate) fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask is a directory of the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a directory of the workspace")
 }
 
 /// Starts a command of cargo in the workspace.
@@ -133,11 +123,6 @@ pub(crate) fn cargo(words: &[&str]) -> Command {
 
 /// The command as a person would type it.
 pub(crate) fn show(command: &Command) -> String {
-    let words = [command.get_program()]
-        .into_iter()
-        .chain(command.get_args());
-    words
-        .map(OsStr::to_string_lossy)
-        .collect::<Vec<_>>()
-        .join(" ")
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }

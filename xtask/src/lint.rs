@@ -14,23 +14,10 @@ const FETCH_LIMIT: Duration = Duration::from_secs(60);
 pub(crate) fn run_all() -> Result<()> {
     setup::ensure(&[Purpose::Lint])?;
     run(&mut cargo(&["fmt", "--all", "--check"]))?;
-    let clippy = [
-        "clippy",
-        "--workspace",
-        "--exclude",
-        "flowd-ebpf",
-        "--all-targets",
-    ];
+    let clippy = ["clippy", "--workspace", "--exclude", "flowd-ebpf", "--all-targets"];
     run(cargo(&clippy).args(["--", "-D", "warnings"]))?;
     datapath()?;
-    run(&mut cargo(&[
-        "deny",
-        "--all-features",
-        "check",
-        "bans",
-        "licenses",
-        "sources",
-    ]))?;
+    run(&mut cargo(&["deny", "--all-features", "check", "bans", "licenses", "sources"]))?;
     advisories()
 }
 
@@ -44,10 +31,7 @@ fn datapath() -> Result<()> {
         let mut rustup = command(["rustup", "run", toolchain.name(), "cargo", "clippy"]);
         rustup.args(words).current_dir(workspace());
         rustup.env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTC");
-        rustup.env(
-            "CARGO_ENCODED_RUSTFLAGS",
-            "--cfg=bpf_target_arch=\"x86_64\"",
-        );
+        rustup.env("CARGO_ENCODED_RUSTFLAGS", "--cfg=bpf_target_arch=\"x86_64\"");
         rustup
     };
     if !succeeds(&mut with(&["--version"])) {
@@ -56,9 +40,7 @@ fn datapath() -> Result<()> {
         return Ok(());
     }
     let target = ["--target", "bpfel-unknown-none", "-Z", "build-std=core"];
-    run(with(&["-p", "flowd-ebpf", "--bins"])
-        .args(target)
-        .args(["--", "-D", "warnings"]))
+    run(with(&["-p", "flowd-ebpf", "--bins"]).args(target).args(["--", "-D", "warnings"]))
 }
 
 /// The list of known holes lives on the network, which not every machine reaches.
@@ -67,11 +49,5 @@ fn advisories() -> Result<()> {
         println!("lint: advisories SKIPPED: the advisory database cannot be reached");
         return Ok(());
     }
-    run(&mut cargo(&[
-        "deny",
-        "--all-features",
-        "check",
-        "--disable-fetch",
-        "advisories",
-    ]))
+    run(&mut cargo(&["deny", "--all-features", "check", "--disable-fetch", "advisories"]))
 }

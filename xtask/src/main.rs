@@ -17,10 +17,7 @@ use crate::setup::Purpose;
 use crate::test::Tier;
 
 #[derive(Parser)]
-#[command(
-    about = "Set-up, tests, lint and demo of flowd",
-    disable_help_subcommand = true
-)]
+#[command(about = "Set-up, tests, lint and demo of flowd", disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     task: Task,
@@ -70,19 +67,13 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
-        Task::Setup {
-            purpose: Some(purpose),
-        } => setup::ensure(&[purpose]),
+        Task::Setup { purpose: Some(purpose) } => setup::ensure(&[purpose]),
         Task::Setup { purpose: None } => setup::all(),
         Task::Test { tier, filter } => return test::run(tier, filter.as_deref()),
         Task::Lint => lint::run_all(),
-        Task::Demo {
-            no_build,
-            without_flowd,
-        } => demo::run(demo::Options {
-            no_build,
-            without_flowd,
-        }),
+        Task::Demo { no_build, without_flowd } => {
+            demo::run(demo::Options { no_build, without_flowd })
+        }
         Task::Vm { program, filter } => test::vm_only(&program, filter.as_deref()),
         Task::DemoRole { role } => role.play(),
     };

@@ -1,2 +1,11 @@
-//! x
+//! flowd's built binaries on real WireGuard tunnels. Needs root.
+
+mod harness;
+
+mod books;
+
+mod change;
+mod counting;
 mod datapath;
+mod records;
+mod refusals;

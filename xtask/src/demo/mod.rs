@@ -60,15 +60,9 @@ fn show(stage: &Stage, options: Options) -> Result<()> {
     let files = stage.directory()?;
     // Beside this program's own profile directory, wherever cargo was told to build.
     let program = std::env::current_exe()?;
-    let target = program
-        .ancestors()
-        .nth(2)
-        .context("xtask was not built by cargo")?;
+    let target = program.ancestors().nth(2).context("xtask was not built by cargo")?;
     let binaries = target.join("release");
-    let flowd = Flowd {
-        binaries,
-        socket: files.join("flowd.sock"),
-    };
+    let flowd = Flowd { binaries, socket: files.join("flowd.sock") };
     if !options.without_flowd {
         flowd.start(stage, &network, &files)?;
     }
@@ -97,12 +91,7 @@ fn show(stage: &Stage, options: Options) -> Result<()> {
 
 fn transfer_words() -> [String; 4] {
     let milliseconds = TRANSFER.as_millis().to_string();
-    [
-        "download".into(),
-        network::SERVER_4.into(),
-        "--milliseconds".into(),
-        milliseconds,
-    ]
+    ["download".into(), network::SERVER_4.into(), "--milliseconds".into(), milliseconds]
 }
 
 /// The daemon on the gateway and its client.
@@ -116,27 +105,16 @@ impl Flowd {
         let config = files.join("flowd.toml");
         let peers = files.join("peers.toml");
         fs::write(&peers, network.identities())?;
-        fs::write(
-            &config,
-            self.config(&network.gateway_interface(), files, &peers),
-        )?;
+        fs::write(&config, self.config(&network.gateway_interface(), files, &peers))?;
         let mut flowd = network.on(Host::Gateway);
-        flowd
-            .arg(self.binaries.join("flowd"))
-            .arg("--config")
-            .arg(&config);
+        flowd.arg(self.binaries.join("flowd")).arg("--config").arg(&config);
         let log = files.join("flowd.log");
         let output = fs::File::create(&log)?;
         flowd.stdout(output.try_clone()?).stderr(output);
         stage.spawn(&mut flowd)?;
-        if !wait_until(Duration::from_secs(10), || {
-            UnixStream::connect(&self.socket).is_ok()
-        }) {
+        if !wait_until(Duration::from_secs(10), || UnixStream::connect(&self.socket).is_ok()) {
             stage.check()?;
-            bail!(
-                "flowd did not start: {}",
-                fs::read_to_string(&log).unwrap_or_default().trim()
-            );
+            bail!("flowd did not start: {}", fs::read_to_string(&log).unwrap_or_default().trim());
         }
         Ok(())
     }
@@ -180,13 +158,8 @@ peers = \"{}\"
             let count = |name: &str| flow["total"][name].as_u64().unwrap_or(0);
             count("rx_bytes") + count("tx_bytes")
         };
-        let flows = flows
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok());
+        let flows = flows.lines().filter_map(|line| serde_json::from_str(line).ok());
         let biggest = flows.max_by_key(bytes).context("flowctl shows no flow")?;
-        Ok(biggest["flow_id"]
-            .as_str()
-            .context("a flow without flow_id")?
-            .to_owned())
+        Ok(biggest["flow_id"].as_str().context("a flow without flow_id")?.to_owned())
     }
 }

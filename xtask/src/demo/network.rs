@@ -97,11 +97,7 @@ impl Network {
     /// Builds it and waits until both tunnels carry packets.
     pub(super) fn build(stage: &Stage) -> Result<Self> {
         let id = std::process::id();
-        let mut network = Self {
-            id,
-            kind: Kind::Kernel,
-            public_keys: Vec::new(),
-        };
+        let mut network = Self { id, kind: Kind::Kernel, public_keys: Vec::new() };
         for host in Host::ALL {
             stage.namespace(&network.namespace(host))?;
             network.ip(host, "link set lo up")?;
@@ -121,9 +117,7 @@ impl Network {
         network.start(stage, Host::Lan, &["serve".to_owned()])?;
         for Peer { host, .. } in &PEERS {
             let ping = ["ping", "-q", "-c1", "-W1", SERVER_4];
-            if !wait_until(Duration::from_secs(10), || {
-                succeeds(network.on(*host).args(ping))
-            }) {
+            if !wait_until(Duration::from_secs(10), || succeeds(network.on(*host).args(ping))) {
                 bail!("the tunnel of {} carries nothing", host.name());
             }
         }
@@ -188,17 +182,12 @@ impl Network {
     pub(super) fn counters(&self) -> Result<()> {
         println!("\n$ wg show {} transfer", self.gateway_interface());
         let interface = self.gateway_interface();
-        run(self
-            .on(Host::Gateway)
-            .args(["wg", "show", &interface, "transfer"]))
+        run(self.on(Host::Gateway).args(["wg", "show", &interface, "transfer"]))
     }
 
     fn lan(&self) -> Result<()> {
         self.cable(Host::Lan, SERVER_4, "10.99.0.1")?;
-        self.ip(
-            Host::Lan,
-            &format!("address add {SERVER_6}/64 dev eth0 nodad"),
-        )?;
+        self.ip(Host::Lan, &format!("address add {SERVER_6}/64 dev eth0 nodad"))?;
         self.ip(Host::Gateway, "address add fd99::1/64 dev lan nodad")?;
         self.ip(Host::Lan, "route add default via 10.99.0.1")?;
         self.ip(Host::Lan, "route add default via fd99::1")?;
@@ -212,44 +201,20 @@ impl Network {
     fn tunnels(&mut self, stage: &Stage) -> Result<()> {
         let gateway_key = self.open(stage, Host::Gateway)?;
         let interface = self.gateway_interface();
-        self.ip(
-            Host::Gateway,
-            &format!("address add 10.88.0.1/24 dev {interface}"),
-        )?;
-        self.ip(
-            Host::Gateway,
-            &format!("address add fd88::1/64 dev {interface} nodad"),
-        )?;
-        for Peer {
-            host,
-            outer,
-            gateway,
-            inner_4,
-            inner_6,
-            identity: _,
-        } in &PEERS
-        {
+        self.ip(Host::Gateway, &format!("address add 10.88.0.1/24 dev {interface}"))?;
+        self.ip(Host::Gateway, &format!("address add fd88::1/64 dev {interface} nodad"))?;
+        for Peer { host, outer, gateway, inner_4, inner_6, identity: _ } in &PEERS {
             self.cable(*host, outer, gateway)?;
             let key = self.open(stage, *host)?;
             let inner = format!("{inner_4}/32,{inner_6}/128");
             self.wg(Host::Gateway, &["peer", &key, "allowed-ips", &inner])?;
             let endpoint = format!("{gateway}:{PORT}");
             let all = "10.88.0.0/24,10.99.0.0/24,fd88::/64,fd99::/64";
-            let peer = [
-                "peer",
-                &gateway_key,
-                "endpoint",
-                &endpoint,
-                "allowed-ips",
-                all,
-            ];
+            let peer = ["peer", &gateway_key, "endpoint", &endpoint, "allowed-ips", all];
             self.wg(*host, &peer)?;
             let interface = self.interface(*host);
             self.ip(*host, &format!("address add {inner_4}/24 dev {interface}"))?;
-            self.ip(
-                *host,
-                &format!("address add {inner_6}/64 dev {interface} nodad"),
-            )?;
+            self.ip(*host, &format!("address add {inner_6}/64 dev {interface} nodad"))?;
             self.ip(*host, &format!("route add 10.99.0.0/24 dev {interface}"))?;
             self.ip(*host, &format!("route add fd99::/64 dev {interface}"))?;
             self.public_keys.push(key);
@@ -269,10 +234,7 @@ impl Network {
                 stage.file(&socket)?;
                 let mut daemon = self.on(host);
                 daemon.args(["wireguard-go", "--foreground", &name]);
-                daemon
-                    .env("LOG_LEVEL", "error")
-                    .stdout(Stdio::null())
-                    .stderr(Stdio::null());
+                daemon.env("LOG_LEVEL", "error").stdout(Stdio::null()).stderr(Stdio::null());
                 stage.spawn(&mut daemon)?;
                 if !wait_until(Duration::from_secs(5), || socket.exists()) {
                     bail!("wireguard-go did not start");
@@ -285,11 +247,7 @@ impl Network {
         let file = keys.path().to_str().context("odd temporary directory")?;
         self.wg(host, &["listen-port", PORT, "private-key", file])?;
         self.ip(host, &format!("link set {name} up"))?;
-        Ok(
-            read(self.on(host).args(["wg", "show", &name, "public-key"]))?
-                .trim()
-                .to_owned(),
-        )
+        Ok(read(self.on(host).args(["wg", "show", &name, "public-key"]))?.trim().to_owned())
     }
 
     /// Connects a host's `eth0` to the gateway's interface of the host's name.
@@ -329,9 +287,6 @@ impl Network {
     }
 
     fn wg(&self, host: Host, words: &[&str]) -> Result<()> {
-        run(self
-            .on(host)
-            .args(["wg", "set", &self.interface(host)])
-            .args(words))
+        run(self.on(host).args(["wg", "set", &self.interface(host)]).args(words))
     }
 }

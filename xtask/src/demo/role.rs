@@ -43,10 +43,7 @@ impl Role {
                 Ok(())
             }
             Self::Dns { server, name } => ask(server, &name),
-            Self::Download {
-                server,
-                milliseconds,
-            } => {
+            Self::Download { server, milliseconds } => {
                 let bytes = get(server, &format!("/backup/{milliseconds}"))?;
                 ensure!(bytes > 0, "the backup is empty");
                 Ok(())
@@ -94,9 +91,7 @@ fn answer_web(mut client: &TcpStream) -> io::Result<()> {
     }
     let path = request.split(' ').nth(1).unwrap_or("/");
     client.write_all(b"HTTP/1.0 200 OK\r\nConnection: close\r\n\r\n")?;
-    let Some(milliseconds) = path
-        .strip_prefix("/backup/")
-        .and_then(|time| time.parse().ok())
+    let Some(milliseconds) = path.strip_prefix("/backup/").and_then(|time| time.parse().ok())
     else {
         return client.write_all(PAGE.as_bytes());
     };
@@ -113,10 +108,7 @@ fn get(server: IpAddr, path: &str) -> Result<u64> {
     let mut server = TcpStream::connect_timeout(&(server, 80).into(), TIMEOUT)
         .with_context(|| format!("cannot connect to {server}"))?;
     server.set_read_timeout(Some(TIMEOUT))?;
-    write!(
-        server,
-        "GET {path} HTTP/1.0\r\nHost: intranet.example\r\n\r\n"
-    )?;
+    write!(server, "GET {path} HTTP/1.0\r\nHost: intranet.example\r\n\r\n")?;
     let mut answer = BufReader::new(server);
     let mut header = String::new();
     while answer.read_line(&mut header)? > 2 {
@@ -138,9 +130,7 @@ fn ask(server: IpAddr, name: &str) -> Result<()> {
     question.extend([0, 0, 1, 0, 1]);
     socket.send_to(&question, (server, 53))?;
     let mut answer = [0; 512];
-    let (length, _server) = socket
-        .recv_from(&mut answer)
-        .context("no answer from the DNS")?;
+    let (length, _server) = socket.recv_from(&mut answer).context("no answer from the DNS")?;
     ensure!(length > question.len(), "the DNS knows no {name}");
     Ok(())
 }

@@ -65,10 +65,7 @@ impl Stage {
     /// Adds a directory for files.
     pub(super) fn directory(&self) -> Result<PathBuf> {
         let mut props = self.lock()?;
-        let path = tempfile::Builder::new()
-            .prefix("flowd-demo-")
-            .tempdir()?
-            .keep();
+        let path = tempfile::Builder::new().prefix("flowd-demo-").tempdir()?.keep();
         props.undo.push(Undo::Directory(path.clone()));
         Ok(path)
     }
@@ -95,9 +92,7 @@ impl Stage {
         let mut status = None;
         wait_until(limit, || {
             let mut props = lock(&self.props);
-            status = props
-                .child(process)
-                .and_then(|child| child.try_wait().ok().flatten());
+            status = props.child(process).and_then(|child| child.try_wait().ok().flatten());
             status.is_some() || props.closed
         });
         match status {

@@ -20,9 +20,7 @@ pub(crate) enum EbpfToolchain {
 impl EbpfToolchain {
     /// The one to use, or `None` when neither can compile `core`.
     pub(crate) fn installed() -> Option<Self> {
-        [Self::Debian, Self::Nightly]
-            .into_iter()
-            .find(|toolchain| toolchain.has_sources())
+        [Self::Debian, Self::Nightly].into_iter().find(|toolchain| toolchain.has_sources())
     }
 
     /// The name for `rustup run`.

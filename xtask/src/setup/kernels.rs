@@ -33,11 +33,7 @@ impl Kernel {
             .and_then(|mut entries| entries.next()?.ok())
             .with_context(|| format!("no kernel {series}: run `cargo xtask setup --for vm`"))?
             .file_name();
-        Ok(Self {
-            series,
-            release: release.to_string_lossy().into_owned(),
-            root,
-        })
+        Ok(Self { series, release: release.to_string_lossy().into_owned(), root })
     }
 
     /// The bootable image.
@@ -83,14 +79,8 @@ fn unpack(series: &str) -> Result<()> {
             newest(series)?.with_context(|| format!("apt has no cloud kernel {series}"))?
         }
     };
-    run(command([
-        "apt-get",
-        "download",
-        "-q",
-        "-oAPT::Sandbox::User=root",
-        &package,
-    ])
-    .current_dir(work.path()))?;
+    run(command(["apt-get", "download", "-q", "-oAPT::Sandbox::User=root", &package])
+        .current_dir(work.path()))?;
     let archive = fs::read_dir(work.path())?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
@@ -113,15 +103,8 @@ fn newest(series: &str) -> Result<Option<String>> {
     // Not `…-cloud-amd64-dbg`, and not `linux-image-6.12-cloud-amd64`, which holds nothing.
     let series = series.replace('.', r"\.");
     let pattern = format!(r"^linux-image-{series}\..*-cloud-amd64$");
-    let names = read(&mut command([
-        "apt-cache",
-        "search",
-        "--names-only",
-        &pattern,
-    ]))?;
-    let names = names
-        .lines()
-        .filter_map(|line| line.split_whitespace().next());
+    let names = read(&mut command(["apt-cache", "search", "--names-only", &pattern]))?;
+    let names = names.lines().filter_map(|line| line.split_whitespace().next());
     Ok(names
         .filter(|name| packages::known(name))
         .max_by_key(|name| numbers(name))

@@ -62,22 +62,10 @@ fn install(purposes: &[Purpose]) -> Result<Outcome> {
     if missing.is_empty() {
         return Ok(Outcome::Complete);
     }
-    for Missing {
-        what,
-        why,
-        command,
-        install: _,
-    } in &missing
-    {
+    for Missing { what, why, command, install: _ } in &missing {
         println!("installing {what}: {why} ({command})");
     }
-    for Missing {
-        what,
-        why: _,
-        command: _,
-        install,
-    } in missing
-    {
+    for Missing { what, why: _, command: _, install } in missing {
         install().with_context(|| format!("cannot install {what}"))?;
     }
     Ok(Outcome::Installed)

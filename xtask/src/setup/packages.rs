@@ -13,13 +13,8 @@ struct Tool {
     why: &'static str,
 }
 
-const EVERY: &[Purpose] = &[
-    Purpose::Build,
-    Purpose::Test,
-    Purpose::Vm,
-    Purpose::Demo,
-    Purpose::Lint,
-];
+const EVERY: &[Purpose] =
+    &[Purpose::Build, Purpose::Test, Purpose::Vm, Purpose::Demo, Purpose::Lint];
 const TUNNELS: &[Purpose] = &[Purpose::Test, Purpose::Vm, Purpose::Demo];
 const VM: &[Purpose] = &[Purpose::Vm];
 
@@ -27,31 +22,11 @@ const TOOLS: &[Tool] = &[
     tool("cc", "gcc", EVERY, "compiles SQLite"),
     tool("c++", "g++", EVERY, "links LLVM into bpf-linker"),
     tool("wg", "wireguard-tools", TUNNELS, "sets up tunnels"),
-    tool(
-        "wireguard-go",
-        "wireguard-go",
-        TUNNELS,
-        "tunnels without a kernel module",
-    ),
+    tool("wireguard-go", "wireguard-go", TUNNELS, "tunnels without a kernel module"),
     tool("ip", "iproute2", TUNNELS, "makes network namespaces"),
-    tool(
-        "ping",
-        "iputils-ping",
-        &[Purpose::Test, Purpose::Demo],
-        "makes ICMP traffic",
-    ),
-    tool(
-        "qemu-system-x86_64",
-        "qemu-system-x86",
-        VM,
-        "boots the test kernels",
-    ),
-    tool(
-        "busybox",
-        "busybox-static",
-        VM,
-        "user space of the test machines",
-    ),
+    tool("ping", "iputils-ping", &[Purpose::Test, Purpose::Demo], "makes ICMP traffic"),
+    tool("qemu-system-x86_64", "qemu-system-x86", VM, "boots the test kernels"),
+    tool("busybox", "busybox-static", VM, "user space of the test machines"),
     tool("depmod", "kmod", VM, "finds kernel modules' dependencies"),
     tool("cpio", "cpio", VM, "packs the test machines' root"),
     tool("xz", "xz-utils", VM, "unpacks kernel modules"),
@@ -64,23 +39,14 @@ const fn tool(
     purposes: &'static [Purpose],
     why: &'static str,
 ) -> Tool {
-    Tool {
-        program,
-        package,
-        purposes,
-        why,
-    }
+    Tool { program, package, purposes, why }
 }
 
 /// The tools that these purposes need and that are not there.
 pub(super) fn missing(purposes: &[Purpose]) -> Vec<Missing> {
     TOOLS
         .iter()
-        .filter(|tool| {
-            tool.purposes
-                .iter()
-                .any(|purpose| purposes.contains(purpose))
-        })
+        .filter(|tool| tool.purposes.iter().any(|purpose| purposes.contains(purpose)))
         .filter(|tool| find(tool.program).is_none())
         .map(|tool| {
             let packages = [tool.package];
@@ -102,19 +68,13 @@ pub(super) fn apt_command(packages: &[&str]) -> String {
 /// Installs Debian packages; fetches the package lists first when they do not know one of them.
 pub(super) fn install(packages: &[&str]) -> Result<()> {
     if find("apt-get").is_none() {
-        bail!(
-            "this is not Debian: install what it calls {}",
-            packages.join(" ")
-        );
+        bail!("this is not Debian: install what it calls {}", packages.join(" "));
     }
     if !packages.iter().all(|package| known(package)) {
         update()?;
     }
     let arguments = ["apt-get", "install", "-y", "-q", "--no-install-recommends"];
-    let words = ["env", "DEBIAN_FRONTEND=noninteractive"]
-        .iter()
-        .chain(&arguments)
-        .chain(packages);
+    let words = ["env", "DEBIAN_FRONTEND=noninteractive"].iter().chain(&arguments).chain(packages);
     run(&mut as_root(words)?)
 }
 
@@ -130,10 +90,5 @@ pub(super) fn obtainable(package: &str) -> bool {
 
 /// Whether the package lists have the package.
 pub(super) fn known(package: &str) -> bool {
-    succeeds(&mut command([
-        "apt-cache",
-        "show",
-        "--no-all-versions",
-        package,
-    ]))
+    succeeds(&mut command(["apt-cache", "show", "--no-all-versions", package]))
 }

@@ -39,9 +39,7 @@ pub(super) fn compiler() -> Option<Missing> {
 pub(super) fn linker() -> Option<Missing> {
     let version = command(["bpf-linker", "--version"]).output().ok();
     let installed = version.is_some_and(|output| {
-        String::from_utf8_lossy(&output.stdout)
-            .split_whitespace()
-            .any(|word| word == BPF_LINKER)
+        String::from_utf8_lossy(&output.stdout).split_whitespace().any(|word| word == BPF_LINKER)
     });
     (!installed).then(|| Missing {
         what: format!("bpf-linker {BPF_LINKER}"),
@@ -59,13 +57,7 @@ pub(super) fn deny() -> Option<Missing> {
         why: "checks licences and sources of dependencies; some minutes",
         command: "cargo install cargo-deny --locked".to_owned(),
         install: Box::new(|| {
-            run(&mut outside([
-                "cargo",
-                "install",
-                "-q",
-                "cargo-deny",
-                "--locked",
-            ]))
+            run(&mut outside(["cargo", "install", "-q", "cargo-deny", "--locked"]))
         }),
     })
 }
@@ -93,12 +85,7 @@ fn nightly() -> bool {
 
 fn debian_packages() -> [String; 4] {
     let llvm = format!("llvm-{DEBIAN_LLVM}-dev");
-    [
-        "rustc-web".to_owned(),
-        "cargo-web".to_owned(),
-        "rust-web-src".to_owned(),
-        llvm,
-    ]
+    ["rustc-web".to_owned(), "cargo-web".to_owned(), "rust-web-src".to_owned(), llvm]
 }
 
 fn debian() -> Result<()> {
@@ -116,15 +103,7 @@ fn install_linker() -> Result<()> {
     // LLVM's libraries want these, and not every package of LLVM brings them.
     packages::install(&["zlib1g-dev", "libzstd-dev", "libxml2-dev", "libffi-dev"])?;
     let feature = format!("llvm-{llvm}");
-    let words = [
-        "cargo",
-        "install",
-        "-q",
-        "bpf-linker",
-        "--version",
-        BPF_LINKER,
-        "--locked",
-    ];
+    let words = ["cargo", "install", "-q", "bpf-linker", "--version", BPF_LINKER, "--locked"];
     let mut cargo = outside(words);
     cargo.args(["--no-default-features", "--features", &feature]);
     run(cargo.env("LLVM_PREFIX", format!("/usr/lib/llvm-{llvm}")))
@@ -136,26 +115,12 @@ fn has_llvm(version: u32) -> bool {
 
 /// The major version of a compiler's LLVM: what it writes, only this LLVM or a newer one reads.
 fn llvm_version(toolchain: EbpfToolchain) -> Result<u32> {
-    let version = read(&mut command([
-        "rustup",
-        "run",
-        toolchain.name(),
-        "rustc",
-        "-Vv",
-    ]))?;
-    let Some(llvm) = version
-        .lines()
-        .find_map(|line| line.strip_prefix("LLVM version: "))
-    else {
-        bail!(
-            "toolchain `{}` does not say which LLVM it has",
-            toolchain.name()
-        );
+    let version = read(&mut command(["rustup", "run", toolchain.name(), "rustc", "-Vv"]))?;
+    let Some(llvm) = version.lines().find_map(|line| line.strip_prefix("LLVM version: ")) else {
+        bail!("toolchain `{}` does not say which LLVM it has", toolchain.name());
     };
     let major = llvm.split('.').next().unwrap_or_default();
-    major
-        .parse()
-        .with_context(|| format!("odd LLVM version `{llvm}`"))
+    major.parse().with_context(|| format!("odd LLVM version `{llvm}`"))
 }
 
 /// A command outside the workspace, whose settings are not for other people's crates.

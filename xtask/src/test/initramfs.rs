@@ -18,14 +18,7 @@ use crate::setup::Kernel;
 pub(super) const SENTINEL: &str = "flowd-vm-exit:";
 
 /// What tests and tunnels load; dependencies follow by themselves.
-const MODULES: &[&str] = &[
-    "wireguard",
-    "sch_ingress",
-    "cls_bpf",
-    "veth",
-    "tun",
-    "dummy",
-];
+const MODULES: &[&str] = &["wireguard", "sch_ingress", "cls_bpf", "veth", "tun", "dummy"];
 
 /// Called by the tests; from the host, because busybox's lack WireGuard and BPF.
 const TOOLS: &[&str] = &["ip", "tc", "wg"];
@@ -39,25 +32,18 @@ pub(super) fn write(
 ) -> Result<()> {
     let work = tempfile::tempdir()?;
     let root = work.path();
-    for directory in [
-        "bin", "dev", "etc", "modules", "proc", "root", "run", "sys", "tmp", "usr/bin",
-    ] {
+    for directory in
+        ["bin", "dev", "etc", "modules", "proc", "root", "run", "sys", "tmp", "usr/bin"]
+    {
         fs::create_dir_all(root.join(directory))?;
     }
     std::os::unix::fs::symlink("/run", root.join("var"))?;
-    copy(
-        &find("busybox").context("busybox is missing")?,
-        &root.join("bin/busybox"),
-    )?;
+    copy(&find("busybox").context("busybox is missing")?, &root.join("bin/busybox"))?;
     for (name, file) in programs {
         add_program(root, name, file)?;
     }
     for tool in TOOLS {
-        add_program(
-            root,
-            tool,
-            &find(tool).with_context(|| format!("{tool} is missing"))?,
-        )?;
+        add_program(root, tool, &find(tool).with_context(|| format!("{tool} is missing"))?)?;
     }
     let modules = add_modules(root, kernel)?;
     let init = root.join("init");
@@ -87,10 +73,7 @@ ip link set lo up
     );
     for module in modules {
         // Writing to a string cannot fail.
-        let _ = writeln!(
-            script,
-            "insmod /modules/{module} || echo cannot load {module}"
-        );
+        let _ = writeln!(script, "insmod /modules/{module} || echo cannot load {module}");
     }
     let filter = filter.map(|filter| format!(" '{}'", filter.replace('\'', r"'\''")));
     let _ = write!(
@@ -156,11 +139,7 @@ fn add_modules(root: &Path, kernel: &Kernel) -> Result<Vec<String>> {
     }
     let mut names = Vec::new();
     for path in order {
-        let file = path
-            .file_name()
-            .context("a module is a file")?
-            .to_string_lossy()
-            .into_owned();
+        let file = path.file_name().context("a module is a file")?.to_string_lossy().into_owned();
         fs::copy(&path, root.join("modules").join(&file))
             .with_context(|| format!("cannot copy {}", path.display()))?;
         names.push(file);
@@ -171,9 +150,7 @@ fn add_modules(root: &Path, kernel: &Kernel) -> Result<Vec<String>> {
 /// Reads `modules.dep`: `module: needed needed`.
 fn dependencies(table: &str) -> BTreeMap<&str, Vec<&str>> {
     let lines = table.lines().filter_map(|line| line.split_once(':'));
-    lines
-        .map(|(module, needed)| (module, needed.split_whitespace().collect()))
-        .collect()
+    lines.map(|(module, needed)| (module, needed.split_whitespace().collect())).collect()
 }
 
 /// A module's name from its path: `-` and `_` are the same to the kernel.
@@ -198,9 +175,7 @@ fn pack(root: &Path, image: &Path) -> Result<()> {
     let archive = image.with_extension("cpio");
     let mut cpio = Command::new("cpio");
     cpio.args(["-o", "-H", "newc", "--null", "--quiet", "-R", "0:0"]);
-    cpio.current_dir(root)
-        .stdin(names)
-        .stdout(fs::File::create(&archive)?);
+    cpio.current_dir(root).stdin(names).stdout(fs::File::create(&archive)?);
     let packed = cpio.status().context("cannot run cpio")?;
     let listed = find.wait()?;
     if !packed.success() || !listed.success() {
@@ -219,14 +194,8 @@ mod tests {
     fn libraries_are_read_from_ldd() {
         let cases = [
             ("\tlinux-vdso.so.1 (0x00007ffd)", None),
-            (
-                "\tlibc.so.6 => /lib/x/libc.so.6 (0x00007f)",
-                Some("/lib/x/libc.so.6"),
-            ),
-            (
-                "\t/lib64/ld-linux-x86-64.so.2 (0x00007f)",
-                Some("/lib64/ld-linux-x86-64.so.2"),
-            ),
+            ("\tlibc.so.6 => /lib/x/libc.so.6 (0x00007f)", Some("/lib/x/libc.so.6")),
+            ("\t/lib64/ld-linux-x86-64.so.2 (0x00007f)", Some("/lib64/ld-linux-x86-64.so.2")),
             ("\tlibodd.so => not found", None),
             ("\tstatically linked", None),
         ];
@@ -237,10 +206,7 @@ mod tests {
 
     #[test]
     fn a_modules_name_has_no_dash_and_no_directory() {
-        assert_eq!(
-            name("kernel/arch/x86/crypto/chacha-x86_64.ko"),
-            "chacha_x86_64"
-        );
+        assert_eq!(name("kernel/arch/x86/crypto/chacha-x86_64.ko"), "chacha_x86_64");
     }
 
     #[test]

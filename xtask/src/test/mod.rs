@@ -64,11 +64,7 @@ pub(crate) fn run(tier: Option<Tier>, filter: Option<&str>) -> ExitCode {
         total = Tally::failure();
     }
     println!("{total}");
-    if total.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Runs any test executable in the virtual machines: for work on the vm tier itself.
@@ -111,15 +107,8 @@ fn run_tier(tier: Tier, filter: Option<&str>) -> Result<Tally> {
         }
         Tier::Vm => {
             setup::ensure(&[Purpose::Vm])?;
-            let Built {
-                flowd,
-                flowctl,
-                tests,
-            } = Built::new()?;
-            vm::run(
-                &[("tests", &tests), ("flowd", &flowd), ("flowctl", &flowctl)],
-                filter,
-            )
+            let Built { flowd, flowctl, tests } = Built::new()?;
+            vm::run(&[("tests", &tests), ("flowd", &flowd), ("flowctl", &flowctl)], filter)
         }
     }
 }
@@ -127,19 +116,12 @@ fn run_tier(tier: Tier, filter: Option<&str>) -> Result<Tally> {
 fn host(filter: Option<&str>) -> Result<Tally> {
     let packages = ["-p", "flowd", "-p", "flowd-common", "-p", "xtask"];
     let mut tests = cargo(&["test", "--no-fail-fast"]);
-    tests
-        .args(packages)
-        .args(filter)
-        .args(["--", "--show-output"]);
+    tests.args(packages).args(filter).args(["--", "--show-output"]);
     stream(&mut tests)
 }
 
 fn root(built: &Built, filter: Option<&str>) -> Result<Tally> {
-    let Built {
-        flowd,
-        flowctl,
-        tests,
-    } = built;
+    let Built { flowd, flowctl, tests } = built;
     let assign = |name: &str, path: &Path| format!("{name}={}", path.display());
     let mut command = as_root(["env"])?;
     command
@@ -155,40 +137,22 @@ fn root(built: &Built, filter: Option<&str>) -> Result<Tally> {
 impl Built {
     fn new() -> Result<Self> {
         let (flowd, flowctl) = build_release()?;
-        let messages = build(&[
-            "test",
-            "--release",
-            "-p",
-            "flowd-tests",
-            "--test",
-            "root",
-            "--no-run",
-        ])?;
-        Ok(Self {
-            flowd,
-            flowctl,
-            tests: executable(&messages, "root")?,
-        })
+        let messages =
+            build(&["test", "--release", "-p", "flowd-tests", "--test", "root", "--no-run"])?;
+        Ok(Self { flowd, flowctl, tests: executable(&messages, "root")? })
     }
 }
 
 /// Runs a command of cargo that builds, and returns its messages about artifacts.
 fn build(words: &[&str]) -> Result<Vec<serde_json::Value>> {
     let mut cargo = cargo(words);
-    cargo
-        .arg("--message-format=json-render-diagnostics")
-        .stderr(Stdio::inherit());
-    let output = cargo
-        .output()
-        .with_context(|| format!("cannot run {}", show(&cargo)))?;
+    cargo.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
+    let output = cargo.output().with_context(|| format!("cannot run {}", show(&cargo)))?;
     if !output.status.success() {
         bail!("{} failed", show(&cargo));
     }
     let lines = String::from_utf8_lossy(&output.stdout);
-    Ok(lines
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect())
+    Ok(lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
 fn executable(messages: &[serde_json::Value], target: &str) -> Result<PathBuf> {

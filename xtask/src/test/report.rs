@@ -15,10 +15,7 @@ pub(super) struct Tally {
 impl Tally {
     /// Something broke that is no test: it counts as one failed test, or else would look green.
     pub(super) fn failure() -> Self {
-        Self {
-            failed: 1,
-            ..Self::default()
-        }
+        Self { failed: 1, ..Self::default() }
     }
 
     /// Whether nothing ran.
@@ -29,11 +26,7 @@ impl Tally {
 
 impl AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
-        let Self {
-            passed,
-            failed,
-            skipped,
-        } = other;
+        let Self { passed, failed, skipped } = other;
         self.passed += passed;
         self.failed += failed;
         self.skipped += skipped;
@@ -42,11 +35,7 @@ impl AddAssign for Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            passed,
-            failed,
-            skipped,
-        } = self;
+        let Self { passed, failed, skipped } = self;
         write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
     }
 }
@@ -72,26 +61,16 @@ impl Report {
 
     /// The numbers so far.
     pub(super) fn tally(&self) -> Tally {
-        let Tally {
-            passed,
-            failed,
-            skipped,
-        } = self.results;
+        let Tally { passed, failed, skipped } = self.results;
         let said = self.skipped.len();
-        Tally {
-            passed: passed.saturating_sub(said),
-            failed,
-            skipped: skipped + said,
-        }
+        Tally { passed: passed.saturating_sub(said), failed, skipped: skipped + said }
     }
 }
 
 /// Reads `ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s`.
 fn counted(line: &str) -> Tally {
     let mut tally = Tally::default();
-    let counts = line
-        .split_once(". ")
-        .map_or("", |(_verdict, counts)| counts);
+    let counts = line.split_once(". ").map_or("", |(_verdict, counts)| counts);
     for part in counts.split("; ") {
         match part.split_once(' ') {
             Some((number, "passed")) => tally.passed += number.parse().unwrap_or(0),
@@ -108,9 +87,7 @@ fn counted(line: &str) -> Tally {
 /// With one thread libtest writes `test <test> ... ` in front of what a test prints unbuffered.
 fn skip(line: &str) -> Option<&str> {
     let line = match line.strip_prefix("test ") {
-        Some(rest) => rest
-            .split_once(" ... ")
-            .map_or(line, |(_test, printed)| printed),
+        Some(rest) => rest.split_once(" ... ").map_or(line, |(_test, printed)| printed),
         None => line,
     };
     let (test, why) = line.strip_prefix("skipped: ")?.split_once(": ")?;
@@ -132,75 +109,23 @@ mod tests {
         let cases = [
             // what was printed, passed, failed, skipped
             ("", 0, 0, 0),
-            (
-                "test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out",
-                3,
-                0,
-                0,
-            ),
-            (
-                "test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured\r",
-                3,
-                2,
-                1,
-            ),
-            (
-                "test result: ok. 1 passed; 0 failed\ntest result: ok. 2 passed; 0 failed",
-                3,
-                0,
-                0,
-            ),
-            (
-                "skipped: gro: no kernel WireGuard\ntest result: ok. 2 passed; 0 failed",
-                1,
-                0,
-                1,
-            ),
-            (
-                "skipped: a: no x\nskipped: a: no x\ntest result: ok. 2 passed; 0 failed",
-                1,
-                0,
-                1,
-            ),
-            (
-                "test a ... skipped: a: no x\nok\ntest result: ok. 1 passed; 0 failed",
-                0,
-                0,
-                1,
-            ),
-            (
-                "skipped: this is about nothing\ntest result: ok. 2 passed; 0 failed",
-                2,
-                0,
-                0,
-            ),
-            (
-                "test skips ... ok\ntest result: ok. 1 passed; 0 failed; 0 ignored",
-                1,
-                0,
-                0,
-            ),
+            ("test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out", 3, 0, 0),
+            ("test result: FAILED. 3 passed; 2 failed; 1 ignored; 0 measured\r", 3, 2, 1),
+            ("test result: ok. 1 passed; 0 failed\ntest result: ok. 2 passed; 0 failed", 3, 0, 0),
+            ("skipped: gro: no kernel WireGuard\ntest result: ok. 2 passed; 0 failed", 1, 0, 1),
+            ("skipped: a: no x\nskipped: a: no x\ntest result: ok. 2 passed; 0 failed", 1, 0, 1),
+            ("test a ... skipped: a: no x\nok\ntest result: ok. 1 passed; 0 failed", 0, 0, 1),
+            ("skipped: this is about nothing\ntest result: ok. 2 passed; 0 failed", 2, 0, 0),
+            ("test skips ... ok\ntest result: ok. 1 passed; 0 failed; 0 ignored", 1, 0, 0),
         ];
         for (output, passed, failed, skipped) in cases {
-            assert_eq!(
-                tally(output),
-                Tally {
-                    passed,
-                    failed,
-                    skipped
-                },
-                "{output}"
-            );
+            assert_eq!(tally(output), Tally { passed, failed, skipped }, "{output}");
         }
     }
 
     #[test]
     fn the_closing_line_is_plain() {
-        let mut total = Tally {
-            passed: 4,
-            failed: 0,
-            skipped: 1,
-        };
+        let mut total = Tally { passed: 4, failed: 0, skipped: 1 };
         total += Tally::failure();
         assert_eq!(total.to_string(), "4 passed, 1 failed, 1 skipped");
     }

@@ -82,31 +82,15 @@ impl Machine {
     fn boot(kernel: &Kernel, initrd: &Path) -> Result<Self> {
         let mut qemu = Command::new("qemu-system-x86_64");
         // Emulated, not KVM: a KVM nested in another machine may hang these kernels.
-        qemu.args([
-            "-accel",
-            "tcg,thread=multi",
-            "-cpu",
-            "max",
-            "-smp",
-            "2",
-            "-m",
-            "2048",
-        ])
-        .args([
-            "-nodefaults",
-            "-no-reboot",
-            "-display",
-            "none",
-            "-serial",
-            "stdio",
-        ])
-        .args(["-append", "console=ttyS0 panic=-1 quiet"])
-        .arg("-kernel")
-        .arg(kernel.image())
-        .arg("-initrd")
-        .arg(initrd)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
+        qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"])
+            .args(["-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"])
+            .args(["-append", "console=ttyS0 panic=-1 quiet"])
+            .arg("-kernel")
+            .arg(kernel.image())
+            .arg("-initrd")
+            .arg(initrd)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
         let mut qemu = qemu.spawn().context("cannot run qemu-system-x86_64")?;
         let serial = qemu.stdout.take().expect("stdout is piped");
         let (lines, console) = mpsc::channel();

@@ -1,0 +1,89 @@
+//! A running flowd.
+
+use std::{
+    fs::{self, File},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    process::{Child, Stdio},
+    thread,
+    time::Duration,
+};
+
+use crate::{namespace::Namespace, site::Site, wait};
+
+/// How long an orderly end may take.
+const STOP: Duration = Duration::from_secs(30);
+
+/// Ends with the guard; [`Daemon::stop`] also asserts that it ended well.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Option<Child>,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts and waits until the socket answers.
+    pub fn start(site: &Site, namespace: &Namespace) -> Self {
+        let log = site.path("flowd.log");
+        let stderr = File::create(&log).expect("room");
+        let child = site
+            .flowd(namespace)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .expect("flowd is built");
+        let mut daemon = Self { child: Some(child), log };
+        wait::until(wait::SOON, "flowd answers", || {
+            let ended = daemon.child().try_wait().expect("our child");
+            assert!(ended.is_none(), "flowd ended: {}", daemon.log());
+            UnixStream::connect(site.socket()).is_ok()
+        });
+        daemon
+    }
+
+    /// What it said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// SIGTERM; it must end with 0 and must not have complained.
+    pub fn stop(mut self) {
+        self.signal(libc::SIGTERM);
+        let mut child = self.child.take().expect("running until here");
+        let status = wait::until_some(STOP, "flowd ends", || child.try_wait().expect("our child"));
+        let log = self.log();
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert!(!log.contains("panicked") && !log.contains("ERROR"), "{log}");
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        let mut child = self.child.take().expect("running until here");
+        child.kill().expect("our child");
+        child.wait().expect("our child");
+    }
+
+    fn child(&mut self) -> &mut Child {
+        self.child.as_mut().expect("running until it is stopped")
+    }
+
+    fn signal(&mut self, signal: libc::c_int) {
+        let pid = libc::pid_t::try_from(self.child().id()).expect("pids fit");
+        // SAFETY: the process is our child and not yet waited for, so the id is still its own.
+        let sent = unsafe { libc::kill(pid, signal) };
+        assert_eq!(sent, 0, "flowd is running");
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if thread::panicking() {
+            eprintln!("--- flowd's log\n{}---", self.log());
+        }
+    }
+}

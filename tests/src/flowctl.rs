@@ -1,0 +1,118 @@
+//! The client, as a person or a program uses it.
+
+use std::process::{Command, Output};
+
+use flowd::{
+    flows::{Counters, FlowId},
+    wire::{Flow, FlowDetail, FlowPage, InterfaceStatus, PeerList, Status, Summary},
+};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    namespace::Namespace,
+    site::{self, Site},
+    wait,
+};
+
+/// `flowctl` on one socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Flowctl<'a> {
+    site: &'a Site,
+    namespace: &'a Namespace,
+}
+
+impl<'a> Flowctl<'a> {
+    /// For the daemon of `site`, started in `namespace`.
+    pub fn new(site: &'a Site, namespace: &'a Namespace) -> Self {
+        Self { site, namespace }
+    }
+
+    /// `flowctl --socket … <args>`, to be run.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.namespace.command(site::binary("FLOWCTL_BIN", "flowctl"));
+        command.arg("--socket").arg(self.site.socket()).args(args);
+        command
+    }
+
+    /// What it did.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("flowctl is built")
+    }
+
+    /// The one line with which it failed.
+    pub fn failure(&self, args: &[&str], code: i32) -> String {
+        site::one_line_of_failure(&self.run(args), code)
+    }
+
+    /// The JSON it printed.
+    pub fn json<T: DeserializeOwned>(&self, args: &[&str]) -> T {
+        let output = self.run(&[&["-o", "json"], args].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "flowctl {}: {stderr}", args.join(" "));
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+            panic!(
+                "flowctl {}: {error}: {}",
+                args.join(" "),
+                String::from_utf8_lossy(&output.stdout)
+            )
+        })
+    }
+
+    /// `flowctl status`.
+    pub fn status(&self) -> Status {
+        self.json(&["status"])
+    }
+
+    /// `flowctl summary`.
+    pub fn summary(&self) -> Summary {
+        self.json(&["summary"])
+    }
+
+    /// `flowctl peers`.
+    pub fn peers(&self) -> PeerList {
+        self.json(&["peers"])
+    }
+
+    /// `flowctl flow ID`.
+    pub fn flow(&self, id: &FlowId) -> FlowDetail {
+        self.json(&["flow", &id.to_string()])
+    }
+
+    /// All flows that pass the filter, page by page.
+    pub fn flows(&self, filter: &[&str]) -> Vec<Flow> {
+        let mut flows = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut args = [&["flows", "--limit", "200"], filter].concat();
+            args.extend(cursor.iter().flat_map(|cursor| ["--cursor", cursor]));
+            let page: FlowPage = self.json(&args);
+            flows.extend(page.flows);
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                return flows;
+            }
+        }
+    }
+
+    /// The only flow that passes the filter, once it counted `expected`.
+    pub fn one_flow(&self, filter: &[&str], expected: Counters) -> Flow {
+        let what = format!("flows {}", filter.join(" "));
+        wait::until_equal(&what, &vec![expected], || {
+            self.flows(filter).iter().map(|flow| flow.total).collect()
+        });
+        self.flows(filter).remove(0)
+    }
+
+    /// The newest interface of this name, once flowd is attached to it.
+    pub fn attached(&self, name: &str) -> InterfaceStatus {
+        wait::until_some(wait::SOON, "flowd attaches", || {
+            self.interface(name).filter(|interface| interface.attached_by != "detached")
+        })
+    }
+
+    /// The newest interface of this name.
+    pub fn interface(&self, name: &str) -> Option<InterfaceStatus> {
+        let all = self.status().interfaces.into_iter();
+        all.filter(|interface| interface.name == name).max_by_key(|interface| interface.since)
+    }
+}

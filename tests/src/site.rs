@@ -1,0 +1,176 @@
+//! What one gateway's flowd keeps: configuration, store, socket, log. It outlives the daemon, so
+//! that a test can start another one in its place.
+
+use std::{
+    env,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::Instant,
+};
+
+use tempfile::TempDir;
+
+use crate::{daemon::Daemon, flowctl::Flowctl, namespace::Namespace, topology::Topology, wait};
+
+/// The `[flows]` table and the interfaces; everything else is the same in every test.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Names or globs.
+    pub interfaces: &'static [&'static str],
+    /// Flows that fit.
+    pub table_size: u32,
+    /// Between drains.
+    pub drain_interval_ms: u32,
+    /// Between records of a living flow.
+    pub active_timeout_ms: u32,
+    /// Of everything but TCP.
+    pub idle_timeout_ms: u32,
+    /// How long an ended TCP flow stays.
+    pub linger_ms: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            interfaces: &["wg*"],
+            table_size: 4096,
+            drain_interval_ms: 200,
+            active_timeout_ms: 60_000,
+            idle_timeout_ms: 60_000,
+            linger_ms: 500,
+        }
+    }
+}
+
+/// A directory with all that one flowd uses.
+#[derive(Debug)]
+pub struct Site {
+    dir: TempDir,
+}
+
+impl Site {
+    /// An empty one with these settings, that knows the peers of `topology` by name.
+    pub fn new(topology: &Topology, settings: &Settings) -> Self {
+        let site = Self { dir: tempfile::tempdir().expect("a directory") };
+        let mut peers = String::new();
+        for peer in &topology.peers {
+            let (name, key) = (&peer.name, &peer.keys.public);
+            writeln!(
+                peers,
+                "[[peers]]\npublic_key = \"{key}\"\nname = \"{name}\"\nuser = \"{name}@example.com\"\n\
+                 device = \"laptop\"\ngroups = [\"test\"]\n"
+            )
+            .expect("a string grows");
+        }
+        fs::write(site.path("peers.toml"), peers).expect("room");
+        site.configure(&site.config(settings));
+        site
+    }
+
+    /// The text of a configuration with these settings.
+    pub fn config(&self, settings: &Settings) -> String {
+        let Settings {
+            interfaces,
+            table_size,
+            drain_interval_ms,
+            active_timeout_ms,
+            idle_timeout_ms,
+            linger_ms,
+        } = settings;
+        format!(
+            "gateway = \"test-gw\"\ninterfaces = {interfaces:?}\n\
+             [store]\npath = {:?}\n[api]\nsocket = {:?}\n[identity]\npeers = {:?}\n\
+             [flows]\ntable_size = {table_size}\ndrain_interval_ms = {drain_interval_ms}\n\
+             active_timeout_ms = {active_timeout_ms}\nidle_timeout_ms = {idle_timeout_ms}\n\
+             linger_ms = {linger_ms}\n",
+            self.path("store"),
+            self.socket(),
+            self.path("peers.toml"),
+        )
+    }
+
+    /// Replaces the configuration by this text.
+    pub fn configure(&self, text: &str) {
+        fs::write(self.path("flowd.toml"), text).expect("room");
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub fn start(&self, namespace: &Namespace) -> Daemon {
+        Daemon::start(self, namespace)
+    }
+
+    /// The daemon's command.
+    pub fn flowd(&self, namespace: &Namespace) -> Command {
+        let mut command = namespace.command(binary("FLOWD_BIN", "flowd"));
+        command.arg("--config").arg(self.path("flowd.toml"));
+        command
+    }
+
+    /// Runs the daemon, which is expected to refuse and end by itself. The line it left.
+    pub fn refused(&self, namespace: &Namespace) -> String {
+        one_line_of_failure(&ended(&mut self.flowd(namespace)), 1)
+    }
+
+    /// `flowd check-config`.
+    pub fn check_config(&self, namespace: &Namespace) -> Output {
+        let mut command = namespace.command(binary("FLOWD_BIN", "flowd"));
+        ended(command.arg("check-config").arg(self.path("flowd.toml")))
+    }
+
+    /// The client on this site's socket.
+    pub fn flowctl<'a>(&'a self, namespace: &'a Namespace) -> Flowctl<'a> {
+        Flowctl::new(self, namespace)
+    }
+
+    /// Where the daemon listens.
+    pub fn socket(&self) -> PathBuf {
+        self.path("flowd.sock")
+    }
+
+    /// A file of this site.
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.path().join(name)
+    }
+}
+
+/// What a program did that ends by itself, and soon. It prints less than a pipe holds.
+pub fn ended(command: &mut Command) -> Output {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let deadline = Instant::now() + wait::SOON;
+    wait::until(2 * wait::SOON, "it ends or is late", || {
+        Instant::now() > deadline || child.try_wait().expect("our child").is_some()
+    });
+    let _ = child.kill(); // Only what is late is still there.
+    child.wait_with_output().expect("our child")
+}
+
+/// The one line that a failed program printed; anything else is a panic.
+pub fn one_line_of_failure(output: &Output, code: i32) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "more than one line: {stderr}");
+    stderr
+}
+
+/// A program under test: the variable, else the release build, else the debug build.
+pub fn binary(variable: &str, name: &str) -> PathBuf {
+    if let Some(path) = env::var_os(variable) {
+        return path.into();
+    }
+    let test = env::current_exe().expect("/proc is mounted");
+    // target/<profile>/deps/root-<hash>
+    let target = test.ancestors().nth(3).expect("cargo built the test");
+    ["release", "debug"]
+        .map(|profile| target.join(profile).join(name))
+        .into_iter()
+        .find(|path| path.exists())
+        .unwrap_or_else(|| panic!("no {name} in {}; build it or set {variable}", target.display()))
+}

@@ -1,0 +1,72 @@
+//! When records are written, and that they outlive the daemon.
+
+use flowd::flows::{Counters, EndReason};
+use flowd_tests::{
+    site::Settings,
+    topology::Topology,
+    traffic::{Load, udp},
+    wait,
+};
+
+use crate::books::flowd_on;
+
+#[test]
+fn a_quiet_flow_ends() {
+    let net = Topology::new(1);
+    let settings = Settings { idle_timeout_ms: 1000, ..Settings::default() };
+    let (site, daemon) = flowd_on(&net, &settings);
+    let (ctl, peer) = (site.flowctl(&net.gateway), &net.peers[0]);
+    let ends = ((&peer.namespace, peer.v4.into()), (&net.gateway, net.gateway_v4(peer)));
+    let load = udp::Pair::new(ends.0, ends.1).exchange(&[10]);
+    wait::until_equal("it ends", &vec![(Some(EndReason::Idle), Load::both(load, load))], || {
+        ctl.flows(&[]).iter().map(|flow| (flow.end_reason, flow.total)).collect()
+    });
+    daemon.stop();
+}
+
+#[test]
+fn the_records_of_a_long_flow_add_up_to_it() {
+    let net = Topology::new(1);
+    let settings = Settings { active_timeout_ms: 1000, ..Settings::default() };
+    let (site, daemon) = flowd_on(&net, &settings);
+    let (ctl, peer) = (site.flowctl(&net.gateway), &net.peers[0]);
+    let ends = ((&peer.namespace, peer.v4.into()), (&net.gateway, net.gateway_v4(peer)));
+    let pair = udp::Pair::new(ends.0, ends.1);
+    let mut sent = Load::default();
+    wait::until(wait::SOON, "three records of a flow that goes on", || {
+        sent = sent + pair.exchange(&[100]);
+        ctl.flows(&[]).first().is_some_and(|flow| flow.records > 3)
+    });
+    let flow = ctl.one_flow(&[], Load::both(sent, sent));
+    let detail = ctl.flow(&flow.flow_id);
+    let sum = detail.records.iter().fold(Counters::default(), |sum, one| sum + one.counters);
+    assert_eq!(sum, Load::both(sent, sent));
+    assert_eq!(detail.flow.total, sum);
+    for pair in detail.records.windows(2) {
+        assert_eq!(pair[0].window_end, pair[1].window_start, "windows follow each other");
+    }
+    daemon.stop();
+}
+
+#[test]
+fn an_orderly_stop_leaves_everything_in_the_store() {
+    let net = Topology::new(1);
+    let (site, daemon) = flowd_on(&net, &Settings::default());
+    let (ctl, peer) = (site.flowctl(&net.gateway), &net.peers[0]);
+    let ends = ((&peer.namespace, peer.v4.into()), (&net.gateway, net.gateway_v4(peer)));
+    let pairs = [0; 5].map(|_| udp::Pair::new(ends.0, ends.1));
+    let mut load = Load::default();
+    for pair in &pairs {
+        load = load + pair.exchange(&[100; 4]);
+    }
+    daemon.stop();
+
+    let daemon = site.start(&net.gateway);
+    let summary = ctl.summary();
+    assert_eq!((summary.flows, summary.open_flows), (5, 0));
+    assert_eq!(summary.counters, Load::both(load, load));
+    for flow in ctl.flows(&[]) {
+        assert_eq!(flow.end_reason, Some(EndReason::Shutdown));
+    }
+    daemon.stop();
+}
