@@ -17,3 +17,5 @@ pub mod wire;
 
 pub mod config;
 pub mod daemon;
+
+pub mod ctl;

@@ -54,6 +54,10 @@ impl Namespace {
         namespace.sysctl("net/ipv6/conf/default/accept_dad", "0");
         namespace.sysctl("net/ipv6/conf/default/accept_ra", "0");
         namespace.sysctl("net/ipv6/conf/default/router_solicitations", "0");
+        // The first report of a multicast membership goes out at once, the second some time within
+        // this interval: not during a test.
+        let never_ms = "2000000000";
+        namespace.sysctl("net/ipv6/conf/default/mldv2_unsolicited_report_interval", never_ms);
         namespace.ip("link set lo up");
         namespace
     }

@@ -20,7 +20,7 @@ use axum::{
 };
 use tokio::net::UnixListener;
 
-pub use socket::{BindError, bind};
+pub use socket::{BindError, Prepared, bind};
 
 use self::{error::ApiError, params::Params};
 use crate::{
@@ -45,12 +45,12 @@ pub struct ApiState {
 
 /// Serves until `shutdown` is done; requests under way may take two seconds longer.
 pub async fn serve(
-    listener: UnixListener,
+    socket: UnixListener,
     state: ApiState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = axum::serve(listener, router(state)).with_graceful_shutdown(async move {
+    let server = axum::serve(socket, router(state)).with_graceful_shutdown(async move {
         shutdown.await;
         drop(stopping);
     });

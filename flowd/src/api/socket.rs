@@ -38,16 +38,45 @@ pub enum BindError {
     },
 }
 
-/// Binds `path`, or takes the socket that the service manager has bound. A socket that a killed
-/// daemon left is replaced; one that answers is not. Call it inside a tokio runtime.
-pub fn bind(path: &Path) -> Result<UnixListener, BindError> {
+/// A socket on which nobody can connect yet.
+#[derive(Debug)]
+pub struct Prepared {
+    listener: StdListener,
+    /// Where it is for now and where it belongs; the service manager's own is in its place.
+    unready: Option<(PathBuf, PathBuf)>,
+}
+
+/// Binds a socket for `path`, or takes the one that the service manager has bound. A socket that a
+/// killed daemon left is replaced; one that answers is not.
+pub fn bind(path: &Path) -> Result<Prepared, BindError> {
     let fail = |source| BindError::Io { path: path.to_owned(), source };
-    let listener = match inherited().map_err(fail)? {
-        Some(listener) => listener,
-        None => make(path)?,
-    };
-    listener.set_nonblocking(true).map_err(fail)?;
-    UnixListener::from_std(listener).map_err(fail)
+    match inherited().map_err(fail)? {
+        Some(listener) => Ok(Prepared { listener, unready: None }),
+        None => make(path),
+    }
+}
+
+impl Prepared {
+    /// Puts the socket into its place: from here on clients connect. Call it inside a tokio
+    /// runtime.
+    pub fn publish(mut self) -> io::Result<UnixListener> {
+        if let Some((from, to)) = self.unready.take() {
+            fs::rename(from, to)?;
+        }
+        let listener = self.listener.try_clone()?;
+        listener.set_nonblocking(true)?;
+        UnixListener::from_std(listener)
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if let Some((unready, _)) = &self.unready
+            && let Err(error) = fs::remove_file(unready)
+        {
+            tracing::debug!(%error, "an unused socket stays behind");
+        }
+    }
 }
 
 fn inherited() -> io::Result<Option<StdListener>> {
@@ -59,7 +88,7 @@ fn inherited() -> io::Result<Option<StdListener>> {
     Ok(Some(StdListener::from(fd)))
 }
 
-fn make(path: &Path) -> Result<StdListener, BindError> {
+fn make(path: &Path) -> Result<Prepared, BindError> {
     let fail = |source| BindError::Io { path: path.to_owned(), source };
     if let Some(parent) = path.parent() {
         fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(fail)?;
@@ -72,19 +101,14 @@ fn make(path: &Path) -> Result<StdListener, BindError> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(fail(error)),
     }
-    // Bound under another name and moved when its permissions are right, so that nobody connects
-    // before.
+    // Bound under another name and moved when the daemon is ready, so that nobody connects before.
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}", std::process::id()));
     let unready = PathBuf::from(name);
     let listener = StdListener::bind(&unready).map_err(fail)?;
-    let ready = permit(&unready).and_then(|()| fs::rename(&unready, path));
-    if let Err(error) = ready {
-        // The first error is the one to tell.
-        let _second_error = fs::remove_file(&unready);
-        return Err(fail(error));
-    }
-    Ok(listener)
+    let prepared = Prepared { listener, unready: Some((unready.clone(), path.to_owned())) };
+    permit(&unready).map_err(fail)?;
+    Ok(prepared)
 }
 
 fn remove_stale(path: &Path) -> Result<(), BindError> {

@@ -47,11 +47,15 @@ impl Problem {
         Self { line: None, text }
     }
 
-    pub(super) fn at(file: &str, span: Option<Range<usize>>, text: &str) -> Self {
-        let line = span
-            .and_then(|span| file.get(..span.start))
-            .map(|before| before.matches('\n').count() + 1);
-        Self { line, text: text.to_owned() }
+    /// What the TOML parser said, with the line it said it of.
+    pub(super) fn of_toml(file: &str, span: Option<Range<usize>>, text: &str) -> Self {
+        let before = span.and_then(|span| file.get(..span.start));
+        let line = before.map(|before| before.matches('\n').count() + 1);
+        let text = text.lines().next().unwrap_or_default();
+        let said_of = line
+            .and_then(|line| file.lines().nth(line - 1))
+            .map(|line| format!("`{}`: ", line.trim().escape_debug()));
+        Self { line, text: format!("{}{text}", said_of.unwrap_or_default()) }
     }
 
     pub(super) fn out_of_range(key: &str, value: u64, range: &RangeInclusive<u64>) -> Self {

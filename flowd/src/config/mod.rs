@@ -58,13 +58,8 @@ impl Config {
     /// Checks the text of a configuration file.
     pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
         check::unknown_keys(text)?;
-        let file: file::File = toml::from_str(text).map_err(|error| {
-            vec![Problem::at(
-                text,
-                error.span(),
-                error.message().lines().next().unwrap_or_default(),
-            )]
-        })?;
+        let file: file::File = toml::from_str(text)
+            .map_err(|error| vec![Problem::of_toml(text, error.span(), error.message())])?;
         let mut problems = Vec::new();
         let config = file.into_config(&mut problems);
         if problems.is_empty() { Ok(config) } else { Err(problems) }
@@ -135,7 +130,7 @@ mod tests {
             ),
             (
                 "[flows]\ntable_size = \"big\"\n",
-                "line 2: invalid type: string \"big\", expected u64",
+                "line 2: `table_size = \"big\"`: invalid type: string \"big\", expected u64",
             ),
             ("interfaces = [\"\"]\n", "`interfaces` has an empty name"),
             (

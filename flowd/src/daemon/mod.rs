@@ -105,7 +105,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         .ok_or(DaemonError::NotAlone)?;
     let names = identity::Names::read(&config.peers_file)?;
     let recorder_writer = open_store(&config)?;
-    let listener = api::bind(&config.socket)?;
+    let socket = api::bind(&config.socket)?;
     let dataplane = Dataplane::load(config.table_size, LinkHeader::None)?;
 
     let (live, inbox, watchers) = Live::new();
@@ -133,6 +133,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         news.tell(Request::Interfaces(found))
     })
     .map_err(system("start the WireGuard thread"))?;
+    let listener = socket.publish().map_err(system("put the socket into its place"))?;
     let (stop_api, api_stopped) = oneshot::channel::<()>();
     let api = tokio::spawn(api::serve(listener, state, async {
         // An error means that the sender is gone, which is the same.

@@ -1,10 +1,10 @@
 //! Records and flows as rows of text, with names that stay.
 
-use super::{Endpoint, Record};
+use super::{Endpoint, Flow, FlowState, Peer, Record};
 use crate::flows::{Counters, Identity};
 
 /// The columns of a record.
-pub const CSV_COLUMNS: [&str; 47] = [
+pub const CSV_COLUMNS: [&str; 43] = [
     "record_id",
     "flow_id",
     "gateway",
@@ -48,10 +48,6 @@ pub const CSV_COLUMNS: [&str; 47] = [
     "tcp_flags_tx",
     "end_reason",
     "overflow",
-    "packets",
-    "bytes",
-    "total_packets",
-    "total_bytes",
 ];
 
 /// The cells of a record, in the order of [`CSV_COLUMNS`].
@@ -87,11 +83,127 @@ pub fn csv_row(record: &Record) -> Vec<String> {
         record.tcp_flags.tx.to_string(),
         record.end_reason.map(|reason| reason.word().to_owned()).unwrap_or_default(),
         record.overflow.to_string(),
-        record.counters.packets().to_string(),
-        record.counters.bytes().to_string(),
-        record.total.packets().to_string(),
-        record.total.bytes().to_string(),
     ]);
+    row
+}
+
+/// The columns of a flow.
+pub const FLOW_CSV_COLUMNS: [&str; 42] = [
+    "flow_id",
+    "state",
+    "gateway",
+    "interface",
+    "first_seen",
+    "last_seen",
+    "protocol",
+    "protocol_number",
+    "src_ip",
+    "src_port",
+    "src_peer",
+    "src_resource",
+    "dst_ip",
+    "dst_port",
+    "dst_peer",
+    "dst_resource",
+    "initiator",
+    "icmp_type",
+    "icmp_code",
+    "peer_public_key",
+    "peer_name",
+    "peer_user",
+    "peer_device",
+    "peer_groups",
+    "peer_endpoint",
+    "verdict",
+    "enforced",
+    "rule",
+    "policy_revision",
+    "rx_packets",
+    "rx_bytes",
+    "tx_packets",
+    "tx_bytes",
+    "total_rx_packets",
+    "total_rx_bytes",
+    "total_tx_packets",
+    "total_tx_bytes",
+    "tcp_flags_rx",
+    "tcp_flags_tx",
+    "end_reason",
+    "overflow",
+    "records",
+];
+
+/// The cells of a flow, in the order of [`FLOW_CSV_COLUMNS`].
+pub fn flow_csv_row(flow: &Flow) -> Vec<String> {
+    let state = match flow.state {
+        FlowState::Open => "open",
+        FlowState::Closed => "closed",
+    };
+    let mut row = vec![
+        flow.flow_id.to_string(),
+        state.to_owned(),
+        csv_text(&flow.gateway),
+        csv_text(&flow.interface),
+        flow.first_seen.to_string(),
+        flow.last_seen.to_string(),
+        flow.protocol.clone(),
+        flow.protocol_number.to_string(),
+    ];
+    row.extend(end(&flow.src));
+    row.extend(end(&flow.dst));
+    row.push(flow.initiator.word().to_owned());
+    row.push(or_empty(flow.icmp.map(|icmp| icmp.r#type)));
+    row.push(or_empty(flow.icmp.map(|icmp| icmp.code)));
+    row.extend(peer(flow.peer.as_ref()));
+    row.extend([
+        flow.verdict.word().to_owned(),
+        flow.enforced.to_string(),
+        flow.rule.as_deref().map(csv_text).unwrap_or_default(),
+        flow.policy_revision.to_string(),
+    ]);
+    row.extend(counters(&flow.counters));
+    row.extend(counters(&flow.total));
+    row.extend([
+        flow.tcp_flags.rx.to_string(),
+        flow.tcp_flags.tx.to_string(),
+        flow.end_reason.map(|reason| reason.word().to_owned()).unwrap_or_default(),
+        flow.overflow.to_string(),
+        flow.records.to_string(),
+    ]);
+    row
+}
+
+/// The columns of a peer.
+pub const PEER_CSV_COLUMNS: [&str; 16] = [
+    "public_key",
+    "name",
+    "user",
+    "device",
+    "groups",
+    "endpoint",
+    "interface",
+    "allowed_ips",
+    "latest_handshake",
+    "open_flows",
+    "rx_packets",
+    "rx_bytes",
+    "tx_packets",
+    "tx_bytes",
+    "wireguard_rx_bytes",
+    "wireguard_tx_bytes",
+];
+
+/// The cells of a peer, in the order of [`PEER_CSV_COLUMNS`].
+pub fn peer_csv_row(one: &Peer) -> Vec<String> {
+    let mut row = peer(Some(&one.identity)).to_vec();
+    row.extend([
+        csv_text(&one.interface),
+        one.allowed_ips.join(" "),
+        or_empty(one.latest_handshake),
+        one.open_flows.to_string(),
+    ]);
+    row.extend(counters(&one.counters));
+    row.extend([one.wireguard.rx_bytes.to_string(), one.wireguard.tx_bytes.to_string()]);
     row
 }
 

@@ -10,7 +10,9 @@ mod status;
 mod summary;
 mod timestamp;
 
-pub use csv::{CSV_COLUMNS, csv_row, csv_text};
+pub use csv::{
+    CSV_COLUMNS, FLOW_CSV_COLUMNS, PEER_CSV_COLUMNS, csv_row, csv_text, flow_csv_row, peer_csv_row,
+};
 pub use flow::{Flow, FlowDetail, FlowPage, FlowState};
 pub use peer::{Peer, PeerList, WireguardCounters};
 pub use problem::Problem;

@@ -62,7 +62,15 @@ fn a_live_socket_is_left_alone_and_a_stale_one_replaced() {
     drop(UnixListener::bind(site.socket()).expect("the path is free"));
     let daemon = site.start(&net.gateway);
     let line = site.refused(&net.gateway);
-    assert!(line.contains("flowd.sock"), "{line}");
+    assert!(line.contains("another flowd already watches this network namespace"), "{line}");
+    let line = site.refused(&net.peers[0].namespace);
+    assert!(line.contains("in use by another flowd"), "{line}");
+    let apart = Site::new(&net, &Settings::default());
+    let text = apart.config(&Settings::default());
+    let own = apart.socket().display().to_string();
+    apart.configure(&text.replace(&own, &site.socket().display().to_string()));
+    let line = apart.refused(&net.peers[0].namespace);
+    assert!(line.contains("flowd.sock is in use by a running flowd"), "{line}");
     site.flowctl(&net.gateway).status();
     daemon.stop();
 }

@@ -1,0 +1,142 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::output::Format;
+use crate::config::DEFAULT_SOCKET;
+
+/// Shows what every WireGuard peer of this gateway does, flow by flow.
+#[derive(Debug, Parser)]
+#[command(
+    name = "flowctl",
+    version,
+    after_help = "Bytes are in powers of 1000 (kB, MB, GB). \
+    rx is what the gateway received from the peer, tx what it sent, as in `wg show`."
+)]
+pub struct Cli {
+    /// Socket of the daemon.
+    #[arg(long, global = true, value_name = "PATH", env = "FLOWD_SOCKET", default_value = DEFAULT_SOCKET)]
+    pub(super) socket: PathBuf,
+    /// How to show the answer.
+    #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
+    pub(super) output: Format,
+    /// Show times in UTC instead of local time.
+    #[arg(long, global = true)]
+    pub(super) utc: bool,
+    /// Colour the output.
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub(super) color: Color,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// How the daemon is: interfaces, books, table, store.
+    #[command(after_help = "Example: flowctl status")]
+    Status,
+    /// Totals of a time range.
+    #[command(after_help = "Example: flowctl summary --since 24h")]
+    Summary(Filters),
+    /// Flows, newest first, open ones with their live counters.
+    #[command(after_help = "Example: flowctl flows --since 15m --peer alice-laptop --port 443")]
+    Flows(Page),
+    /// One flow in detail.
+    #[command(
+        after_help = "Example: flowctl flow $(flowctl flows -o jsonl --limit 1 | sed 's/.*\"flow_id\":\"\\([^\"]*\\).*/\\1/')"
+    )]
+    Flow {
+        /// As `flow_id` in `flowctl flows -o json`.
+        flow_id: String,
+    },
+    /// The peers, what flowd counted for them, and what WireGuard did.
+    #[command(after_help = "Example: flowctl peers")]
+    Peers {
+        /// Name, public key, or the start of the key.
+        #[arg(long)]
+        peer: Option<String>,
+    },
+    /// Records as they are written, until interrupted.
+    #[command(after_help = "Example: flowctl watch --peer alice-laptop")]
+    Watch(Filters),
+    /// Stored records, oldest first.
+    #[command(after_help = "Example: flowctl records --since 24h -o csv > records.csv")]
+    Records(Page),
+}
+
+/// What to look at. Every filter narrows.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct Filters {
+    /// From when on: 2026-11-21T08:00:00Z, 2026-11-21, today, 15m, 24h, 7d.
+    #[arg(long, value_name = "TIME")]
+    pub(super) since: Option<String>,
+    /// Until when.
+    #[arg(long, value_name = "TIME")]
+    pub(super) until: Option<String>,
+    /// Name, public key, or the start of the key, at either end.
+    #[arg(long)]
+    pub(super) peer: Option<String>,
+    /// Address or prefix of the initiator.
+    #[arg(long, value_name = "NET")]
+    pub(super) src: Option<String>,
+    /// Address or prefix of the other end.
+    #[arg(long, value_name = "NET")]
+    pub(super) dst: Option<String>,
+    /// Address or prefix of either end.
+    #[arg(long, value_name = "NET")]
+    pub(super) ip: Option<String>,
+    /// Port of either end.
+    #[arg(long)]
+    pub(super) port: Option<String>,
+    /// By name or number.
+    #[arg(long)]
+    pub(super) protocol: Option<String>,
+    /// open or closed.
+    #[arg(long)]
+    pub(super) state: Option<String>,
+}
+
+impl Filters {
+    /// As query parameters.
+    pub(super) fn pairs(&self) -> Vec<(&'static str, String)> {
+        let Self { since, until, peer, src, dst, ip, port, protocol, state } = self;
+        let all = [
+            ("since", since),
+            ("until", until),
+            ("peer", peer),
+            ("src", src),
+            ("dst", dst),
+            ("ip", ip),
+            ("port", port),
+            ("protocol", protocol),
+            ("state", state),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
+    }
+}
+
+/// Filters, and how many.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct Page {
+    #[command(flatten)]
+    pub(super) filters: Filters,
+    /// How many at most.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) limit: Option<u64>,
+    /// Go on behind the page that gave this cursor.
+    #[arg(long)]
+    pub(super) cursor: Option<String>,
+}

@@ -1,0 +1,129 @@
+//! HTTP over the daemon's socket.
+
+use std::{fmt::Write as _, io::ErrorKind, path::Path, time::Duration};
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{
+    Request, Response,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header::{ACCEPT, HOST},
+};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::error::CtlError;
+use crate::wire::Problem;
+
+/// How long an answer may take that is no stream.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Parameters of a query.
+pub(super) type Pairs = [(&'static str, String)];
+
+/// The daemon behind one socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Client<'a> {
+    socket: &'a Path,
+}
+
+impl<'a> Client<'a> {
+    pub(super) fn new(socket: &'a Path) -> Self {
+        Self { socket }
+    }
+
+    /// A whole answer.
+    pub(super) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        pairs: &Pairs,
+    ) -> Result<T, CtlError> {
+        let answer = async {
+            let body = self.open(path, pairs, "application/json").await?;
+            Ok::<_, CtlError>(body.collect().await?.to_bytes())
+        };
+        let bytes = tokio::time::timeout(PATIENCE, answer)
+            .await
+            .map_err(|_| CtlError::Timeout(PATIENCE.as_secs()))??;
+        serde_json::from_slice(&bytes).map_err(|error| CtlError::Nonsense(error.to_string()))
+    }
+
+    /// The body of an answer that may have no end.
+    pub(super) async fn open(
+        &self,
+        path: &str,
+        pairs: &Pairs,
+        accept: &str,
+    ) -> Result<Incoming, CtlError> {
+        let response = self.send(path, pairs, accept).await?;
+        if response.status().is_success() {
+            return Ok(response.into_body());
+        }
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        Err(match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) => CtlError::Refused(super::text::visible(&problem.detail)),
+            Err(_) => CtlError::Nonsense(format!("it says {status}")),
+        })
+    }
+
+    async fn send(
+        &self,
+        path: &str,
+        pairs: &Pairs,
+        accept: &str,
+    ) -> Result<Response<Incoming>, CtlError> {
+        let stream = UnixStream::connect(self.socket).await.map_err(|source| {
+            let path = self.socket.to_owned();
+            match source.kind() {
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused => CtlError::NoDaemon(path),
+                ErrorKind::PermissionDenied => CtlError::NoPermission(path),
+                _ => CtlError::Connect { path, source },
+            }
+        })?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        // Drives the connection; it ends with the sender, and its errors reach the body too.
+        tokio::spawn(connection);
+        let request = Request::get(target(path, pairs))
+            .header(HOST, "flowd")
+            .header(ACCEPT, accept)
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| CtlError::Nonsense(error.to_string()))?;
+        Ok(sender.send_request(request).await?)
+    }
+}
+
+fn target(path: &str, pairs: &Pairs) -> String {
+    let query: Vec<_> =
+        pairs.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect();
+    if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
+}
+
+/// Percent-encodes what RFC 3986 does not call unreserved.
+pub(super) fn encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            write!(encoded, "%{byte:02X}").expect("a string grows");
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::target;
+
+    #[test]
+    fn parameters_are_encoded() {
+        assert_eq!(target("/v1/status", &[]), "/v1/status");
+        let pairs = [("peer", "a b+ü/=".to_owned()), ("dst", "fd00::/8".to_owned())];
+        assert_eq!(
+            target("/v1/flows", &pairs),
+            "/v1/flows?peer=a%20b%2B%C3%BC%2F%3D&dst=fd00%3A%3A%2F8"
+        );
+    }
+}

@@ -1,0 +1,42 @@
+//! What can go wrong for a user of flowctl: one line each.
+
+use std::{io, path::PathBuf};
+
+/// A command that did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CtlError {
+    #[error("cannot start: {0}")]
+    Runtime(io::Error),
+    #[error(
+        "no daemon listens on {}: start it with `systemctl start flowd`, or name another socket \
+         with --socket", .0.display()
+    )]
+    NoDaemon(PathBuf),
+    #[error("no permission for {}: join the group flowd, or use sudo", .0.display())]
+    NoPermission(PathBuf),
+    #[error("cannot connect to {}: {source}", path.display())]
+    Connect { path: PathBuf, source: io::Error },
+    #[error("the daemon did not answer within {0} seconds; see its log")]
+    Timeout(u64),
+    #[error("the connection to the daemon broke: {0}")]
+    Broken(#[from] hyper::Error),
+    /// What the daemon said, which tells what to do.
+    #[error("{0}")]
+    Refused(String),
+    #[error("the daemon's answer makes no sense ({0}); is it another version?")]
+    Nonsense(String),
+    #[error("cannot write: {0}")]
+    Write(io::Error),
+    /// Whoever read the output has enough.
+    #[error("nobody reads any more")]
+    ClosedPipe,
+}
+
+impl From<io::Error> for CtlError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::ClosedPipe,
+            _ => Self::Write(error),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! `flowctl flows`: pages of flows, newest first.
+
+use super::{
+    args::Page,
+    client::Client,
+    error::CtlError,
+    output::{Format, Screen},
+    table::{Align, Table, Tone, Value},
+    text,
+};
+use crate::{
+    flows::Verdict,
+    wire::{self, Flow, FlowPage, FlowState},
+};
+
+/// Flows of one request; the daemon gives at most so many.
+const PAGE: u64 = 10_000;
+/// Flows unless asked for more.
+const DEFAULT: u64 = 100;
+
+/// Fetches as many pages as needed and shows them.
+pub(super) async fn run(
+    client: &Client<'_>,
+    screen: &mut Screen,
+    format: Format,
+    page: &Page,
+) -> Result<(), CtlError> {
+    let mut left = page.limit.unwrap_or(DEFAULT);
+    let mut cursor = page.cursor.clone();
+    let mut all = FlowPage { flows: Vec::new(), next_cursor: None };
+    loop {
+        let mut pairs = page.filters.pairs();
+        pairs.push(("limit", left.min(PAGE).to_string()));
+        pairs.extend(cursor.take().map(|cursor| ("cursor", cursor)));
+        let answer: FlowPage = client.get("/v1/flows", &pairs).await?;
+        left = left.saturating_sub(answer.flows.len() as u64);
+        all.flows.extend(answer.flows);
+        all.next_cursor = answer.next_cursor;
+        if left == 0 || all.next_cursor.is_none() {
+            break;
+        }
+        cursor.clone_from(&all.next_cursor);
+    }
+    show(screen, format, &all)?;
+    if all.next_cursor.is_some() && format == Format::Table && page.limit.is_none() {
+        eprintln!("These are the {DEFAULT} newest; --limit N shows more, filters show others.");
+    }
+    Ok(())
+}
+
+fn show(screen: &mut Screen, format: Format, page: &FlowPage) -> Result<(), CtlError> {
+    match format {
+        Format::Table => {
+            let table = table(screen, &page.flows);
+            if table.is_empty() {
+                screen.line("No flows match.")?;
+            } else {
+                screen.table(table)?;
+            }
+        }
+        Format::Json => screen.json(page)?,
+        Format::Jsonl => {
+            for flow in &page.flows {
+                screen.json_line(flow)?;
+            }
+        }
+        Format::Csv => {
+            screen.csv(&wire::FLOW_CSV_COLUMNS, page.flows.iter().map(wire::flow_csv_row))?;
+        }
+    }
+    screen.flush()
+}
+
+fn table(screen: &Screen, flows: &[Flow]) -> Table {
+    let mut table = Table::new(&[
+        ("STATE", Align::Left, 0),
+        ("START", Align::Left, 3),
+        ("DURATION", Align::Right, 6),
+        ("PEER", Align::Left, 0),
+        ("PROTO", Align::Left, 0),
+        ("SOURCE", Align::Left, 0),
+        ("DESTINATION", Align::Left, 0),
+        ("RX", Align::Right, 1),
+        ("TX", Align::Right, 1),
+        ("PACKETS", Align::Right, 7),
+        ("VERDICT", Align::Left, 5),
+    ]);
+    table.zone("START", &screen.clock.zone());
+    for flow in flows {
+        table.row(row(screen, flow));
+    }
+    table
+}
+
+fn row(screen: &Screen, flow: &Flow) -> Vec<Value> {
+    let name = match &flow.peer {
+        Some(peer) => text::visible(&peer.name),
+        None => "-".to_owned(),
+    };
+    vec![
+        state(flow),
+        screen.clock.short(flow.first_seen).into(),
+        text::duration(flow.last_seen.0 - flow.first_seen.0).into(),
+        name.into(),
+        text::protocol(flow.protocol_number, flow.overflow, flow.icmp).into(),
+        text::endpoint(&flow.src).into(),
+        text::endpoint(&flow.dst).into(),
+        text::bytes(flow.counters.rx_bytes).into(),
+        text::bytes(flow.counters.tx_bytes).into(),
+        text::count(flow.counters.packets()).into(),
+        verdict(flow.verdict, flow.enforced),
+    ]
+}
+
+/// The mark of an open flow, or why it ended.
+pub(super) fn state(flow: &Flow) -> Value {
+    match (flow.state, flow.end_reason) {
+        (FlowState::Open, _) => Value::toned("● open", Tone::Good),
+        (FlowState::Closed, Some(reason)) => {
+            Value::toned(format!("  {}", reason.word()), Tone::Dim)
+        }
+        (FlowState::Closed, None) => Value::toned("  -", Tone::Dim),
+    }
+}
+
+/// A denied flow that passed says so.
+pub(super) fn verdict(verdict: Verdict, enforced: bool) -> Value {
+    match (verdict, enforced) {
+        (Verdict::Allow, _) => Value::from("allow"),
+        (Verdict::Deny, true) => Value::toned("deny", Tone::Bad),
+        (Verdict::Deny, false) => Value::toned("deny (passed)", Tone::Bad),
+    }
+}
+
+#[cfg(test)]
+mod tests;

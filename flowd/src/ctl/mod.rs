@@ -1,0 +1,78 @@
+//! flowctl: asks the daemon over its socket and shows what it says. The only module, besides the
+//! binaries, that prints.
+
+mod args;
+mod client;
+mod error;
+mod flow;
+mod flows;
+mod output;
+mod peers;
+mod records;
+mod status;
+mod summary;
+mod table;
+mod text;
+
+use std::process::ExitCode;
+
+pub use args::Cli;
+
+use self::{
+    args::Command,
+    client::Client,
+    error::CtlError,
+    output::{Format, Screen},
+};
+use crate::wire;
+
+/// Runs one command. 0: done, also when whoever reads the output has gone; 1: failed.
+pub fn run(cli: &Cli) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(execute(cli)),
+        Err(error) => Err(CtlError::Runtime(error)),
+    };
+    match done {
+        Ok(()) | Err(CtlError::ClosedPipe) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("flowctl: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn execute(cli: &Cli) -> Result<(), CtlError> {
+    let client = Client::new(&cli.socket);
+    let mut screen = Screen::new(cli.utc, cli.color);
+    match &cli.command {
+        Command::Status => {
+            let answer: wire::Status = client.get("/v1/status", &[]).await?;
+            screen.one(cli.output, &answer, |screen| status::show(screen, &answer))
+        }
+        Command::Summary(filters) => {
+            let answer: wire::Summary = client.get("/v1/summary", &filters.pairs()).await?;
+            screen.one(cli.output, &answer, |screen| summary::show(screen, &answer))
+        }
+        Command::Flows(page) => flows::run(&client, &mut screen, cli.output, page).await,
+        Command::Flow { flow_id } => {
+            let path = format!("/v1/flows/{}", client::encode(flow_id));
+            let answer: wire::FlowDetail = client.get(&path, &[]).await?;
+            match cli.output {
+                Format::Csv => {
+                    screen.csv(&wire::CSV_COLUMNS, answer.records.iter().map(wire::csv_row))
+                }
+                _ => screen.one(cli.output, &answer, |screen| flow::show(screen, &answer)),
+            }
+        }
+        Command::Peers { peer } => {
+            let pairs: Vec<_> = peer.iter().map(|peer| ("peer", peer.clone())).collect();
+            let answer: wire::PeerList = client.get("/v1/peers", &pairs).await?;
+            peers::run(&mut screen, cli.output, &answer)
+        }
+        Command::Watch(filters) => {
+            records::watch(&client, &mut screen, cli.output, &filters.pairs()).await
+        }
+        Command::Records(page) => records::list(&client, &mut screen, cli.output, page).await,
+    }
+}

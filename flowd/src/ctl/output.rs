@@ -1,0 +1,134 @@
+//! Where output goes, and in which form.
+
+use std::io::{self, IsTerminal as _, Write};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::{args::Color, error::CtlError, table::Table, text::Clock};
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people.
+    Table,
+    /// One JSON document.
+    Json,
+    /// One JSON object a line.
+    Jsonl,
+    /// Comma-separated values with a header.
+    Csv,
+}
+
+/// Standard output, and how it likes tables.
+pub(super) struct Screen {
+    out: Box<dyn Write>,
+    pub(super) clock: Clock,
+    pub(super) color: bool,
+    /// Columns of the terminal; `None` when it is none.
+    pub(super) width: Option<u16>,
+}
+
+impl Screen {
+    pub(super) fn new(utc: bool, color: Color) -> Self {
+        let terminal = io::stdout().is_terminal();
+        let color = match color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+        };
+        let width = terminal.then(|| comfy_table::Table::new().width()).flatten();
+        Self {
+            out: Box::new(io::BufWriter::new(io::stdout())),
+            clock: Clock::new(utc),
+            color,
+            width,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn fixed(out: Box<dyn Write>, now: crate::wire::Timestamp, width: u16) -> Self {
+        Self { out, clock: Clock::fixed(now), color: false, width: Some(width) }
+    }
+
+    /// One object in the wanted form; `table` shows it to people.
+    pub(super) fn one(
+        &mut self,
+        format: Format,
+        answer: &impl Serialize,
+        table: impl FnOnce(&mut Self) -> Result<(), CtlError>,
+    ) -> Result<(), CtlError> {
+        match format {
+            Format::Table => table(self)?,
+            Format::Json => self.json(answer)?,
+            Format::Jsonl => self.json_line(answer)?,
+            Format::Csv => {
+                return Err(CtlError::Refused(
+                    "this has no rows for csv; use table, json or jsonl".to_owned(),
+                ));
+            }
+        }
+        Ok(self.out.flush()?)
+    }
+
+    pub(super) fn json(&mut self, value: &impl Serialize) -> Result<(), CtlError> {
+        serde_json::to_writer_pretty(&mut self.out, value).map_err(io::Error::from)?;
+        Ok(writeln!(self.out)?)
+    }
+
+    pub(super) fn json_line(&mut self, value: &impl Serialize) -> Result<(), CtlError> {
+        serde_json::to_writer(&mut self.out, value).map_err(io::Error::from)?;
+        Ok(writeln!(self.out)?)
+    }
+
+    /// A header and rows.
+    pub(super) fn csv(
+        &mut self,
+        columns: &[&str],
+        rows: impl Iterator<Item = Vec<String>>,
+    ) -> Result<(), CtlError> {
+        let mut csv = csv::Writer::from_writer(&mut self.out);
+        let write = |error: csv::Error| match error.into_kind() {
+            csv::ErrorKind::Io(error) => CtlError::from(error),
+            other => CtlError::Nonsense(format!("{other:?}")),
+        };
+        csv.write_record(columns).map_err(write)?;
+        for row in rows {
+            csv.write_record(row).map_err(write)?;
+        }
+        Ok(csv.flush()?)
+    }
+
+    /// One row without a header, at once.
+    pub(super) fn csv_line(&mut self, row: &[String]) -> Result<(), CtlError> {
+        let mut csv = csv::Writer::from_writer(Vec::new());
+        let written = csv.write_record(row).and_then(|()| Ok(csv.flush()?));
+        written.map_err(|error| CtlError::Nonsense(error.to_string()))?;
+        let bytes = csv.into_inner().map_err(|error| CtlError::Nonsense(error.to_string()))?;
+        self.raw(&bytes)?;
+        self.flush()
+    }
+
+    pub(super) fn table(&mut self, table: Table) -> Result<(), CtlError> {
+        let text = table.render(self.color, self.width);
+        self.line(&text)
+    }
+
+    pub(super) fn line(&mut self, text: &str) -> Result<(), CtlError> {
+        Ok(writeln!(self.out, "{text}")?)
+    }
+
+    /// A heading above a table.
+    pub(super) fn heading(&mut self, text: &str) -> Result<(), CtlError> {
+        if self.color { self.line(&format!("\x1b[1m{text}\x1b[0m")) } else { self.line(text) }
+    }
+
+    /// Bytes as they came.
+    pub(super) fn raw(&mut self, bytes: &[u8]) -> Result<(), CtlError> {
+        Ok(self.out.write_all(bytes)?)
+    }
+
+    pub(super) fn flush(&mut self) -> Result<(), CtlError> {
+        Ok(self.out.flush()?)
+    }
+}

@@ -1,0 +1,147 @@
+//! `flowctl status`: how the daemon is, and whether its books balance.
+
+use super::{
+    error::CtlError,
+    output::Screen,
+    table::{Align, Table, Tone, Value},
+    text,
+};
+use crate::{
+    flows::Counters,
+    wire::{InterfaceStatus, Status},
+};
+
+/// Shows daemon, interfaces, losses, table, store.
+pub(super) fn show(screen: &mut Screen, status: &Status) -> Result<(), CtlError> {
+    let uptime = text::duration((status.now.0 - status.started.0).max(0));
+    screen.line(&format!(
+        "flowd {} on {}, up {uptime}, policy {} ({})",
+        text::visible(&status.version),
+        text::visible(&status.gateway),
+        status.policy.revision,
+        text::visible(&status.policy.mode),
+    ))?;
+    screen.line("")?;
+    if status.interfaces.is_empty() {
+        screen.line("No WireGuard interface is watched.")?;
+    } else {
+        let table = interfaces(&status.interfaces);
+        screen.table(table)?;
+        explain(screen, &status.interfaces)?;
+    }
+    screen.line("")?;
+    let table = &status.flow_table;
+    let percent = table.entries * 100 / table.capacity.max(1);
+    let line = format!("{} of {} entries ({percent}%)", table.entries, table.capacity);
+    screen.line(&format!("Flow table  {line}"))?;
+    let drain = &status.drain;
+    let last = drain.last.map_or_else(
+        || "none yet".to_owned(),
+        |last| {
+            let ago = text::duration((status.now.0 - last.0).max(0));
+            format!("{ago} ago, took {:.1} ms", drain.last_duration_us as f64 / 1e3)
+        },
+    );
+    screen.line(&format!("Last drain  {last}; {} records since the start", drain.records))?;
+    let store = &status.store;
+    screen.line(&format!(
+        "Store       {}: {} in {} segments, last record {}",
+        text::visible(&store.path),
+        text::bytes(store.bytes),
+        store.segments,
+        store.last_record_id
+    ))?;
+    if let Some(error) = &store.error {
+        screen.line(&format!("Store FAILS {}", text::visible(error)))?;
+    }
+    Ok(())
+}
+
+fn interfaces(interfaces: &[InterfaceStatus]) -> Table {
+    let mut table = Table::new(&[
+        ("INTERFACE", Align::Left, 0),
+        ("ATTACHED", Align::Left, 0),
+        ("BACKEND", Align::Left, 3),
+        ("PEERS", Align::Right, 2),
+        ("RX", Align::Right, 1),
+        ("RX-PACKETS", Align::Right, 4),
+        ("TX", Align::Right, 1),
+        ("TX-PACKETS", Align::Right, 4),
+        ("BOOKS", Align::Left, 0),
+    ]);
+    for interface in interfaces {
+        let attached = match interface.attached_by.as_str() {
+            "detached" => Value::toned("detached", Tone::Dim),
+            by => Value::toned(by, Tone::Good),
+        };
+        table.row(vec![
+            text::visible(&interface.name).into(),
+            attached,
+            interface.backend.as_str().into(),
+            interface.peers.to_string().into(),
+            text::bytes(interface.seen.rx_bytes).into(),
+            text::count(interface.seen.rx_packets).into(),
+            text::bytes(interface.seen.tx_bytes).into(),
+            text::count(interface.seen.tx_packets).into(),
+            books(interface),
+        ]);
+    }
+    table
+}
+
+/// Whether what flowd saw is what the device counted. Kernel WireGuard's device counts what it
+/// encrypted, so there is nothing to compare byte by byte.
+fn books(interface: &InterfaceStatus) -> Value {
+    if interface.backend == "kernel" {
+        return "see wg".into();
+    }
+    let InterfaceStatus { seen, coalesced, device, .. } = interface;
+    let buffers = Counters {
+        rx_packets: seen.rx_packets.saturating_sub(coalesced.rx_packets),
+        rx_bytes: seen.rx_bytes.saturating_sub(coalesced.rx_bytes),
+        tx_packets: seen.tx_packets.saturating_sub(coalesced.tx_packets),
+        tx_bytes: seen.tx_bytes.saturating_sub(coalesced.tx_bytes),
+    };
+    let same = |seen: (u64, u64), buffers: (u64, u64), device: (u64, u64)| {
+        seen == device || buffers == device
+    };
+    let rx = |c: &Counters| (c.rx_packets, c.rx_bytes);
+    let tx = |c: &Counters| (c.tx_packets, c.tx_bytes);
+    if same(rx(seen), rx(&buffers), rx(device)) && same(tx(seen), tx(&buffers), tx(device)) {
+        return Value::toned("balanced", Tone::Good);
+    }
+    let off = device.packets().abs_diff(seen.packets());
+    Value::toned(format!("{} packets apart", text::count(off)), Tone::Bad)
+}
+
+fn explain(screen: &mut Screen, interfaces: &[InterfaceStatus]) -> Result<(), CtlError> {
+    for interface in interfaces {
+        let name = text::visible(&interface.name);
+        if interface.backend == "kernel" {
+            let device = &interface.device;
+            screen.line(&format!(
+                "{name}: the kernel's device counted rx {} in {}, tx {} in {} packets, encryption, \
+                 keepalives and handshakes included",
+                text::bytes(device.rx_bytes),
+                text::count(device.rx_packets),
+                text::bytes(device.tx_bytes),
+                text::count(device.tx_packets)
+            ))?;
+        }
+        if interface.overflow.packets() > 0 {
+            screen.line(&format!(
+                "{name}: {} packets found the flow table full and are summed per peer: raise \
+                 `flows.table_size`",
+                text::count(interface.overflow.packets())
+            ))?;
+        }
+        for tally in &interface.uncounted {
+            screen.line(&format!(
+                "{name}: {} packets are in no flow: {}",
+                text::count(tally.counters.packets()),
+                text::visible(&tally.reason)
+            ))?;
+        }
+    }
+    Ok(())
+}

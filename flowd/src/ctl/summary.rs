@@ -1,0 +1,58 @@
+//! `flowctl summary`: totals of a range.
+
+use super::{error::CtlError, output::Screen, text};
+use crate::{flows::Tally, wire::Summary};
+
+/// Shows the totals, a line each.
+pub(super) fn show(screen: &mut Screen, summary: &Summary) -> Result<(), CtlError> {
+    let until = screen.clock.full(summary.until);
+    let range = match summary.since {
+        Some(since) => format!("{} to {until}", screen.clock.full(since)),
+        None => format!("everything until {until}"),
+    };
+    let counters = &summary.counters;
+    let mut lines = vec![
+        ("Range", range),
+        ("Flows", format!("{} ({} open)", summary.flows, summary.open_flows)),
+        (
+            "Packets",
+            format!(
+                "{} (rx {}, tx {})",
+                text::count(summary.packets),
+                text::count(counters.rx_packets),
+                text::count(counters.tx_packets)
+            ),
+        ),
+        (
+            "Traffic",
+            format!(
+                "{} (rx {}, tx {})",
+                text::bytes(summary.bytes),
+                text::bytes(counters.rx_bytes),
+                text::bytes(counters.tx_bytes)
+            ),
+        ),
+        ("Allowed", tally(&summary.allowed)),
+        ("Denied", tally(&summary.denied)),
+    ];
+    if summary.overflow.packets() > 0 {
+        let overflow = &summary.overflow;
+        lines.push((
+            "Overflow",
+            format!(
+                "{} in {} packets found the flow table full and are in no flow",
+                text::bytes(overflow.bytes()),
+                text::count(overflow.packets())
+            ),
+        ));
+    }
+    for (name, line) in lines {
+        screen.line(&format!("{name:<9} {line}"))?;
+    }
+    Ok(())
+}
+
+fn tally(tally: &Tally) -> String {
+    let Tally { flows, packets, bytes } = tally;
+    format!("{flows} flows, {} packets, {}", text::count(*packets), text::bytes(*bytes))
+}
