@@ -112,3 +112,6 @@ async fn unknown_path(uri: axum::http::Uri) -> ApiError {
 async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {
     ApiError::Method(format!("{} takes GET, not {}", uri.path().escape_debug(), method))
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,7 +54,7 @@ impl Problem {
         let text = text.lines().next().unwrap_or_default();
         let said_of = line
             .and_then(|line| file.lines().nth(line - 1))
-            .map(|line| format!("`{}`: ", line.trim().escape_debug()));
+            .map(|line| format!("`{}`: ", line.trim().replace(char::is_control, "?")));
         Self { line, text: format!("{}{text}", said_of.unwrap_or_default()) }
     }
 

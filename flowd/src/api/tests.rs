@@ -1,0 +1,336 @@
+//! The API over a real socket, with a store of a few records and a stand-in for the drain thread.
+
+use std::{path::PathBuf, sync::Arc, sync::mpsc};
+
+use axum::body::Bytes;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{Request as HttpRequest, client::conn::http1, header::ACCEPT};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::{broadcast, oneshot},
+};
+
+use super::{ApiState, serve};
+use crate::{
+    flows::{
+        Counters, EndReason, FlowId, Identity, Initiator, Record, Summary, TcpFlags, Tuple, Verdict,
+    },
+    live::{Live, Pending, PendingSummary, Position, Request},
+    store::{Reader, Writer},
+    wire,
+};
+
+const START_MS: i64 = 1_795_233_600_000;
+
+fn record(port: u16, window: i64) -> Record {
+    let one = Counters { rx_packets: 2, rx_bytes: 120, tx_packets: 1, tx_bytes: 60 };
+    let windows = u64::try_from(window).unwrap() + 1;
+    let total = Counters {
+        rx_packets: 2 * windows,
+        rx_bytes: 120 * windows,
+        tx_packets: windows,
+        tx_bytes: 60 * windows,
+    };
+    Record {
+        record_id: 0,
+        interface: "wg0".into(),
+        tuple: Tuple {
+            protocol: 6,
+            peer_addr: "::ffff:10.8.0.2".parse().unwrap(),
+            remote_addr: "::ffff:10.0.0.1".parse().unwrap(),
+            peer_port: port,
+            remote_port: 443,
+        },
+        window_start_ms: START_MS + window * 60_000,
+        window_end_ms: START_MS + (window + 1) * 60_000,
+        first_seen_ms: START_MS,
+        last_seen_ms: START_MS + (window + 1) * 60_000,
+        initiator: Initiator::Peer,
+        icmp: None,
+        peer: Some(Arc::new(Identity {
+            public_key: "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=".to_owned(),
+            name: "=alice".to_owned(),
+            user: Some("alice@example.com".to_owned()),
+            device: Some("laptop".to_owned()),
+            groups: vec!["ops".to_owned()],
+            endpoint: "192.0.2.7:51820".parse().ok(),
+        })),
+        remote_peer: None,
+        verdict: Verdict::Allow,
+        enforced: false,
+        rule: None,
+        policy_revision: 0,
+        counters: one,
+        total,
+        tcp_flags: TcpFlags { rx: 0x1b, tx: 0x1b },
+        end_reason: None,
+        overflow: false,
+    }
+}
+
+/// A served API: closed flows 1 to 5 in the store, and flow 1000 open, with one record in the store
+/// and one window that is not recorded.
+struct Served {
+    socket: PathBuf,
+    watchers: broadcast::Sender<Arc<Record>>,
+    stop: Option<oneshot::Sender<()>>,
+    ended: tokio::task::JoinHandle<()>,
+    _dir: tempfile::TempDir,
+}
+
+impl Served {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut records: Vec<Record> = (1..=5).map(|port| record(port, 0)).collect();
+        for record in &mut records {
+            record.end_reason = Some(EndReason::Fin);
+        }
+        records.push(record(1000, 0));
+        let mut writer = Writer::open(dir.path(), "gw", START_MS).unwrap();
+        writer.commit(START_MS, &mut records).unwrap();
+        let watermark = writer.last_record_id();
+        // Committed after the drain thread's answer: not there yet.
+        writer.commit(START_MS, &mut [record(2000, 0)]).unwrap();
+        writer.close();
+
+        let (live, inbox, watchers) = Live::new();
+        std::thread::spawn(move || drain_thread(&inbox, watermark));
+        let socket = dir.path().join("flowd.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let state = ApiState { live, reader: Reader::new(dir.path(), "gw"), gateway: "gw".into() };
+        let (stop, stopped) = oneshot::channel();
+        let ended = tokio::spawn(serve(listener, state, async {
+            let _stop = stopped.await;
+        }));
+        Self { socket, watchers, stop: Some(stop), ended, _dir: dir }
+    }
+
+    async fn send(&self, target: &str, accept: &str) -> hyper::Response<hyper::body::Incoming> {
+        let stream = UnixStream::connect(&self.socket).await.unwrap();
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = HttpRequest::get(target)
+            .header("host", "flowd")
+            .header(ACCEPT, accept)
+            .body(Empty::<Bytes>::new())
+            .unwrap();
+        sender.send_request(request).await.unwrap()
+    }
+
+    async fn text(&self, target: &str, accept: &str) -> (u16, String) {
+        let response = self.send(target, accept).await;
+        let status = response.status().as_u16();
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    async fn json(&self, target: &str) -> Value {
+        let (status, text) = self.text(target, "application/json").await;
+        assert_eq!(status, 200, "{target}: {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+}
+
+fn drain_thread(inbox: &mpsc::Receiver<Request>, watermark: u64) {
+    let open = record(1000, 1);
+    while let Ok(question) = inbox.recv() {
+        match question {
+            Request::Flows { filter, before, limit, reply } => {
+                let wanted = filter.matches(&open)
+                    && before.is_none_or(|before| Position::of(&open) < before);
+                let answer = wanted.then(|| open.clone()).into_iter().take(limit).collect();
+                drop(reply.send(Pending { watermark, answer }));
+            }
+            Request::Flow { id, reply } => {
+                let own = FlowId::new("gw", "wg0", &open.tuple, open.first_seen_ms) == id;
+                drop(reply.send(Pending { watermark, answer: own.then(|| open.clone()) }));
+            }
+            Request::Summary { filter, reply } => {
+                let mut answer = PendingSummary::default();
+                if filter.matches(&open) {
+                    answer.open_flows = 1;
+                    answer.summary.absorb(&open, filter.since_ms.unwrap_or(i64::MIN));
+                }
+                drop(reply.send(Pending { watermark, answer }));
+            }
+            Request::Peers { reply } => drop(reply.send(Vec::new())),
+            // A reply that is dropped, as by a drain thread that has failed.
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_record_has_the_fields_of_the_contract() {
+    let served = Served::start();
+    let page = served.json("/v1/records?limit=1").await;
+    let id = FlowId::new("gw", "wg0", &record(1, 0).tuple, START_MS).to_string();
+    let end = |ip: &str, port: u16, peer: Option<&str>| json!({ "ip": ip, "port": port, "peer": peer, "resource": null });
+    let sums = json!({ "rx_packets": 2, "rx_bytes": 120, "tx_packets": 1, "tx_bytes": 60 });
+    assert_eq!(
+        page,
+        json!({
+            "records": [{
+                "record_id": 1,
+                "flow_id": id,
+                "gateway": "gw",
+                "interface": "wg0",
+                "window_start": "2026-11-21T04:00:00.000Z",
+                "window_end": "2026-11-21T04:01:00.000Z",
+                "first_seen": "2026-11-21T04:00:00.000Z",
+                "last_seen": "2026-11-21T04:01:00.000Z",
+                "protocol": "tcp",
+                "protocol_number": 6,
+                "src": end("10.8.0.2", 1, Some("=alice")),
+                "dst": end("10.0.0.1", 443, None),
+                "initiator": "peer",
+                "icmp": null,
+                "peer": {
+                    "public_key": "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
+                    "name": "=alice",
+                    "user": "alice@example.com",
+                    "device": "laptop",
+                    "groups": ["ops"],
+                    "endpoint": "192.0.2.7:51820",
+                },
+                "verdict": "allow",
+                "enforced": false,
+                "rule": null,
+                "policy_revision": 0,
+                "rx_packets": 2,
+                "rx_bytes": 120,
+                "tx_packets": 1,
+                "tx_bytes": 60,
+                "total": sums,
+                "tcp_flags": { "rx": 27, "tx": 27 },
+                "end_reason": "fin",
+                "overflow": false,
+            }],
+            "next_cursor": "1",
+        })
+    );
+}
+
+#[tokio::test]
+async fn stored_and_open_flows_are_one_list_in_pages() {
+    let served = Served::start();
+    let mut seen = Vec::new();
+    let mut target = "/v1/flows?limit=2".to_owned();
+    loop {
+        let page: wire::FlowPage = serde_json::from_value(served.json(&target).await).unwrap();
+        assert!(page.flows.len() <= 2);
+        seen.extend(page.flows);
+        let Some(cursor) = page.next_cursor else { break };
+        target = format!("/v1/flows?limit=2&cursor={cursor}");
+    }
+    let ports: Vec<_> = seen.iter().map(|flow| flow.src.port.unwrap()).collect();
+    assert_eq!(ports, [1000, 5, 4, 3, 2, 1], "newest first, and nothing above the watermark");
+    let open = &seen[0];
+    assert_eq!((open.state, open.records), (wire::FlowState::Open, 2));
+    assert_eq!(open.counters, open.total, "the stored window and the live one");
+    assert_eq!(open.counters.rx_packets, 4);
+    assert!(seen[1..].iter().all(|flow| flow.state == wire::FlowState::Closed));
+}
+
+#[tokio::test]
+async fn one_flow_has_its_records_and_the_live_rest() {
+    let served = Served::start();
+    let id = FlowId::new("gw", "wg0", &record(1000, 0).tuple, START_MS);
+    let detail: wire::FlowDetail =
+        serde_json::from_value(served.json(&format!("/v1/flows/{id}")).await).unwrap();
+    let ids: Vec<_> = detail.records.iter().map(|record| record.record_id).collect();
+    assert_eq!(ids, [Some(6), None]);
+    assert_eq!(detail.flow.counters.rx_packets, 4);
+}
+
+#[tokio::test]
+async fn a_summary_counts_everything_once() {
+    let served = Served::start();
+    let sum = served.json("/v1/summary").await;
+    let mut expected = Summary::default();
+    for port in [1, 2, 3, 4, 5, 1000] {
+        expected.absorb(&record(port, 0), i64::MIN);
+    }
+    expected.absorb(&record(1000, 1), i64::MIN);
+    assert_eq!(sum["flows"], 6);
+    assert_eq!(sum["open_flows"], 1);
+    assert_eq!(sum["packets"], expected.counters.packets());
+    assert_eq!(sum["bytes"], expected.counters.bytes());
+    assert_eq!(sum["allowed"]["flows"], 6);
+    assert_eq!(sum["denied"], json!({ "flows": 0, "packets": 0, "bytes": 0 }));
+    for key in ["since", "until", "rx_packets", "rx_bytes", "tx_packets", "tx_bytes", "overflow"] {
+        assert!(sum.get(key).is_some(), "{key}");
+    }
+}
+
+#[tokio::test]
+async fn every_form_of_records_says_the_same() {
+    let served = Served::start();
+    let page: wire::RecordPage = serde_json::from_value(served.json("/v1/records").await).unwrap();
+    assert_eq!((page.records.len(), page.next_cursor), (6, None));
+    let (_, lines) = served.text("/v1/records", "application/x-ndjson").await;
+    let lines: Vec<wire::Record> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines, page.records);
+    let (_, csv) = served.text("/v1/records?limit=3", "text/csv").await;
+    let mut csv = csv::Reader::from_reader(csv.as_bytes());
+    assert_eq!(csv.headers().unwrap(), wire::CSV_COLUMNS.as_slice());
+    let rows: Vec<_> = csv.records().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), 3);
+    assert_eq!(rows[0], wire::csv_row(&page.records[0]));
+    assert!(rows[0].iter().any(|cell| cell == "'=alice"), "no cell is a formula");
+    let (_, empty) = served.text("/v1/records?peer=nobody", "text/csv").await;
+    assert_eq!(empty.lines().count(), 1, "the header");
+    let (status, _) = served.text("/v1/records", "image/png").await;
+    assert_eq!(status, 406);
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_told_as_a_problem() {
+    let served = Served::start();
+    let cases = [
+        ("/v1/flows?sicne=1h", 400, "unknown parameter `sicne`; did you mean `since`?"),
+        ("/v1/flows?since=soon", 400, "`since` is `soon`; it must be"),
+        ("/v1/flows?limit=0", 400, "`limit` is `0`; it must be a number from 1 to 10000"),
+        ("/v1/flows?cursor=page2", 400, "`cursor` is `page2`; it must be the `next_cursor`"),
+        ("/v1/flows?port=1&port=2", 400, "`port` is given twice"),
+        ("/v1/summary?limit=1", 400, "unknown parameter `limit`"),
+        ("/v1/summary?since=1h&until=2h", 400, "`since` is not before `until`"),
+        ("/v1/peers?user=x", 400, "unknown parameter `user`"),
+        ("/v1/status?verbose=1", 400, "unknown parameter `verbose`; this endpoint takes none"),
+        ("/v1/records?ip=10.0.0.0/40", 400, "`ip` is `10.0.0.0/40`; it must be an address"),
+        ("/v1/watch?state=open", 400, "`state` is of flows"),
+        ("/v1/flows/xyz", 400, "`xyz` is no flow id"),
+        ("/v1/flows/00000000-0000-7000-8000-000000000000", 404, "there is no flow"),
+        ("/v1/flwos", 404, "there is no /v1/flwos"),
+        ("/v1/status", 503, "flowd is shutting down"),
+    ];
+    for (target, status, detail) in cases {
+        let response = served.send(target, "*/*").await;
+        assert_eq!(response.status().as_u16(), status, "{target}");
+        assert_eq!(response.headers()["content-type"], "application/problem+json", "{target}");
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let problem: wire::Problem = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(problem.status, status);
+        assert!(problem.detail.starts_with(detail), "{target}: {}", problem.detail);
+        assert_eq!(problem.detail.lines().count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_watcher_sees_matching_records_and_the_end() {
+    let mut served = Served::start();
+    let response = served.send("/v1/watch?port=7", "*/*").await;
+    assert_eq!(response.status().as_u16(), 200, "the answer begins before the first record");
+    for port in [6, 7] {
+        served.watchers.send(Arc::new(record(port, 0))).unwrap();
+    }
+    let mut body = response.into_body();
+    let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    let line: wire::Record = serde_json::from_slice(&frame).unwrap();
+    assert_eq!(line.src.port, Some(7));
+    drop(served.stop.take());
+    served.ended.await.unwrap();
+}
