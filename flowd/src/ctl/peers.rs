@@ -22,7 +22,7 @@ pub(super) fn run(screen: &mut Screen, format: Format, list: &PeerList) -> Resul
             }
         }
         Format::Csv => {
-            screen.csv(&wire::PEER_CSV_COLUMNS, list.peers.iter().map(wire::peer_csv_row))?
+            screen.csv(&wire::PEER_CSV_COLUMNS, list.peers.iter().map(wire::peer_csv_row))?;
         }
     }
     screen.flush()

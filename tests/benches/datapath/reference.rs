@@ -45,7 +45,7 @@ const ATOMIC_ADD: u8 = 0xdb;
 const EXIT: u8 = 0x95;
 
 /// Both reference programs, loaded.
-pub struct Reference {
+pub(crate) struct Reference {
     empty: OwnedFd,
     bare: OwnedFd,
     _map: OwnedFd,
@@ -53,7 +53,7 @@ pub struct Reference {
 
 impl Reference {
     /// Loads them; the hash has the size and the load of flowd's own in the bench.
-    pub fn load() -> io::Result<Self> {
+    pub(crate) fn load() -> io::Result<Self> {
         let map = create_map()?;
         let key = [0_u8; KEY_BYTES as usize];
         let value = [0_u8; VALUE_BYTES as usize];
@@ -66,12 +66,12 @@ impl Reference {
     }
 
     /// Mean time of a run of the empty program.
-    pub fn run_empty(&self, frame: &[u8], repeat: u32) -> io::Result<Duration> {
+    pub(crate) fn run_empty(&self, frame: &[u8], repeat: u32) -> io::Result<Duration> {
         test_run(&self.empty, frame, repeat)
     }
 
     /// Mean time of a run of the bare reference.
-    pub fn run_bare(&self, frame: &[u8], repeat: u32) -> io::Result<Duration> {
+    pub(crate) fn run_bare(&self, frame: &[u8], repeat: u32) -> io::Result<Duration> {
         test_run(&self.bare, frame, repeat)
     }
 }
