@@ -117,12 +117,17 @@ fn add_to_live(key: &FlowKey, tcp_flags: u8, direction: Direction, weight: Weigh
     if seen & flags != flags {
         atomic::or(marks, flags);
     }
-    // SAFETY: as above; these form addresses.
-    let (packets, bytes) = unsafe {
-        match direction {
-            Direction::Ingress => (&raw mut (*value).rx_packets, &raw mut (*value).rx_bytes),
-            Direction::Egress => (&raw mut (*value).tx_packets, &raw mut (*value).tx_bytes),
-        }
+    let (packets, bytes) = match direction {
+        // SAFETY: as above; forms an address.
+        Direction::Ingress => (unsafe { &raw mut (*value).rx_packets }, {
+            // SAFETY: as above; forms an address.
+            unsafe { &raw mut (*value).rx_bytes }
+        }),
+        // SAFETY: as above; forms an address.
+        Direction::Egress => (unsafe { &raw mut (*value).tx_packets }, {
+            // SAFETY: as above; forms an address.
+            unsafe { &raw mut (*value).tx_bytes }
+        }),
     };
     atomic::add(packets, weight.packets);
     atomic::add(bytes, weight.bytes);
@@ -173,7 +178,7 @@ fn create(headers: &Headers, direction: Direction, weight: Weight) -> Added {
             value.tx_bytes = weight.bytes;
         }
     }
-    if FLOWS.insert(key, &value, u64::from(BPF_NOEXIST)).is_ok() {
+    if FLOWS.insert(key, value, u64::from(BPF_NOEXIST)).is_ok() {
         return Added::Yes;
     }
     // Another CPU may have made it meanwhile.
@@ -223,8 +228,10 @@ fn tally(ifindex: u32, counter: Counter, direction: Direction, weight: Weight) {
 
 #[inline(always)]
 fn add_tally(tally: *mut Tally, weight: Weight) {
-    // SAFETY: `tally` points into an entry that is never deleted while the interface is attached.
-    let (packets, bytes) = unsafe { (&raw mut (*tally).packets, &raw mut (*tally).bytes) };
+    // SAFETY: `tally` points into an entry that is never deleted; forms an address.
+    let packets = unsafe { &raw mut (*tally).packets };
+    // SAFETY: as above; forms an address.
+    let bytes = unsafe { &raw mut (*tally).bytes };
     atomic::add(packets, weight.packets);
     atomic::add(bytes, weight.bytes);
 }

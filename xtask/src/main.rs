@@ -1,7 +1,9 @@
-//! Everything a developer runs beside `cargo build`: `cargo xtask setup|test|lint|demo|vm`.
+//! Everything a developer runs beside `cargo build`:
+//! `cargo xtask setup|test|lint|demo|bench|vm`.
 //!
 //! Each command installs what it misses first (see `setup`) and says so beforehand.
 
+mod bench;
 mod command;
 mod demo;
 mod lint;
@@ -50,6 +52,12 @@ enum Task {
         #[arg(long, hide = true)]
         without_flowd: bool,
     },
+    /// Measure, as root, and print a table
+    Bench {
+        /// What to measure
+        #[arg(value_enum)]
+        subject: bench::Subject,
+    },
     /// Boot the test kernels and run a test executable inside
     Vm {
         /// An executable built by `cargo test --no-run`
@@ -71,6 +79,7 @@ fn main() -> ExitCode {
         Task::Setup { purpose: None } => setup::all(),
         Task::Test { tier, filter } => return test::run(tier, filter.as_deref()),
         Task::Lint => lint::run_all(),
+        Task::Bench { subject } => bench::measure(subject),
         Task::Demo { no_build, without_flowd } => {
             demo::run(demo::Options { no_build, without_flowd })
         }

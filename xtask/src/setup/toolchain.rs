@@ -83,9 +83,11 @@ fn nightly() -> bool {
     linkable
 }
 
-fn debian_packages() -> [String; 4] {
+fn debian_packages() -> [String; 5] {
     let llvm = format!("llvm-{DEBIAN_LLVM}-dev");
-    ["rustc-web".to_owned(), "cargo-web".to_owned(), "rust-web-src".to_owned(), llvm]
+    let [compiler, cargo, sources, clippy] =
+        ["rustc-web", "cargo-web", "rust-web-src", "rust-web-clippy"].map(str::to_owned);
+    [compiler, cargo, sources, clippy, llvm]
 }
 
 fn debian() -> Result<()> {
