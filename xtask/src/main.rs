@@ -94,3 +94,26 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::Cli;
+
+    #[test]
+    fn the_commands_in_the_documents_exist() {
+        let documents = [include_str!("../../README.md"), include_str!("../../CONTRIBUTING.md")];
+        let mut found = 0;
+        for line in documents.iter().flat_map(|text| text.split(['`', '\n'])) {
+            let command = line.split('#').next().unwrap_or_default().trim();
+            let Some(words) = command.strip_prefix("cargo xtask") else { continue };
+            found += 1;
+            let words = ["xtask"].into_iter().chain(words.split_whitespace());
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("{command}: {error}");
+            }
+        }
+        assert!(found >= 6, "the documents name commands");
+    }
+}

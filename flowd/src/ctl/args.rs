@@ -55,9 +55,7 @@ pub(super) enum Command {
     #[command(after_help = "Example: flowctl flows --since 15m --peer alice-laptop --port 443")]
     Flows(Page),
     /// One flow in detail.
-    #[command(
-        after_help = "Example: flowctl flow $(flowctl flows -o jsonl --limit 1 | sed 's/.*\"flow_id\":\"\\([^\"]*\\).*/\\1/')"
-    )]
+    #[command(after_help = "Example: flowctl flow 01a1fc8a-a425-75a7-b299-ae8d734de1c4")]
     Flow {
         /// As `flow_id` in `flowctl flows -o json`.
         flow_id: String,
@@ -139,4 +137,43 @@ pub(super) struct Page {
     /// Go on behind the page that gave this cursor.
     #[arg(long)]
     pub(super) cursor: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, Parser as _};
+
+    use super::Cli;
+
+    fn parses(line: &str) {
+        let words = line.split_whitespace().take_while(|word| !matches!(*word, ">" | "|"));
+        if let Err(error) = Cli::try_parse_from(words) {
+            panic!("{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_examples_in_the_help_parse() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = help.strip_prefix("Example: ").expect("every command has an example");
+            assert!(example.starts_with(&format!("flowctl {}", command.get_name())), "{example}");
+            parses(example);
+        }
+    }
+
+    #[test]
+    fn the_commands_in_the_readme_parse() {
+        let readme = include_str!("../../../README.md");
+        let lines: Vec<_> = readme.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
+        assert!(lines.len() >= 4, "the tour has commands");
+        for line in lines {
+            parses(line);
+        }
+    }
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{End, raw};
+use crate::namespace::Namespace;
 
 /// An established connection.
 #[derive(Debug)]
@@ -87,4 +88,33 @@ fn pour(from: &mut TcpStream, to: &mut TcpStream, bytes: usize) {
             left -= got;
         }
     });
+}
+
+/// Segments that TCP of one namespace has sent, super-packets as their segments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentsSent {
+    /// For the first time: data, acknowledgements, SYN, FIN.
+    pub first: u64,
+    /// Again.
+    pub again: u64,
+}
+
+impl SegmentsSent {
+    /// Since the namespace began (`Tcp:` in `/proc/net/snmp`: `OutSegs`, which counts no
+    /// retransmission, and `RetransSegs`).
+    pub fn of(namespace: &Namespace) -> Self {
+        let table = namespace.output("cat", &["/proc/self/net/snmp"]);
+        let mut lines = table.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+        let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+        let value = |wanted: &str| {
+            let index = names.split(' ').position(|name| name == wanted).expect("a counter");
+            values.split(' ').nth(index).expect("a value").parse().expect("a number")
+        };
+        Self { first: value("OutSegs"), again: value("RetransSegs") }
+    }
+
+    /// Since an earlier look.
+    pub fn since(self, earlier: Self) -> Self {
+        Self { first: self.first - earlier.first, again: self.again - earlier.again }
+    }
 }
