@@ -243,7 +243,8 @@ impl Collector {
                 }
                 return;
             }
-            let is_due = line.wall_ms() - open.window_start_ms >= active_ms;
+            // A clock that was set back makes it due too, instead of waiting to catch up.
+            let is_due = (line.wall_ms() - open.window_start_ms).abs() >= active_ms;
             if !failed && is_due && total(value) != open.recorded {
                 batch.push(*key, view.record(key, value, open, None));
                 if batch.records.len() == BATCH {

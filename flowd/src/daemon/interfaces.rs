@@ -95,8 +95,7 @@ impl Interfaces {
         }
         self.refused.retain(|ifindex| found.iter().any(|found| found.ifindex == *ifindex));
         for interface in found {
-            let known = self.by_index.contains_key(&interface.ifindex);
-            if !known && !self.refused.contains(&interface.ifindex) {
+            if !self.is_attached(interface.ifindex) && !self.refused.contains(&interface.ifindex) {
                 self.attach(interface, now_ms, dataplane);
             }
         }
@@ -117,18 +116,20 @@ impl Interfaces {
                     peers = interface.peers.len(),
                     "attached"
                 );
-                self.by_index.insert(
-                    interface.ifindex,
-                    Watched {
-                        name,
-                        now: interface,
-                        since_ms: now_ms,
-                        attachment: Some(attachment),
-                        attached_by: by,
-                        baseline,
-                        device: baseline,
-                    },
-                );
+                let watched = self.by_index.entry(interface.ifindex).or_insert_with(|| Watched {
+                    name: name.clone(),
+                    now: interface.clone(),
+                    since_ms: now_ms,
+                    attachment: None,
+                    attached_by: by,
+                    baseline,
+                    device: baseline,
+                });
+                // An interface that was only out of sight goes on where it was.
+                watched.name = name;
+                watched.now = interface;
+                watched.attached_by = by;
+                watched.attachment = Some(attachment);
             }
             Err(error) => {
                 tracing::error!(%error, "this interface is not watched");

@@ -117,8 +117,8 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let mut collector =
         Collector::new(config.clone(), dataplane, Recorder::new(recorder_writer, watchers), names);
     let wanted = wireguard::Names::new(config.interfaces.clone());
-    let mut found =
-        wireguard::scan().map_err(system("list WireGuard's interfaces (needs CAP_NET_ADMIN)"))?;
+    let mut found = wireguard::scan(&[])
+        .map_err(system("list WireGuard's interfaces (needs CAP_NET_ADMIN)"))?;
     check_named(&wanted, &found)?;
     found.retain(|interface| wanted.want(&interface.name));
     if found.is_empty() {

@@ -76,7 +76,8 @@ impl OverflowLedger {
     /// Whether the bucket's last record is long enough ago.
     pub(super) fn is_due(&self, bucket: &Bucket, now_ms: i64, active_ms: i64) -> bool {
         self.open.get(bucket).is_some_and(|open| {
-            open.recorded == Counters::default() || now_ms - open.window_start_ms >= active_ms
+            open.recorded == Counters::default()
+                || (now_ms - open.window_start_ms).abs() >= active_ms
         })
     }
 

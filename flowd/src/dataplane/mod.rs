@@ -39,6 +39,9 @@ pub use self::{
 /// The object that `build.rs` made of `flowd-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flowd-ebpf"));
 
+/// `BPF_NOEXIST` in `include/uapi/linux/bpf.h`: do not replace an entry.
+const BPF_NOEXIST: u64 = 1;
+
 /// Bytes of a frame that `BPF_PROG_TEST_RUN` accepts for a program that does not look at it.
 const BLANK_FRAME: [u8; 64] = [0; 64];
 
@@ -257,9 +260,14 @@ impl Dataplane {
                     direction: direction as u8,
                     reserved: [0; 2],
                 };
-                self.counters
-                    .insert(key, Tally::default(), 0)
-                    .map_err(|source| DataplaneError::Write { table: "counter", source })?;
+                match self.counters.insert(key, Tally::default(), BPF_NOEXIST) {
+                    Ok(()) => {}
+                    // flowd hung on this interface before; its counts go on.
+                    Err(error) if error::os_error(&error) == Some(libc::EEXIST) => {}
+                    Err(source) => {
+                        return Err(DataplaneError::Write { table: "counter", source });
+                    }
+                }
             }
         }
         Ok(())

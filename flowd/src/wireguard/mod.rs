@@ -66,23 +66,27 @@ pub struct Peer {
 }
 
 /// Every WireGuard interface of this network namespace, by name. An interface that vanishes while
-/// it is read is left out.
-pub fn scan() -> io::Result<Vec<Interface>> {
+/// it is read is left out; one whose control socket does not answer is as it was in `before`.
+pub fn scan(before: &[Interface]) -> io::Result<Vec<Interface>> {
     let mut interfaces = Vec::new();
     for name in wg::Device::list(wg::Backend::Kernel)? {
-        interfaces.extend(read(name, Backend::Kernel)?);
+        interfaces.extend(read(name, Backend::Kernel, before)?);
     }
     for name in userspace_names()? {
         if interfaces.iter().any(|known| known.name == name.as_str_lossy()) {
             continue;
         }
-        interfaces.extend(read(name, Backend::Userspace)?);
+        interfaces.extend(read(name, Backend::Userspace, before)?);
     }
     interfaces.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(interfaces)
 }
 
-fn read(name: wg::InterfaceName, backend: Backend) -> io::Result<Option<Interface>> {
+fn read(
+    name: wg::InterfaceName,
+    backend: Backend,
+    before: &[Interface],
+) -> io::Result<Option<Interface>> {
     let text = name.as_str_lossy().into_owned();
     let Some(ifindex) = ifindex_of(&text) else {
         return Ok(None);
@@ -93,8 +97,12 @@ fn read(name: wg::InterfaceName, backend: Backend) -> io::Result<Option<Interfac
     };
     let device = match wg::Device::get(&name, wg_backend) {
         Ok(device) => device,
-        // A control socket that its process left behind, or an interface that has just gone.
-        Err(_) if backend == Backend::Userspace || ifindex_of(&text).is_none() => return Ok(None),
+        Err(_) if ifindex_of(&text) != Some(ifindex) => return Ok(None),
+        // The socket of another network namespace, or of a process that is busy or gone.
+        Err(_) if backend == Backend::Userspace => {
+            let known = |known: &&Interface| known.ifindex == ifindex && known.name == text;
+            return Ok(before.iter().find(known).cloned());
+        }
         Err(error) => return Err(error),
     };
     if ifindex_of(&text) != Some(ifindex) {

@@ -50,12 +50,14 @@ pub fn watch(
 ) -> std::io::Result<thread::JoinHandle<()>> {
     thread::Builder::new().name("wireguard".to_owned()).spawn(move || {
         let mut failing = false;
+        let mut before = Vec::new();
         while !stop.load(Ordering::Relaxed) {
             let begun = Instant::now();
-            match scan() {
+            match scan(&before) {
                 Ok(mut interfaces) => {
                     failing = false;
                     interfaces.retain(|interface| names.want(&interface.name));
+                    before.clone_from(&interfaces);
                     if !publish(interfaces) {
                         return;
                     }
