@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use flowd::flows::{Counters, EndReason, Initiator};
 use flowd::wire::InterfaceStatus;
 use flowd_tests::{
+    counters::{explained_by_wireguard, wireguard_bytes},
     site::Settings,
     skip,
     topology::{LAN_V4, Topology},
     traffic::{Load, packet, raw, tcp, udp},
     wait,
-    wireguard::{Backend, backend},
+    wireguard::{self, Backend, backend},
 };
 
 use crate::books::{assert_balanced, assert_wrapped, flowd_on};
@@ -198,5 +199,32 @@ fn the_kernels_device_counts_what_wireguard_adds() {
     assert_eq!(status.seen, Load::both(load, load));
     assert_wrapped((status.device.rx_packets, status.device.rx_bytes), &[(50, 128)]);
     assert_wrapped((status.device.tx_packets, status.device.tx_bytes), &[(50, 128)]);
+    daemon.stop();
+}
+
+#[test]
+fn wireguards_own_counters_explain_what_flowd_saw() {
+    let net = Topology::new(1);
+    let (site, daemon) = flowd_on(&net, &Settings::default());
+    let (ctl, peer) = (site.flowctl(&net.gateway), &net.peers[0]);
+    let transfer = || {
+        let peers = wireguard::peers(&net.gateway, "wg0");
+        (peers[0].rx_bytes, peers[0].tx_bytes)
+    };
+    let before = transfer();
+    let ends = ((&peer.namespace, peer.v4.into()), (&net.gateway, net.gateway_v4(peer)));
+    let load = udp::Pair::new(ends.0, ends.1).exchange(&[100; 50]);
+    assert_eq!(load, Load { packets: 50, bytes: 50 * 128 });
+    ctl.one_flow(&[], Load::both(load, load));
+    let after = transfer();
+    for grown in [after.0 - before.0, after.1 - before.1] {
+        // What is left are handshakes and keepalives.
+        let own = grown.checked_sub(50 * wireguard_bytes(128)).expect("every packet was carried");
+        assert!((0..8).any(|messages| explained_by_wireguard(messages, own)), "{own} bytes");
+    }
+    wait::until(wait::SOON, "flowctl peers shows WireGuard's counters", || {
+        let shown = ctl.peers().peers[0].wireguard;
+        (shown.rx_bytes, shown.tx_bytes) == transfer()
+    });
     daemon.stop();
 }
