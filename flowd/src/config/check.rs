@@ -51,7 +51,7 @@ impl Problem {
     pub(super) fn of_toml(file: &str, span: Option<Range<usize>>, text: &str) -> Self {
         let before = span.and_then(|span| file.get(..span.start));
         let line = before.map(|before| before.matches('\n').count() + 1);
-        let text = text.lines().next().unwrap_or_default();
+        let text = plain(text.lines().next().unwrap_or_default());
         let said_of = line
             .and_then(|line| file.lines().nth(line - 1))
             .map(|line| format!("`{}`: ", line.trim().replace(char::is_control, "?")));
@@ -62,9 +62,29 @@ impl Problem {
         Self::new(format!("`{key}` is {value}; it must be {} to {}", range.start(), range.end()))
     }
 
+    pub(super) fn too_long(key: &str, path: &Path, max: usize) -> Self {
+        let bytes = path.as_os_str().len();
+        Self::new(format!("`{key}` has {bytes} bytes; a socket's path has {max} at most"))
+    }
+
     pub(super) fn relative(key: &str, path: &Path) -> Self {
         Self::new(format!("`{key}` is `{}`; it must be an absolute path", path.display()))
     }
+}
+
+/// The parser's words for types, in those of a configuration's author.
+fn plain(text: &str) -> String {
+    let Some((said, expected)) = text.split_once("expected ") else {
+        return text.to_owned();
+    };
+    let expected = match expected {
+        "a sequence" => "a list such as [\"wg0\"]",
+        "u64" => "a whole number",
+        "path string" => "a string",
+        other if other.starts_with("struct ") => "a table",
+        other => other,
+    };
+    format!("{said}expected {expected}")
 }
 
 impl fmt::Display for Problem {

@@ -116,10 +116,16 @@ impl File {
             }
             value
         };
+        let socket = path("api.socket", api.socket, super::DEFAULT_SOCKET);
+        let store = path("store.path", store.path, "/var/lib/flowd");
+        let peers_file = path("identity.peers", identity.peers, "/etc/flowd/peers.toml");
+        if socket.as_os_str().len() > range::SOCKET_BYTES {
+            problems.push(Problem::too_long("api.socket", &socket, range::SOCKET_BYTES));
+        }
         Config {
-            store: path("store.path", store.path, "/var/lib/flowd"),
-            socket: path("api.socket", api.socket, super::DEFAULT_SOCKET),
-            peers_file: path("identity.peers", identity.peers, "/etc/flowd/peers.toml"),
+            store,
+            socket,
+            peers_file,
             gateway: gateway.unwrap_or_else(host_name),
             interfaces,
             table_size: u32::try_from(table_size).unwrap_or(limits::MAX_FLOWS),

@@ -82,6 +82,8 @@ mod range {
     pub(super) const ACTIVE_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 100..=3_600_000;
     pub(super) const IDLE_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 1_000..=86_400_000;
     pub(super) const TCP_IDLE_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 1_000..=604_800_000;
+    /// `sun_path` of unix(7) less its end and the suffix that a socket has until it is ready.
+    pub(super) const SOCKET_BYTES: usize = 107 - ".4194304".len();
     pub(super) const LINGER_MS: std::ops::RangeInclusive<u64> = 100..=600_000;
 }
 
@@ -130,7 +132,7 @@ mod tests {
             ),
             (
                 "[flows]\ntable_size = \"big\"\n",
-                "line 2: `table_size = \"big\"`: invalid type: string \"big\", expected u64",
+                "line 2: `table_size = \"big\"`: invalid type: string \"big\", expected a whole number",
             ),
             ("interfaces = [\"\"]\n", "`interfaces` has an empty name"),
             (

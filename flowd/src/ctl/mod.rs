@@ -48,7 +48,11 @@ async fn execute(cli: &Cli) -> Result<(), CtlError> {
     match &cli.command {
         Command::Status => {
             let answer: wire::Status = client.get("/v1/status", &[]).await?;
-            screen.one(cli.output, &answer, |screen| status::show(screen, &answer))
+            match cli.output {
+                Format::Csv => screen.flat_csv(&answer.interfaces)?,
+                _ => screen.one(cli.output, &answer, |screen| status::show(screen, &answer))?,
+            }
+            screen.flush()
         }
         Command::Summary(filters) => {
             let answer: wire::Summary = client.get("/v1/summary", &filters.pairs()).await?;

@@ -4,8 +4,10 @@ use std::io::{self, IsTerminal as _, Write};
 
 use clap::ValueEnum;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{args::Color, error::CtlError, table::Table, text::Clock};
+use crate::wire::csv_text;
 
 /// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -62,11 +64,7 @@ impl Screen {
             Format::Table => table(self)?,
             Format::Json => self.json(answer)?,
             Format::Jsonl => self.json_line(answer)?,
-            Format::Csv => {
-                return Err(CtlError::Refused(
-                    "this has no rows for csv; use table, json or jsonl".to_owned(),
-                ));
-            }
+            Format::Csv => self.flat_csv(std::slice::from_ref(answer))?,
         }
         Ok(self.out.flush()?)
     }
@@ -97,6 +95,21 @@ impl Screen {
             csv.write_record(row).map_err(write)?;
         }
         Ok(csv.flush()?)
+    }
+
+    /// Objects of one shape as rows: the names of nested fields are joined by `_`.
+    pub(super) fn flat_csv(&mut self, objects: &[impl Serialize]) -> Result<(), CtlError> {
+        let mut rows = Vec::new();
+        for object in objects {
+            let value = serde_json::to_value(object).map_err(io::Error::from)?;
+            let mut row = Vec::new();
+            flatten(String::new(), &value, &mut row);
+            rows.push(row);
+        }
+        let columns: Vec<&str> =
+            rows.iter().take(1).flatten().map(|(name, _)| name.as_str()).collect();
+        let cells = rows.iter().map(|row| row.iter().map(|(_, cell)| cell.clone()).collect());
+        self.csv(&columns, cells)
     }
 
     /// One row without a header, at once.
@@ -130,5 +143,38 @@ impl Screen {
 
     pub(super) fn flush(&mut self) -> Result<(), CtlError> {
         Ok(self.out.flush()?)
+    }
+}
+
+/// The leaves of a value with their paths; a list is one leaf, as JSON.
+fn flatten(path: String, value: &Value, leaves: &mut Vec<(String, String)>) {
+    let cell = match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}_{name}") };
+                flatten(path, field, leaves);
+            }
+            return;
+        }
+        Value::Null => String::new(),
+        Value::String(text) => csv_text(text),
+        other => other.to_string(),
+    };
+    leaves.push((path, cell));
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::flatten;
+
+    #[test]
+    fn leaves_have_the_names_of_their_path() {
+        let value = json!({ "a": { "b": 1, "c": "=x" }, "d": null, "e": [1, 2] });
+        let mut leaves = Vec::new();
+        flatten(String::new(), &value, &mut leaves);
+        let leaves: Vec<_> = leaves.iter().map(|(name, cell)| (&**name, &**cell)).collect();
+        assert_eq!(leaves, [("a_b", "1"), ("a_c", "'=x"), ("d", ""), ("e", "[1,2]")]);
     }
 }
