@@ -70,12 +70,14 @@ impl Reader {
                 sum.merge(&segment.plain_summary(filter, watermark).map_err(read(&path))?);
                 continue;
             }
-            segment.each(filter, watermark, 0, "record_id", &path, |record| {
-                if ledger.as_mut().is_none_or(|ledger| ledger.wants(&record)) {
-                    sum.absorb(&record, since_ms);
-                }
-                ControlFlow::Continue(())
-            })?;
+            segment
+                .by_id(filter, watermark, 0, |record| {
+                    if ledger.as_mut().is_none_or(|ledger| ledger.wants(&record)) {
+                        sum.absorb(&record, since_ms);
+                    }
+                    ControlFlow::Continue(())
+                })
+                .map_err(read(&path))?;
         }
         Ok(sum)
     }
@@ -94,34 +96,36 @@ impl Reader {
             let Some(segment) = Segment::open(&path)? else { continue };
             let mut taken = 0;
             let mut current: Option<(Position, bool)> = None;
-            segment.each_newest_first(filter, before, watermark, &path, |record| {
-                let position = Position::of(&record);
-                if before.is_some_and(|before| position >= *before) {
-                    return ControlFlow::Continue(());
-                }
-                let wanted = match &current {
-                    Some((known, wanted)) if *known == position => *wanted,
-                    _ => {
-                        let open = ledger.as_mut().is_some_and(|ledger| ledger.has(&record));
-                        let wanted =
-                            filter.state.is_none_or(|state| (state == State::Open) == open);
-                        if wanted && taken == limit {
-                            return ControlFlow::Break(());
-                        }
-                        taken += usize::from(wanted);
-                        if wanted && !merged.contains_key(&position) {
-                            // The record itself follows below.
-                            merged.insert(position.clone(), (Flow::empty(&record), open));
-                        }
-                        current = Some((position.clone(), wanted));
-                        wanted
+            segment
+                .newest_first(filter, watermark, before, |record| {
+                    let position = Position::of(&record);
+                    if before.is_some_and(|before| position >= *before) {
+                        return ControlFlow::Continue(());
                     }
-                };
-                if wanted && let Some((flow, _)) = merged.get_mut(&position) {
-                    flow.absorb(record);
-                }
-                ControlFlow::Continue(())
-            })?;
+                    let wanted = match &current {
+                        Some((known, wanted)) if *known == position => *wanted,
+                        _ => {
+                            let open = ledger.as_mut().is_some_and(|ledger| ledger.has(&record));
+                            let wanted =
+                                filter.state.is_none_or(|state| (state == State::Open) == open);
+                            if wanted && taken == limit {
+                                return ControlFlow::Break(());
+                            }
+                            taken += usize::from(wanted);
+                            if wanted && !merged.contains_key(&position) {
+                                // The record itself follows below.
+                                merged.insert(position.clone(), (Flow::empty(&record), open));
+                            }
+                            current = Some((position.clone(), wanted));
+                            wanted
+                        }
+                    };
+                    if wanted && let Some((flow, _)) = merged.get_mut(&position) {
+                        flow.absorb(record);
+                    }
+                    ControlFlow::Continue(())
+                })
+                .map_err(read(&path))?;
         }
         Ok(merged.into_values().rev().take(limit).collect())
     }
@@ -169,14 +173,16 @@ impl Reader {
         let mut stopped = false;
         for path in self.paths(filter)? {
             let Some(segment) = Segment::open(&path)? else { continue };
-            segment.each(filter, watermark, after, "record_id", &path, |record| {
-                if ledger.as_mut().is_some_and(|ledger| !ledger.wants(&record)) {
-                    return ControlFlow::Continue(());
-                }
-                let flow = sink(record);
-                stopped = flow.is_break();
-                flow
-            })?;
+            segment
+                .by_id(filter, watermark, after, |record| {
+                    if ledger.as_mut().is_some_and(|ledger| !ledger.wants(&record)) {
+                        return ControlFlow::Continue(());
+                    }
+                    let flow = sink(record);
+                    stopped = flow.is_break();
+                    flow
+                })
+                .map_err(read(&path))?;
             if stopped {
                 break;
             }
@@ -279,65 +285,58 @@ impl Segment {
         Ok(Some(Self { conn, names }))
     }
 
-    /// Shows the matching records in the order of `order`, which is SQL of ours.
-    fn each(
+    /// Shows the matching records with ids above `after`, by ascending id.
+    fn by_id(
         &self,
         filter: &Filter,
         watermark: u64,
         after: u64,
+        sink: impl FnMut(Record) -> ControlFlow<()>,
+    ) -> rusqlite::Result<()> {
+        let narrow = "record_id > :bound AND record_id <= :watermark";
+        self.matching(filter, watermark, (narrow, after.cast_signed()), "record_id", sink)
+    }
+
+    /// Shows the matching records of flows at or below `before`, by descending position.
+    fn newest_first(
+        &self,
+        filter: &Filter,
+        watermark: u64,
+        before: Option<&Position>,
+        sink: impl FnMut(Record) -> ControlFlow<()>,
+    ) -> rusqlite::Result<()> {
+        // The unary plus leaves the choice of index to `first_seen`.
+        let narrow = "first_seen <= :bound AND +record_id <= :watermark";
+        let first_seen_ms = before.map_or(i64::MAX, |before| before.first_seen_ms);
+        self.matching(filter, watermark, (narrow, first_seen_ms), NEWEST_FIRST, sink)
+    }
+
+    /// `narrow` and `order` are SQL of ours; SQL judges what it can cheaply, and the filter itself
+    /// has the last word.
+    fn matching(
+        &self,
+        filter: &Filter,
+        watermark: u64,
+        (narrow, bound): (&str, i64),
         order: &str,
-        path: &Path,
         mut sink: impl FnMut(Record) -> ControlFlow<()>,
-    ) -> Result<(), ReadError> {
+    ) -> rusqlite::Result<()> {
         let sql = format!(
-            "SELECT {} FROM record JOIN interface USING (interface_id) \
-             WHERE record_id > :after AND record_id <= :watermark AND window_end >= :since \
-             AND window_end < :until AND first_seen <= :first_seen \
+            "SELECT {} FROM record JOIN interface USING (interface_id) WHERE {narrow} \
+             AND window_end >= :since AND window_end < :until \
              AND (:protocol IS NULL OR protocol = :protocol) ORDER BY {order}",
             row::RECORD
         );
-        self.run(
-            &sql,
-            named_params! {
-                ":after": after.cast_signed(),
-                ":watermark": watermark.cast_signed(),
-                ":since": filter.since_ms.unwrap_or(i64::MIN),
-                ":until": filter.until_ms.unwrap_or(i64::MAX),
-                ":first_seen": i64::MAX,
-                ":protocol": filter.protocol,
-            },
-            |record| if filter.matches(&record) { sink(record) } else { ControlFlow::Continue(()) },
-        )
-        .map_err(read(path))
-    }
-
-    fn each_newest_first(
-        &self,
-        filter: &Filter,
-        before: Option<&Position>,
-        watermark: u64,
-        path: &Path,
-        mut sink: impl FnMut(Record) -> ControlFlow<()>,
-    ) -> Result<(), ReadError> {
-        let sql = format!(
-            "SELECT {} FROM record JOIN interface USING (interface_id) \
-             WHERE first_seen <= :first_seen AND +record_id <= :watermark \
-             AND window_end >= :since AND window_end < :until \
-             AND (:protocol IS NULL OR protocol = :protocol) ORDER BY {NEWEST_FIRST}",
-            row::RECORD
-        );
-        self.run(
-            &sql,
-            named_params! {
-                ":watermark": watermark.cast_signed(),
-                ":since": filter.since_ms.unwrap_or(i64::MIN),
-                ":until": filter.until_ms.unwrap_or(i64::MAX),
-                ":first_seen": before.map_or(i64::MAX, |before| before.first_seen_ms),
-                ":protocol": filter.protocol,
-            },
-            |record| if filter.matches(&record) { sink(record) } else { ControlFlow::Continue(()) },
-        )
-        .map_err(read(path))
+        let parameters = named_params! {
+            ":bound": bound,
+            ":watermark": watermark.cast_signed(),
+            ":since": filter.since_ms.unwrap_or(i64::MIN),
+            ":until": filter.until_ms.unwrap_or(i64::MAX),
+            ":protocol": filter.protocol,
+        };
+        self.run(&sql, parameters, |record| {
+            if filter.matches(&record) { sink(record) } else { ControlFlow::Continue(()) }
+        })
     }
 
     fn with_first_seen(

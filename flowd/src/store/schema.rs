@@ -115,3 +115,61 @@ pub(super) fn migrate(tx: &Transaction<'_>, found: usize) -> Result<(), OpenErro
     tx.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::{APPLICATION_ID, MIGRATIONS, check, migrate};
+    use crate::store::OpenError;
+
+    fn upgrade(conn: &mut Connection) {
+        let found = check(conn).unwrap();
+        let tx = conn.transaction().unwrap();
+        migrate(&tx, found).unwrap();
+        tx.commit().unwrap();
+    }
+
+    /// A file as the flowd of version `version` left it.
+    fn of_version(version: usize) -> Connection {
+        let conn = Connection::open_in_memory().unwrap();
+        for sql in &MIGRATIONS[..version] {
+            conn.execute_batch(sql).unwrap();
+        }
+        if version > 0 {
+            conn.pragma_update(None, "application_id", APPLICATION_ID).unwrap();
+            conn.pragma_update(None, "user_version", version as i64).unwrap();
+        }
+        conn
+    }
+
+    fn schema(conn: &Connection) -> Vec<(String, Option<String>)> {
+        let mut query = conn.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name").unwrap();
+        let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn every_version_upgrades_to_the_same_schema_and_twice_changes_nothing() {
+        let mut newest = of_version(MIGRATIONS.len());
+        let expected = schema(&newest);
+        upgrade(&mut newest);
+        assert_eq!(schema(&newest), expected, "nothing was left to do");
+        for version in 0..=MIGRATIONS.len() {
+            let mut conn = of_version(version);
+            upgrade(&mut conn);
+            assert_eq!(schema(&conn), expected, "from version {version}");
+            assert_eq!(check(&conn).unwrap(), MIGRATIONS.len());
+        }
+    }
+
+    #[test]
+    fn the_file_of_another_program_is_refused() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch("CREATE TABLE theirs (id INTEGER)").unwrap();
+        assert!(matches!(check(&conn), Err(OpenError::Foreign)));
+        let conn = of_version(MIGRATIONS.len());
+        conn.pragma_update(None, "user_version", MIGRATIONS.len() as i64 + 1).unwrap();
+        assert!(matches!(check(&conn), Err(OpenError::TooNew { .. })));
+    }
+}
