@@ -57,6 +57,11 @@ pub fn bind(path: &Path) -> Result<Prepared, BindError> {
 }
 
 impl Prepared {
+    /// Whether the daemon made the socket, and so removes it when it stops.
+    pub fn is_own(&self) -> bool {
+        self.unready.is_some()
+    }
+
     /// Puts the socket into its place: from here on clients connect. Call it inside a tokio
     /// runtime.
     pub fn publish(mut self) -> io::Result<UnixListener> {

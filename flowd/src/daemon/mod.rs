@@ -133,6 +133,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         news.tell(Request::Interfaces(found))
     })
     .map_err(system("start the WireGuard thread"))?;
+    let own_socket = socket.is_own();
     let listener = socket.publish().map_err(system("put the socket into its place"))?;
     let (stop_api, api_stopped) = oneshot::channel::<()>();
     let api = tokio::spawn(api::serve(listener, state, async {
@@ -159,7 +160,9 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     watch.thread().unpark();
     live.tell(Request::Stop);
     let drained = tokio::task::spawn_blocking(move || drain.join()).await;
-    remove_socket(&config);
+    if own_socket {
+        remove_socket(&config);
+    }
     match (outcome, drained) {
         (Ok(()), Ok(Ok(()))) => Ok(()),
         _ => Err(DaemonError::DrainFailed),
