@@ -5,6 +5,8 @@
 
 pub mod flows;
 
+pub mod policy;
+
 pub mod dataplane;
 pub mod identity;
 pub mod wireguard;

@@ -1,0 +1,12 @@
+//! The policy: which peer may talk to what. Pure: no clock, no file, no kernel.
+//!
+//! A text is parsed and checked whole ([`parse`]), interpreted rule by rule ([`Policy::decide`],
+//! the specification), and compiled for the kernel.
+
+mod rule;
+mod selector;
+mod service;
+
+pub use rule::{Mode, Policy, Rule};
+pub use selector::{Endpoint, Group, Selector};
+pub use service::{Service, Services};
