@@ -53,6 +53,8 @@ pub enum Counter {
     /// Not a loss: the packets and bytes by which segments of super-packets exceed the buffers
     /// that carried them. A device that counts buffers shows flowd's sum less this.
     Coalesced = 5,
+    /// Not a loss: packets that the policy dropped. They are counted where they belong as well.
+    Dropped = 6,
 }
 
 impl Counter {
@@ -65,6 +67,17 @@ impl Counter {
         Self::OverflowFull,
     ];
 
+    /// All counters.
+    pub const ALL: [Self; 7] = [
+        Self::Truncated,
+        Self::NotIp,
+        Self::Malformed,
+        Self::TooManyExtensions,
+        Self::OverflowFull,
+        Self::Coalesced,
+        Self::Dropped,
+    ];
+
     /// The name in status, metrics and JSON.
     pub const fn name(self) -> &'static str {
         match self {
@@ -74,6 +87,7 @@ impl Counter {
             Self::TooManyExtensions => "too_many_extensions",
             Self::OverflowFull => "overflow_full",
             Self::Coalesced => "coalesced",
+            Self::Dropped => "dropped",
         }
     }
 
@@ -86,6 +100,7 @@ impl Counter {
             3 => Self::TooManyExtensions,
             4 => Self::OverflowFull,
             5 => Self::Coalesced,
+            6 => Self::Dropped,
             _ => return None,
         })
     }
@@ -97,11 +112,10 @@ mod tests {
 
     #[test]
     fn numbers_and_counters_are_one_to_one() {
-        let all = Counter::UNCOUNTED.into_iter().chain([Counter::Coalesced]);
-        for (number, counter) in (0_u8..).zip(all) {
+        for (number, counter) in (0_u8..).zip(Counter::ALL) {
             assert_eq!(counter as u8, number);
             assert_eq!(Counter::from_number(number), Some(counter));
         }
-        assert_eq!(Counter::from_number(6), None);
+        assert_eq!(Counter::from_number(7), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{addr::Addr, peer::PeerId};
+use crate::{addr::Addr, peer::PeerId, policy::Judgement};
 
 /// Identifies one flow on one interface, both directions together.
 ///
@@ -47,18 +47,16 @@ pub struct FlowValue {
     /// Bytes to the peer.
     pub tx_bytes: u64,
     /// TCP flags seen, from the peer in bits 0 to 7 and to the peer in bits 8 to 15, and
-    /// [`RETIRED`]. One word, so that one load reads all and an atomic OR sets any.
+    /// [`RETIRED`] and [`CUT`]. One word, so that one load reads all and an atomic OR sets any.
     pub marks: u64,
+    /// What the policy said of it last. The outcome never changes while the entry lives.
+    pub judgement: Judgement,
     /// The peer that owned the endpoint when the entry was made.
     pub peer_id: PeerId,
-    /// Number of the rule that decided; zero: none did.
-    pub rule: u32,
-    /// The policy revision that was in force when the verdict was made; zero: no policy.
-    pub policy_revision: u32,
     /// An [`Initiator`] as a number.
     pub initiator: u8,
-    /// A [`Verdict`] as a number.
-    pub verdict: u8,
+    /// Always zero.
+    pub reserved: u8,
     /// ICMP type of the first packet.
     pub icmp_type: u8,
     /// ICMP code of the first packet.
@@ -68,6 +66,9 @@ pub struct FlowValue {
 /// The bit of [`FlowValue::marks`] that says: ended. Nobody adds to the entry any more, and once
 /// every classifier that was running has left, the counters are final.
 pub const RETIRED: u64 = 1 << 63;
+/// The bit of [`FlowValue::marks`] that says: retired because the policy changed its mind. What
+/// follows of the same endpoints is not a new conversation.
+pub const CUT: u64 = 1 << 62;
 /// Where the TCP flags to the peer start in [`FlowValue::marks`].
 pub const TX_FLAGS_SHIFT: u32 = 8;
 
@@ -94,17 +95,6 @@ pub enum Initiator {
     Peer = 1,
     /// The other endpoint.
     Remote = 2,
-}
-
-/// What the policy says of a flow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Verdict {
-    /// It may pass.
-    #[default]
-    Allow = 0,
-    /// It may not pass; whether it was stopped is another question.
-    Deny = 1,
 }
 
 /// Names one datagram whose fragments are under way.
@@ -150,8 +140,8 @@ pub struct OverflowKey {
     pub ifindex: u32,
     /// The peer; [`crate::peer::NO_PEER`] for addresses of nobody.
     pub peer_id: PeerId,
-    /// A [`Verdict`] as a number.
-    pub verdict: u8,
+    /// An [`Outcome`](crate::policy::Outcome) as a number.
+    pub outcome: u8,
     /// A [`crate::counter::Direction`] as a number.
     pub direction: u8,
     /// Always zero.

@@ -12,6 +12,7 @@ pub mod flow;
 pub mod limits;
 pub mod packet;
 pub mod peer;
+pub mod policy;
 
 /// Fixes the size of every type that crosses the kernel boundary and, in user space, hands
 /// bytemuck's proof (no padding, every bit pattern valid) on to aya.
@@ -41,5 +42,11 @@ map_types! {
     flow::FragmentKey: 44,
     flow::FragmentPorts: 8,
     flow::OverflowKey: 12,
-    peer::PeerPrefix: 20,
+    policy::Endpoint: 20,
+    policy::EndpointPrefix: 20,
+    policy::Head: 8,
+    policy::Interval: 8,
+    policy::Judgement: 8,
+    policy::Opinion: 24,
+    policy::Pair: 12,
 }

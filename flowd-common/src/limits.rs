@@ -10,8 +10,12 @@ pub const MAX_FLOWS: u32 = 16 * 1024 * 1024;
 pub const MAX_OVERFLOWS: u32 = 65_536;
 /// Fragmented datagrams whose ports are remembered at a time.
 pub const MAX_FRAGMENTS: u32 = 8_192;
-/// Allowed-ips of all peers together.
-pub const MAX_PEER_PREFIXES: u32 = 262_144;
+/// Rules of a policy.
+pub const MAX_RULES: u32 = 1 << 20;
+/// Steps of the search in a chain, each halving what is left: enough for a chain of 2^20 entries.
+pub const CHAIN_STEPS: u32 = 21;
+/// Entries of one chain.
+pub const MAX_CHAIN: u32 = (1 << (CHAIN_STEPS - 1)) - 1;
 /// Named counters: (interface, reason, direction).
 pub const MAX_COUNTERS: u32 = 4_096;
 /// IPv6 extension headers that the parser follows before it gives up.

@@ -114,10 +114,49 @@ mod protocol {
     pub(super) const SHIM6: u8 = 140;
 }
 
+/// Whether a protocol's header starts with two ports.
+#[inline(always)]
+pub const fn has_ports(protocol: u8) -> bool {
+    matches!(
+        protocol,
+        protocol::TCP | protocol::UDP | protocol::DCCP | protocol::SCTP | protocol::UDP_LITE
+    )
+}
+
+/// Whether a packet of the protocol says by itself who opened the conversation.
+#[inline(always)]
+pub const fn tells_its_initiator(protocol: u8) -> bool {
+    matches!(protocol, protocol::TCP | protocol::ICMP | protocol::ICMPV6)
+}
+
+/// Whether a message tells of an error in another flow's packet (RFC 792; RFC 4443, section 2.1).
+#[inline(always)]
+pub const fn is_icmp_error(protocol: u8, icmp_type: u8) -> bool {
+    match protocol {
+        protocol::ICMP => matches!(icmp_type, 3 | 4 | 11 | 12),
+        protocol::ICMPV6 => matches!(icmp_type, 1..=4),
+        _ => false,
+    }
+}
+
+/// The ICMP type that a policy judges a flow by: an echo reply stands for its request. `None` for
+/// other protocols.
+#[inline(always)]
+pub const fn icmp_request(protocol: u8, icmp_type: u8) -> Option<u8> {
+    match (protocol, icmp_type) {
+        (protocol::ICMP, 0) => Some(8),
+        (protocol::ICMPV6, 129) => Some(128),
+        (protocol::ICMP | protocol::ICMPV6, other) => Some(other),
+        _ => None,
+    }
+}
+
 /// Bytes of an IPv4 header without options.
 const IPV4_BYTES: usize = 20;
 /// Bytes of the fixed IPv6 header.
 const IPV6_BYTES: usize = 40;
+/// Bytes before the packet that an ICMP error quotes.
+const ICMP_BYTES: usize = 8;
 
 /// Reads the headers of a packet that crosses interface `ifindex` in `direction`.
 #[inline(always)]
@@ -400,6 +439,48 @@ impl Headers {
             protocol::ICMPV6 if self.icmp_type == 129 => receiver,
             _ => sender,
         }
+    }
+
+    /// The flow of the packet that an ICMP error quotes, whose own headers take `header_bytes` and
+    /// which crosses `ifindex` in `direction`. `None` when it quotes too little, a later fragment,
+    /// or a packet with IPv6 extension headers.
+    ///
+    /// The quoted packet went the other way.
+    #[inline(always)]
+    pub fn quoted(
+        packet: &impl Packet,
+        header_bytes: u32,
+        ifindex: u32,
+        direction: Direction,
+    ) -> Option<FlowKey> {
+        let start = header_bytes as usize + ICMP_BYTES;
+        let first = u32::from_be(packet.read::<u32>(start)?);
+        let opposite = match direction {
+            Direction::Ingress => Direction::Egress,
+            Direction::Egress => Direction::Ingress,
+        };
+        let (mut quoted, transport) = if first >> 28 == 4 {
+            let words = packet.read::<[u32; 5]>(start)?;
+            if u32::from_be(words[1]) & 0x1fff != 0 {
+                return None;
+            }
+            let (src, dst) = (Addr::from_v4(words[3]), Addr::from_v4(words[4]));
+            let protocol = (u32::from_be(words[2]) >> 16) as u8;
+            let header_bytes = (first >> 24 & 0xf) as usize * 4;
+            (Self::new(ifindex, opposite, src, dst, protocol, 0), start + header_bytes)
+        } else {
+            let words = packet.read::<[u32; 10]>(start)?;
+            let src = Addr([words[2], words[3], words[4], words[5]]);
+            let dst = Addr([words[6], words[7], words[8], words[9]]);
+            let protocol = (u32::from_be(words[1]) >> 8) as u8;
+            (Self::new(ifindex, opposite, src, dst, protocol, 0), start + IPV6_BYTES)
+        };
+        if has_ports(quoted.key.protocol) {
+            quoted.ports(packet.read::<u32>(transport)?, opposite);
+        } else if matches!(quoted.key.protocol, protocol::ICMP | protocol::ICMPV6) {
+            quoted.icmp(packet.read::<[u32; 2]>(transport)?);
+        }
+        Some(quoted.key)
     }
 
     /// The name of the datagram that this fragment is part of.

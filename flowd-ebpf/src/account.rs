@@ -1,37 +1,43 @@
 //! One packet: find its flow, add to it, say what happens to the packet.
 //!
-//! - parsed, flow known and live: add
-//! - parsed, flow unknown: new entry, with its peer
-//! - parsed, entry retired: the same in the entry's second generation
+//! - parsed, flow known, live and judged under the policy in force: add
+//! - parsed, anything else: `meet` judges, and adds to the flow, ends it, or makes a new one
 //! - no room for a new entry: the peer's overflow bucket
 //! - not parsed, or no room there either: a named counter
 //!
 //! Every packet takes exactly one of these ends.
+//!
+//! A flow has one outcome for life. When the policy changes its mind, the entry is retired and
+//! marked as cut, and the packet makes the next generation, which was opened by whoever opened the
+//! first: so a reply to a flow that was cut is no new conversation the other way.
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST, TC_ACT_UNSPEC},
+    bindings::{BPF_ANY, BPF_NOEXIST, TC_ACT_SHOT, TC_ACT_UNSPEC},
     helpers::{bpf_jiffies64, bpf_ktime_get_ns},
-    maps::lpm_trie::Key,
     programs::TcContext,
 };
 use aya_log_ebpf::debug;
 use flowd_common::{
     counter::{Counter, CounterKey, Direction, Tally},
-    flow::{FlowKey, FlowValue, OverflowKey, RETIRED, TX_FLAGS_SHIFT, Verdict},
-    packet::{Fragment, Headers, Weight, headers},
-    peer::{NO_PEER, PeerId, PeerPrefix},
+    flow::{CUT, FlowKey, FlowValue, Initiator, OverflowKey, RETIRED, TX_FLAGS_SHIFT},
+    packet::{Fragment, Headers, Weight, headers, is_icmp_error, tells_its_initiator},
+    policy::{Head, Judgement, Opinion, Outcome, Wanted},
 };
 
 use crate::{
     atomic,
-    maps::{COUNTERS, FLOWS, FRAGMENTS, OVERFLOW, PEERS},
+    maps::{COUNTERS, FLOWS, FRAGMENTS, MET, OVERFLOW},
     skb::Skb,
+    verdict,
 };
 
 /// What becomes of the packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// It goes on to the next program, or on its way.
     Pass,
+    /// The policy stops it.
+    Drop,
 }
 
 impl Fate {
@@ -39,6 +45,7 @@ impl Fate {
     pub fn action(self) -> i32 {
         match self {
             Self::Pass => TC_ACT_UNSPEC,
+            Self::Drop => TC_ACT_SHOT as i32,
         }
     }
 }
@@ -46,6 +53,23 @@ impl Fate {
 /// Counts one packet.
 #[inline(always)]
 pub fn packet(ctx: &TcContext, direction: Direction) -> Fate {
+    let head = verdict::in_force();
+    let outcome = match settle(ctx, direction, head) {
+        UNSETTLED => meet(ctx, direction, head),
+        outcome => outcome,
+    };
+    if outcome == Outcome::Dropped as u64 { Fate::Drop } else { Fate::Pass }
+}
+
+/// Not an [`Outcome`]: the packet has to be decided about.
+const UNSETTLED: u64 = 3;
+
+/// Reads a packet and counts it where there is nothing to decide; its outcome, or [`UNSETTLED`].
+///
+/// A function of its own, as is [`meet`]: the verifier limits the stack of those that call each
+/// other.
+#[inline(never)]
+fn settle(ctx: &TcContext, direction: Direction, head: Head) -> u64 {
     let skb = Skb::new(ctx);
     let ifindex = skb.ifindex();
     let mut headers = match headers(&skb, ifindex, direction) {
@@ -59,83 +83,335 @@ pub fn packet(ctx: &TcContext, direction: Direction) -> Fate {
             );
             let weight = skb.weight(0);
             tally(ifindex, skip.counter(), direction, weight);
-            return Fate::Pass;
+            if !head.has(Head::STRICT) {
+                return Outcome::Allowed as u64;
+            }
+            tally(ifindex, Counter::Dropped, direction, weight);
+            return Outcome::Dropped as u64;
         }
     };
     let weight = skb.weight(headers.header_bytes);
-    if weight.packets > 1 {
-        let extra =
-            Weight { packets: weight.packets - 1, bytes: weight.bytes - u64::from(skb.len()) };
-        tally(ifindex, Counter::Coalesced, direction, extra);
-    }
     if headers.fragment != Fragment::Whole {
         follow_fragment(&mut headers, direction);
     }
-    flow(&mut headers, direction, weight);
-    Fate::Pass
+    let Some(outcome) = add_to_settled(&headers, direction, weight, head) else {
+        Met::keep(&headers, weight, skb.len(), direction);
+        return UNSETTLED;
+    };
+    tally_apart(ifindex, outcome, direction, weight, skb.len());
+    outcome
+}
+
+/// Counts what relates flowd's sums to the device's: a device counts the buffers of super-packets,
+/// and never sees what is dropped on the way to it.
+#[inline(always)]
+fn tally_apart(ifindex: u32, outcome: u64, direction: Direction, weight: Weight, len: u32) {
+    let dropped = outcome == Outcome::Dropped as u64;
+    if dropped {
+        tally(ifindex, Counter::Dropped, direction, weight);
+    }
+    if weight.packets > 1 && !(dropped && direction == Direction::Egress) {
+        let extra = Weight { packets: weight.packets - 1, bytes: weight.bytes - u64::from(len) };
+        tally(ifindex, Counter::Coalesced, direction, extra);
+    }
+}
+
+/// Adds to a live entry about which there is nothing to decide; its outcome.
+#[inline(always)]
+fn add_to_settled(
+    headers: &Headers,
+    direction: Direction,
+    weight: Weight,
+    head: Head,
+) -> Option<u64> {
+    let entry = Entry::find(&headers.key)?;
+    if entry.marks & RETIRED != 0 || entry.judgement.epoch() != head.epoch() {
+        return None;
+    }
+    let outcome = entry.outcome();
+    if outcome == Outcome::Dropped as u64 && entry.may_be_opened_by(direction) {
+        return None;
+    }
+    entry.add(headers.tcp_flags, direction, weight);
+    Some(outcome)
+}
+
+/// What is known of a packet that has to be decided about, and room for what comes of it.
+///
+/// It is in a map: the verifier knows nothing of what it reads from there, so that it walks what
+/// follows once, and not once for each way through the parser.
+#[repr(C)]
+pub struct Met {
+    pub key: FlowKey,
+    header_bytes: u32,
+    packets: u64,
+    bytes: u64,
+    tcp_flags: u8,
+    pub icmp_type: u8,
+    icmp_code: u8,
+    /// An [`Initiator`] as a number: who opens a conversation if this is its first packet.
+    asks: u8,
+    /// Of the buffer.
+    len: u32,
+    /// What the policy says.
+    pub opinion: Opinion,
+    /// The entry to be.
+    value: FlowValue,
+    /// The bucket, where there is no room for an entry.
+    bucket: OverflowKey,
+    reserved: u32,
+    empty: Tally,
+}
+
+impl Met {
+    /// The one of this CPU.
+    #[inline(always)]
+    pub fn get() -> Option<&'static mut Self> {
+        let met = MET.get_ptr_mut(0)?;
+        // SAFETY: the slot belongs to this CPU, and classifiers run with bottom halves disabled, so
+        // no other classifier uses it meanwhile.
+        Some(unsafe { &mut *met })
+    }
+
+    #[inline(always)]
+    fn keep(headers: &Headers, weight: Weight, len: u32, direction: Direction) {
+        let Some(met) = Self::get() else {
+            return;
+        };
+        met.key = headers.key;
+        met.header_bytes = headers.header_bytes;
+        met.packets = weight.packets;
+        met.bytes = weight.bytes;
+        met.len = len;
+        met.tcp_flags = headers.tcp_flags;
+        met.icmp_type = headers.icmp_type;
+        met.icmp_code = headers.icmp_code;
+        met.asks = headers.initiator(direction) as u8;
+    }
+
+    #[inline(always)]
+    fn weight(&self) -> Weight {
+        Weight { packets: self.packets, bytes: self.bytes }
+    }
+}
+
+/// Decides about a packet whose flow is new, or was judged under another policy; its outcome.
+#[inline(never)]
+fn meet(ctx: &TcContext, direction: Direction, head: Head) -> u64 {
+    // The slot is always there.
+    let Some(met) = Met::get() else {
+        return Outcome::Allowed as u64;
+    };
+    let outcome = find_or_make(ctx, met, direction, head);
+    tally_apart(met.key.ifindex, outcome, direction, met.weight(), met.len);
+    outcome
 }
 
 #[inline(always)]
-fn flow(headers: &mut Headers, direction: Direction, weight: Weight) {
-    if add_to_live(&headers.key, headers.tcp_flags, direction, weight) == Added::Yes {
-        return;
-    }
-    // Neither a retired entry nor a missing one is common: `create` finds out which it was.
-    if create(headers, direction, weight) == Added::Yes {
-        return;
-    }
-    headers.key.generation = 1;
-    if add_to_live(&headers.key, headers.tcp_flags, direction, weight) == Added::Yes
-        || create(headers, direction, weight) == Added::Yes
+fn find_or_make(ctx: &TcContext, met: &mut Met, direction: Direction, head: Head) -> u64 {
+    met.key.generation = 1;
+    let second = Entry::find(&met.key);
+    met.key.generation = 0;
+    let first = Entry::find(&met.key);
+    // Of an entry that is there, the one who opened it may not be the one who asks.
+    let is_new = first.is_none() && second.is_none();
+    let wanted = if is_new { Wanted::of(met.asks) } else { Wanted::BOTH };
+    judge(ctx, met, direction, head, wanted);
+
+    let mut opened = Opened { initiator: met.asks, marks: 0 };
+    if let Some(entry) = &first
+        && let Some(outcome) = go_on(entry, met, &mut opened, direction, head)
     {
-        return;
+        return outcome;
     }
-    overflow(&headers.key, direction, weight);
+    if let Some(entry) = &second
+        && let Some(outcome) = go_on(entry, met, &mut opened, direction, head)
+    {
+        return outcome;
+    }
+    if first.is_none() || second.is_none() {
+        met.key.generation = u8::from(first.is_some());
+        if let Some(outcome) = create(met, &opened, direction) {
+            return outcome;
+        }
+    }
+    // A full table remembers nobody: what may be an answer passes when the question would. TCP and
+    // ICMP tell questions from answers themselves.
+    if !tells_its_initiator(met.key.protocol) && opened.marks & CUT == 0 {
+        opened.initiator = Initiator::Unknown as u8;
+    }
+    if wanted != Wanted::BOTH {
+        judge(ctx, met, direction, head, Wanted::BOTH);
+    }
+    overflow(met, met.opinion.of(opened.initiator), direction)
 }
 
-#[derive(PartialEq, Eq)]
-enum Added {
-    Yes,
-    No,
-}
-
-/// Adds to an entry that exists and is live.
+/// Adds to an entry whose outcome stays; `None` when it has ended, and `opened` says what follows.
 #[inline(always)]
-fn add_to_live(key: &FlowKey, tcp_flags: u8, direction: Direction, weight: Weight) -> Added {
-    let Some(value) = FLOWS.get_ptr_mut(key) else {
-        return Added::No;
-    };
-    // SAFETY: entries are preallocated, and the daemon deletes one only after every classifier that
-    // could have seen it live has left, so the pointer is to this flow; this forms an address.
-    let marks = unsafe { &raw mut (*value).marks };
-    // SAFETY: as above. Volatile: `flowd_retire` and other CPUs write the word.
-    let seen = unsafe { marks.read_volatile() };
-    if seen & RETIRED != 0 {
-        return Added::No;
+fn go_on(
+    entry: &Entry,
+    met: &Met,
+    opened: &mut Opened,
+    direction: Direction,
+    head: Head,
+) -> Option<u64> {
+    if entry.marks & RETIRED != 0 {
+        if entry.marks & CUT != 0 {
+            *opened = Opened { initiator: entry.initiator(), marks: CUT };
+        }
+        return None;
     }
-    let flags = flag_bits(tcp_flags, direction);
-    if seen & flags != flags {
-        atomic::or(marks, flags);
+    match entry.judge_again(&met.opinion, met.asks, direction, head) {
+        None => {
+            entry.add(met.tcp_flags, direction, met.weight());
+            Some(entry.outcome())
+        }
+        Some(other) => {
+            entry.cut();
+            *opened = other;
+            None
+        }
     }
-    let (packets, bytes) = match direction {
+}
+
+/// Who opened a conversation, and the marks of its entry from the start.
+#[derive(Clone, Copy)]
+struct Opened {
+    /// An [`Initiator`] as a number.
+    initiator: u8,
+    /// [`CUT`] when it goes on from an entry that was cut.
+    marks: u64,
+}
+
+/// Asks what the policy says, or what it says of the flow that an ICMP error is about.
+#[inline(always)]
+fn judge(ctx: &TcContext, met: &mut Met, direction: Direction, head: Head, wanted: Wanted) {
+    verdict::flowd_judge(head.0, wanted.0);
+    let denied = met.opinion.of_peer.is_denied() || met.opinion.of_remote.is_denied();
+    if denied && is_icmp_error(met.key.protocol, met.icmp_type) {
+        let (header_bytes, ifindex) = (u64::from(met.header_bytes), u64::from(met.key.ifindex));
+        let quoted = Judgement(verdict::of_the_quoted(ctx, header_bytes, ifindex, direction));
+        if !quoted.is_denied() {
+            met.opinion.of_peer = quoted.in_epoch(head.epoch());
+            met.opinion.of_remote = met.opinion.of_peer;
+        }
+    }
+}
+
+/// An entry of the flow table, as it was when it was found.
+struct Entry {
+    value: *mut FlowValue,
+    marks: u64,
+    judgement: Judgement,
+}
+
+impl Entry {
+    #[inline(always)]
+    fn find(key: &FlowKey) -> Option<Self> {
+        let value = FLOWS.get_ptr_mut(key)?;
+        // SAFETY: entries are preallocated, and the daemon deletes one only after every classifier
+        // that could have seen it live has left, so the pointer is to this flow; forms an address.
+        let marks = unsafe { &raw const (*value).marks };
+        // SAFETY: as above. Volatile: `flowd_retire` and other CPUs write the word.
+        let marks = unsafe { marks.read_volatile() };
         // SAFETY: as above; forms an address.
-        Direction::Ingress => (unsafe { &raw mut (*value).rx_packets }, {
-            // SAFETY: as above; forms an address.
-            unsafe { &raw mut (*value).rx_bytes }
-        }),
-        // SAFETY: as above; forms an address.
-        Direction::Egress => (unsafe { &raw mut (*value).tx_packets }, {
-            // SAFETY: as above; forms an address.
-            unsafe { &raw mut (*value).tx_bytes }
-        }),
-    };
-    atomic::add(packets, weight.packets);
-    atomic::add(bytes, weight.bytes);
-    // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_jiffies64() };
-    // SAFETY: as above. A plain store: a race between CPUs is about one jiffy.
-    unsafe { (*value).last_seen_jiffies = now };
-    Added::Yes
+        let judgement = unsafe { &raw const (*value).judgement };
+        // SAFETY: as above. Volatile: other CPUs write the word, to one value.
+        let judgement = unsafe { judgement.read_volatile() };
+        Some(Self { value, marks, judgement })
+    }
+
+    #[inline(always)]
+    fn outcome(&self) -> u64 {
+        self.judgement.0 & 3
+    }
+
+    #[inline(always)]
+    fn initiator(&self) -> u8 {
+        // SAFETY: as in `find`; written once, before the entry could be found.
+        unsafe { (*self.value).initiator }
+    }
+
+    /// Whether a packet that comes this way could open a conversation of its own on an entry that
+    /// is dropped: nothing of the other side has arrived that it could answer. Not after a cut,
+    /// before which much may have arrived.
+    #[inline(always)]
+    fn may_be_opened_by(&self, direction: Direction) -> bool {
+        let opener = match direction {
+            Direction::Ingress => Initiator::Remote,
+            Direction::Egress => Initiator::Peer,
+        };
+        self.initiator() == opener as u8 && self.marks & CUT == 0
+    }
+
+    /// `None`: the outcome stays, and the judgement is now that of the policy in force. Otherwise
+    /// who opened what follows.
+    #[inline(always)]
+    fn judge_again(
+        &self,
+        opinion: &Opinion,
+        asks: u8,
+        direction: Direction,
+        head: Head,
+    ) -> Option<Opened> {
+        if self.outcome() == Outcome::Dropped as u64
+            && self.may_be_opened_by(direction)
+            && asks != Initiator::Unknown as u8
+            && asks != self.initiator()
+            && opinion.of(asks).0 & 3 != Outcome::Dropped as u64
+        {
+            return Some(Opened { initiator: asks, marks: 0 });
+        }
+        if self.judgement.epoch() == head.epoch() {
+            return None;
+        }
+        let initiator = self.initiator();
+        let judgement = opinion.of(initiator);
+        if judgement.0 & 3 != self.outcome() {
+            return Some(Opened { initiator, marks: CUT });
+        }
+        // SAFETY: as in `find`; forms an address.
+        let word = unsafe { &raw mut (*self.value).judgement };
+        // SAFETY: as in `find`. One aligned store; every CPU that races here stores the same.
+        unsafe { word.write_volatile(judgement) };
+        None
+    }
+
+    /// Ends the entry: what follows is another flow.
+    #[inline(always)]
+    fn cut(&self) {
+        // SAFETY: as in `find`; forms an address.
+        let marks = unsafe { &raw mut (*self.value).marks };
+        atomic::or(marks, RETIRED | CUT);
+    }
+
+    #[inline(always)]
+    fn add(&self, tcp_flags: u8, direction: Direction, weight: Weight) {
+        let value = self.value;
+        let flags = flag_bits(tcp_flags, direction);
+        if self.marks & flags != flags {
+            // SAFETY: as in `find`; forms an address.
+            atomic::or(unsafe { &raw mut (*value).marks }, flags);
+        }
+        let (packets, bytes) = match direction {
+            // SAFETY: as in `find`; forms an address.
+            Direction::Ingress => (unsafe { &raw mut (*value).rx_packets }, {
+                // SAFETY: as in `find`; forms an address.
+                unsafe { &raw mut (*value).rx_bytes }
+            }),
+            // SAFETY: as in `find`; forms an address.
+            Direction::Egress => (unsafe { &raw mut (*value).tx_packets }, {
+                // SAFETY: as in `find`; forms an address.
+                unsafe { &raw mut (*value).tx_bytes }
+            }),
+        };
+        atomic::add(packets, weight.packets);
+        atomic::add(bytes, weight.bytes);
+        // SAFETY: a helper without arguments.
+        let now = unsafe { bpf_jiffies64() };
+        // SAFETY: as in `find`. A plain store: a race between CPUs is about one jiffy.
+        unsafe { (*value).last_seen_jiffies = now };
+    }
 }
 
 #[inline(always)]
@@ -146,69 +422,60 @@ fn flag_bits(tcp_flags: u8, direction: Direction) -> u64 {
     }
 }
 
-/// Makes the entry of a new flow. `No` when there is no room, or a retired entry is in the way.
+/// Makes the entry of a new flow; its outcome. `None` when there is no room.
 #[inline(always)]
-fn create(headers: &Headers, direction: Direction, weight: Weight) -> Added {
-    let key = &headers.key;
-    let mut value = FlowValue {
-        // SAFETY: a helper without arguments.
-        first_seen_ns: unsafe { bpf_ktime_get_ns() },
-        // SAFETY: a helper without arguments.
-        last_seen_jiffies: unsafe { bpf_jiffies64() },
-        rx_packets: 0,
-        rx_bytes: 0,
-        tx_packets: 0,
-        tx_bytes: 0,
-        marks: flag_bits(headers.tcp_flags, direction),
-        peer_id: peer_of(key),
-        rule: 0,
-        policy_revision: 0,
-        initiator: headers.initiator(direction) as u8,
-        verdict: Verdict::Allow as u8,
-        icmp_type: headers.icmp_type,
-        icmp_code: headers.icmp_code,
+fn create(met: &mut Met, opened: &Opened, direction: Direction) -> Option<u64> {
+    let judgement = met.opinion.of(opened.initiator);
+    let (rx, tx) = match direction {
+        Direction::Ingress => (met.weight(), Weight { packets: 0, bytes: 0 }),
+        Direction::Egress => (Weight { packets: 0, bytes: 0 }, met.weight()),
     };
-    match direction {
-        Direction::Ingress => {
-            value.rx_packets = weight.packets;
-            value.rx_bytes = weight.bytes;
-        }
-        Direction::Egress => {
-            value.tx_packets = weight.packets;
-            value.tx_bytes = weight.bytes;
-        }
-    }
-    if FLOWS.insert(key, value, u64::from(BPF_NOEXIST)).is_ok() {
-        return Added::Yes;
+    let value = &mut met.value;
+    // SAFETY: a helper without arguments.
+    value.first_seen_ns = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: a helper without arguments.
+    value.last_seen_jiffies = unsafe { bpf_jiffies64() };
+    value.rx_packets = rx.packets;
+    value.rx_bytes = rx.bytes;
+    value.tx_packets = tx.packets;
+    value.tx_bytes = tx.bytes;
+    value.marks = flag_bits(met.tcp_flags, direction) | opened.marks;
+    value.judgement = judgement;
+    value.peer_id = met.opinion.peer_id;
+    value.initiator = opened.initiator;
+    value.reserved = 0;
+    value.icmp_type = met.icmp_type;
+    value.icmp_code = met.icmp_code;
+    if FLOWS.insert(&met.key, &met.value, u64::from(BPF_NOEXIST)).is_ok() {
+        return Some(judgement.0 & 3);
     }
     // Another CPU may have made it meanwhile.
-    add_to_live(key, headers.tcp_flags, direction, weight)
+    let entry = Entry::find(&met.key)?;
+    if entry.marks & RETIRED != 0 {
+        return None;
+    }
+    entry.add(met.tcp_flags, direction, met.weight());
+    Some(entry.outcome())
 }
 
 #[inline(always)]
-fn peer_of(key: &FlowKey) -> PeerId {
-    let prefix = PeerPrefix { ifindex: key.ifindex, addr: key.peer };
-    PEERS.get(Key::new(PeerPrefix::FULL_BITS, prefix)).copied().unwrap_or(NO_PEER)
-}
-
-#[inline(always)]
-fn overflow(key: &FlowKey, direction: Direction, weight: Weight) {
-    let bucket = OverflowKey {
-        ifindex: key.ifindex,
-        peer_id: peer_of(key),
-        verdict: Verdict::Allow as u8,
-        direction: direction as u8,
-        reserved: [0; 2],
-    };
-    if OVERFLOW.get_ptr_mut(bucket).is_none() {
-        let empty = Tally { packets: 0, bytes: 0 };
+fn overflow(met: &mut Met, judgement: Judgement, direction: Direction) -> u64 {
+    let (ifindex, weight) = (met.key.ifindex, met.weight());
+    let outcome = judgement.0 & 3;
+    let bucket = &mut met.bucket;
+    bucket.ifindex = ifindex;
+    bucket.peer_id = met.opinion.peer_id;
+    bucket.outcome = outcome as u8;
+    bucket.direction = direction as u8;
+    if OVERFLOW.get_ptr_mut(&met.bucket).is_none() {
         // Fails when another CPU was first, or the table is full: the look-up below tells.
-        let _lost_race_or_full = OVERFLOW.insert(bucket, empty, u64::from(BPF_NOEXIST));
+        let _lost_race_or_full = OVERFLOW.insert(&met.bucket, &met.empty, u64::from(BPF_NOEXIST));
     }
-    match OVERFLOW.get_ptr_mut(bucket) {
+    match OVERFLOW.get_ptr_mut(&met.bucket) {
         Some(sum) => add_tally(sum, weight),
-        None => tally(key.ifindex, Counter::OverflowFull, direction, weight),
+        None => tally(ifindex, Counter::OverflowFull, direction, weight),
     }
+    outcome
 }
 
 /// Counts under a name. The table holds every name of 341 interfaces; the daemon makes the entries
@@ -237,7 +504,7 @@ fn add_tally(tally: *mut Tally, weight: Weight) {
 }
 
 /// Remembers the ports of a first fragment, or finds those of a later one.
-#[inline(always)]
+#[inline(never)]
 fn follow_fragment(headers: &mut Headers, direction: Direction) {
     let datagram = headers.datagram(direction);
     if headers.fragment == Fragment::First {

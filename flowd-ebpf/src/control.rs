@@ -1,7 +1,7 @@
 //! What the daemon runs in the kernel itself, through `BPF_PROG_TEST_RUN`.
 
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns};
-use flowd_common::flow::RETIRED;
+use flowd_common::flow::{CUT, RETIRED};
 
 use crate::{
     atomic,
@@ -21,13 +21,16 @@ pub fn retire_next() -> i32 {
     let index = unsafe { *cursor };
     // SAFETY: as above.
     unsafe { *cursor = index + 1 };
+    let marks = match RETIRE_CURSOR.get(1) {
+        Some(1) => RETIRED | CUT,
+        _ => RETIRED,
+    };
     let Some(key) = RETIRE.get(index) else {
         return 0;
     };
     if let Some(value) = FLOWS.get_ptr_mut(key) {
         // SAFETY: only the daemon deletes entries, and it waits for this run; forms an address.
-        let marks = unsafe { &raw mut (*value).marks };
-        atomic::or(marks, RETIRED);
+        atomic::or(unsafe { &raw mut (*value).marks }, marks);
     }
     0
 }

@@ -1,7 +1,8 @@
-//! flowd's datapath: counts every packet of a WireGuard interface on its flow.
+//! flowd's datapath: counts every packet of a WireGuard interface on its flow, and applies the
+//! policy.
 //!
-//! It decides nothing by itself and never drops a packet because counting failed. Entry points are
-//! two lines; what they do is in `account`. Reading order: `maps`, `skb`, `account`, `control`.
+//! It never drops a packet because counting failed. Entry points are two lines; what they do is in
+//! `account`. Reading order: `maps`, `skb`, `account`, `verdict`, `control`.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -11,17 +12,18 @@ mod atomic;
 mod control;
 mod maps;
 mod skb;
+mod verdict;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use flowd_common::counter::Direction;
 
-/// Counts packets that the gateway received from a peer.
+/// Counts and judges packets that the gateway received from a peer.
 #[classifier]
 pub fn flowd_ingress(ctx: TcContext) -> i32 {
     account::packet(&ctx, Direction::Ingress).action()
 }
 
-/// Counts packets that the gateway sends to a peer.
+/// Counts and judges packets that the gateway sends to a peer.
 #[classifier]
 pub fn flowd_egress(ctx: TcContext) -> i32 {
     account::packet(&ctx, Direction::Egress).action()

@@ -1,16 +1,20 @@
 //! Every map of the datapath. The daemon sets the sizes when it loads the object.
 
 use aya_ebpf::{
-    macros::map,
-    maps::{Array, HashMap, LpmTrie, LruHashMap},
+    bindings::BPF_F_INNER_MAP,
+    btf_maps,
+    macros::{btf_map, map},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray},
 };
 use flowd_common::{
     clock::Clocks,
     counter::{CounterKey, Tally},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentPorts, OverflowKey},
     limits,
-    peer::{PeerId, PeerPrefix},
+    policy::{Endpoint, EndpointPrefix, Head, Interval, Pair},
 };
+
+use crate::account::Met;
 
 /// Every flow, counters cumulative. Preallocated and not an LRU: it never forgets a count.
 #[map]
@@ -31,18 +35,39 @@ pub static COUNTERS: HashMap<CounterKey, Tally> =
 pub static FRAGMENTS: LruHashMap<FragmentKey, FragmentPorts> =
     LruHashMap::with_max_entries(limits::MAX_FRAGMENTS, 0);
 
-/// The peer of an address: WireGuard's allowed-ips.
+/// The packet that is being decided about, one a CPU.
 #[map]
-pub static PEERS: LpmTrie<PeerPrefix, PeerId> =
-    LpmTrie::with_max_entries(limits::MAX_PEER_PREFIXES, 0);
+pub static MET: PerCpuArray<Met> = PerCpuArray::with_max_entries(1, 0);
+
+/// The policy in force: which of the two sets of tables below, and how.
+#[map]
+pub static POLICY: Array<Head> = Array::with_max_entries(1, 0);
+
+/// Peers and roles of addresses. The daemon fills the set that is not in force with maps of the
+/// size that a policy needs, then changes [`POLICY`].
+#[btf_map]
+pub static ENDPOINTS: btf_maps::ArrayOfMaps<btf_maps::LpmTrie<EndpointPrefix, Endpoint, 1>, 2> =
+    btf_maps::ArrayOfMaps::new();
+
+/// Where the chain of a pair of roles begins.
+#[btf_map]
+pub static PAIRS: btf_maps::ArrayOfMaps<btf_maps::HashMap<Pair, u32, 1>, 2> =
+    btf_maps::ArrayOfMaps::new();
+
+/// Which rule decides for which service.
+#[btf_map]
+pub static CHAINS: btf_maps::ArrayOfMaps<
+    btf_maps::Array<Interval, 1, { BPF_F_INNER_MAP as usize }>,
+    2,
+> = btf_maps::ArrayOfMaps::new();
 
 /// Flows that the daemon wants retired, one a run of `flowd_retire`.
 #[map]
 pub static RETIRE: Array<FlowKey> = Array::with_max_entries(limits::RETIRE_BATCH, 0);
 
-/// Index into [`RETIRE`] of the next run.
+/// Index into [`RETIRE`] of the next run; then 1 when the flows are cut by the policy, else 0.
 #[map]
-pub static RETIRE_CURSOR: Array<u32> = Array::with_max_entries(1, 0);
+pub static RETIRE_CURSOR: Array<u32> = Array::with_max_entries(2, 0);
 
 /// What `flowd_clock` read.
 #[map]

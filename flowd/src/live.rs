@@ -1,7 +1,11 @@
 //! The boundary between the drain thread, which owns the kernel's tables, and the API tasks, which
 //! ask it questions. Tasks own, channels connect: nothing here is locked.
 
-use std::sync::{Arc, mpsc};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::{Arc, mpsc},
+};
 
 use tokio::sync::{broadcast, oneshot};
 
@@ -96,8 +100,13 @@ pub enum Request {
         /// Where the answer goes.
         reply: oneshot::Sender<Vec<wire::Peer>>,
     },
-    /// What WireGuard says now.
-    Interfaces(Vec<wireguard::Interface>),
+    /// What WireGuard says now, and the gateway's own addresses.
+    Interfaces {
+        /// The interfaces to watch.
+        found: Vec<wireguard::Interface>,
+        /// Of every interface.
+        gateway: BTreeSet<IpAddr>,
+    },
     /// Read the names of the peers again.
     Reload,
     /// Drain for the last time and end every flow.

@@ -6,10 +6,11 @@ use flowd_common::limits;
 use serde::Deserialize;
 
 use super::{Config, Problem, range};
+use crate::policy::Limits;
 
 /// The keys of each table; the empty name is the top. A test holds them against the structs.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
-    ("", &["gateway", "interfaces", "store", "api", "flows", "identity"]),
+    ("", &["gateway", "interfaces", "store", "api", "flows", "identity", "policy"]),
     ("store", &["path"]),
     ("api", &["socket"]),
     (
@@ -24,6 +25,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
         ],
     ),
     ("identity", &["peers"]),
+    ("policy", &["file", "max_prefixes", "max_pairs", "max_intervals"]),
 ];
 
 #[derive(Debug, Default, Deserialize)]
@@ -35,6 +37,7 @@ pub(super) struct File {
     api: Api,
     flows: Flows,
     identity: Identity,
+    policy: Policy,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -66,11 +69,20 @@ struct Identity {
     peers: Option<PathBuf>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Policy {
+    file: Option<PathBuf>,
+    max_prefixes: Option<u64>,
+    max_pairs: Option<u64>,
+    max_intervals: Option<u64>,
+}
+
 impl File {
     /// Fills in the defaults; what is wrong goes to `problems`, and then the result is not to be
     /// used.
     pub(super) fn into_config(self, problems: &mut Vec<Problem>) -> Config {
-        let Self { gateway, interfaces, store, api, flows, identity } = self;
+        let Self { gateway, interfaces, store, api, flows, identity, policy } = self;
         check_gateway(gateway.as_deref(), problems);
         check_interfaces(&interfaces, problems);
         let mut number = |key, value: Option<u64>, range: RangeInclusive<u64>, default: u64| {
@@ -86,6 +98,14 @@ impl File {
             range::TABLE_SIZE,
             u64::from(limits::DEFAULT_FLOWS),
         );
+        let mut entries = |key, value| {
+            number(key, value, range::POLICY_ENTRIES, range::DEFAULT_POLICY_ENTRIES) as usize
+        };
+        let limits = Limits {
+            endpoints: entries("policy.max_prefixes", policy.max_prefixes),
+            pairs: entries("policy.max_pairs", policy.max_pairs),
+            intervals: entries("policy.max_intervals", policy.max_intervals),
+        };
         let mut millis =
             |key, value, range, default| Duration::from_millis(number(key, value, range, default));
         let drain_interval = millis(
@@ -119,6 +139,7 @@ impl File {
         let socket = path("api.socket", api.socket, super::DEFAULT_SOCKET);
         let store = path("store.path", store.path, "/var/lib/flowd");
         let peers_file = path("identity.peers", identity.peers, "/etc/flowd/peers.toml");
+        let policy_file = path("policy.file", policy.file, "/etc/flowd/policy.toml");
         if socket.as_os_str().len() > range::SOCKET_BYTES {
             problems.push(Problem::too_long("api.socket", &socket, range::SOCKET_BYTES));
         }
@@ -126,6 +147,8 @@ impl File {
             store,
             socket,
             peers_file,
+            policy_file,
+            limits,
             gateway: gateway.unwrap_or_else(host_name),
             interfaces,
             table_size: u32::try_from(table_size).unwrap_or(limits::MAX_FLOWS),

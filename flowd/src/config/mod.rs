@@ -14,6 +14,8 @@ pub use check::{ConfigError, Problem};
 pub(crate) use file::is_glob;
 use flowd_common::limits;
 
+use crate::policy::Limits;
+
 /// Where the configuration is when nobody says otherwise; it need not exist.
 pub const DEFAULT_PATH: &str = "/etc/flowd/flowd.toml";
 /// Where the socket is when nobody says otherwise.
@@ -44,6 +46,10 @@ pub struct Config {
     pub linger: Duration,
     /// Names of peers; it need not exist.
     pub peers_file: PathBuf,
+    /// The policy; it need not exist.
+    pub policy_file: PathBuf,
+    /// How large the kernel's tables of a policy may become.
+    pub limits: Limits,
 }
 
 impl Config {
@@ -84,6 +90,9 @@ mod range {
     pub(super) const TCP_IDLE_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 1_000..=604_800_000;
     /// `sun_path` of unix(7) less its end and the suffix that a socket has until it is ready.
     pub(super) const SOCKET_BYTES: usize = 107 - ".4194304".len();
+    pub(super) const POLICY_ENTRIES: std::ops::RangeInclusive<u64> = 1_000..=64_000_000;
+    /// An entry takes 8 to 100 bytes of kernel memory, and only what a policy needs is taken.
+    pub(super) const DEFAULT_POLICY_ENTRIES: u64 = 4_000_000;
     pub(super) const LINGER_MS: std::ops::RangeInclusive<u64> = 100..=600_000;
 }
 
@@ -124,7 +133,7 @@ mod tests {
             ("[sotre]\n", "line 1: unknown key `sotre`; did you mean `store`?"),
             (
                 "colour = 1\n",
-                "line 1: unknown key `colour`; known here are gateway, interfaces, store, api, flows, identity",
+                "line 1: unknown key `colour`; known here are gateway, interfaces, store, api, flows, identity, policy",
             ),
             (
                 "[flows]\ndrain_interval_ms = 5\n",

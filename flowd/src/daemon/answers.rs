@@ -38,7 +38,7 @@ impl Collector {
             }
             Request::Status { reply } => self.status().map(|answer| drop(reply.send(answer))),
             Request::Peers { reply } => self.peer_list().map(|answer| drop(reply.send(answer))),
-            Request::Interfaces(_) | Request::Reload | Request::Stop => Ok(()),
+            Request::Interfaces { .. } | Request::Reload | Request::Stop => Ok(()),
         };
         if let Err(error) = answered {
             tracing::warn!(%error, "a question stays without an answer");
@@ -53,8 +53,8 @@ impl Collector {
     fn for_each_open(&mut self, mut visit: impl FnMut(Record)) -> Result<(), DataplaneError> {
         self.walk(|view, key, value, open| visit(view.record(key, value, open, None)))?;
         let line = self.time_line()?;
-        let Self { dataplane, overflow, peers, interfaces, .. } = self;
-        let view = View { line, peers, interfaces };
+        let Self { dataplane, overflow, peers, interfaces, verdicts, .. } = self;
+        let view = View { line, peers, interfaces, verdicts };
         let buckets = by_bucket(&dataplane.overflow()?);
         for (_, record) in overflow.pending(&buckets, &view) {
             visit(record);
@@ -67,11 +67,13 @@ impl Collector {
         mut visit: impl FnMut(&View<'_>, &FlowKey, &FlowValue, &Open),
     ) -> Result<(), DataplaneError> {
         let line = self.time_line()?;
-        let Self { dataplane, ledger, peers, interfaces, .. } = self;
-        let view = View { line, peers, interfaces };
+        let Self { dataplane, ledger, peers, interfaces, verdicts, .. } = self;
+        let view = View { line, peers, interfaces, verdicts };
         dataplane.for_each_flow(|key, value| {
-            let open = ledger.open(key, value, &line, peers);
-            visit(&view, key, value, open);
+            if total(value) != Counters::default() {
+                let open = ledger.open(key, value, &line, peers);
+                visit(&view, key, value, open);
+            }
         })?;
         Ok(())
     }
@@ -169,7 +171,10 @@ impl Collector {
                 last_record_id: self.recorder.last_record_id(),
                 error: self.recorder.error.clone(),
             },
-            policy: wire::PolicyStatus { revision: 0, mode: "observe".to_owned() },
+            policy: wire::PolicyStatus {
+                revision: self.verdicts.revision(),
+                mode: self.verdicts.revision.policy.mode.word().to_owned(),
+            },
         })
     }
 
@@ -252,6 +257,7 @@ fn interface_status(
         overflow,
         uncounted,
         coalesced: named(ifindex, Counter::Coalesced, counters),
+        dropped: named(ifindex, Counter::Dropped, counters),
         device: watched.device(),
     }
 }

@@ -6,8 +6,12 @@
 //! - writes a record of every overflow bucket that grew
 
 use std::{
-    collections::HashMap,
-    sync::mpsc::{Receiver, RecvTimeoutError},
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -15,7 +19,7 @@ use flowd_common::{flow::FlowKey, limits::RETIRE_BATCH, peer::PeerId};
 
 use crate::{
     config::Config,
-    dataplane::{Dataplane, DataplaneError, TimeLine},
+    dataplane::{Dataplane, DataplaneError, TimeLine, Why},
     flows::{Counters, EndReason, Record, Timeouts},
     identity::Names,
     live::Request,
@@ -28,6 +32,7 @@ use super::{
     overflow::{OverflowLedger, by_bucket},
     peers::{Ownership, Peers},
     recorder::{BATCH, NotRecorded, Recorder},
+    verdicts::{Revision, Verdicts},
 };
 
 /// Ended flows that one pass takes from the table: 11 MiB of keys.
@@ -52,6 +57,7 @@ pub(super) struct Collector {
     pub(super) peers: Peers,
     pub(super) interfaces: Interfaces,
     pub(super) finished: Finished,
+    pub(super) verdicts: Verdicts,
     pub(super) drains: wire::DrainStatus,
     pub(super) started_ms: i64,
     ownership: Ownership,
@@ -60,7 +66,7 @@ pub(super) struct Collector {
 
 /// Whether a flow is due for a record although it lives.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Due {
+pub(super) enum Due {
     /// When its last one is an active timeout ago.
     AtTimeout,
     /// Now: flowd stops.
@@ -73,6 +79,7 @@ impl Collector {
         dataplane: Dataplane,
         recorder: Recorder,
         names: Names,
+        policy: Arc<Revision>,
     ) -> Self {
         Self {
             config,
@@ -83,6 +90,7 @@ impl Collector {
             peers: Peers::new(names),
             interfaces: Interfaces::default(),
             finished: Finished::default(),
+            verdicts: Verdicts::of(policy),
             drains: wire::DrainStatus::default(),
             started_ms: now_ms(),
             ownership: Ownership::Same,
@@ -91,16 +99,15 @@ impl Collector {
     }
 
     /// Takes what WireGuard says now. Peers first: a flow finds its peer from its first packet on.
-    pub(super) fn update(&mut self, found: Vec<wireguard::Interface>) {
-        if self.interfaces.are_configured_as(&found) {
+    pub(super) fn update(&mut self, found: Vec<wireguard::Interface>, gateway: BTreeSet<IpAddr>) {
+        if self.interfaces.are_configured_as(&found) && self.peers.has_gateway(&gateway) {
             self.interfaces.refresh(found);
             return;
         }
-        match self.peers.update(&found, &mut self.dataplane) {
-            Ok(Ownership::Changed) => self.ownership = Ownership::Changed,
-            Ok(Ownership::Same) => {}
-            Err(error) => tracing::error!(%error, "peers stay as they were in the kernel"),
+        if self.peers.update(&found, gateway) == Ownership::Changed {
+            self.ownership = Ownership::Changed;
         }
+        self.follow_the_world();
         self.interfaces.update(found, now_ms(), &mut self.dataplane);
     }
 
@@ -110,7 +117,7 @@ impl Collector {
         loop {
             match inbox.recv_timeout(next_drain.saturating_duration_since(Instant::now())) {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(Request::Interfaces(found)) => self.update(found),
+                Ok(Request::Interfaces { found, gateway }) => self.update(found, gateway),
                 Ok(Request::Reload) => self.reload(),
                 Ok(question) => self.answer(question),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -128,6 +135,7 @@ impl Collector {
         match Names::read(&self.config.peers_file) {
             Ok(names) => {
                 self.peers.rename(names);
+                self.follow_the_world();
                 tracing::info!(file = %self.config.peers_file.display(), "read the names of the peers");
             }
             Err(error) => tracing::error!(%error, "names of peers stay as they were"),
@@ -217,14 +225,16 @@ impl Collector {
         due: Due,
         ownership: Ownership,
     ) -> Result<Vec<FlowKey>, DataplaneError> {
-        let Self { config, dataplane, recorder, ledger, peers, interfaces, .. } = self;
+        let Self { config, dataplane, recorder, ledger, peers, interfaces, verdicts, .. } = self;
         let timeouts = timeouts(config);
         let active_ms = millis(config.active_timeout);
-        let view = View { line: *line, peers, interfaces };
+        let view = View { line: *line, peers, interfaces, verdicts };
+        let mut oldest = u32::MAX;
         let mut ending = Vec::new();
         let mut batch = Batch::default();
         let mut failed = false;
         dataplane.for_each_flow(|key, value| {
+            oldest = oldest.min(value.judgement.epoch());
             let open = ledger.open(key, value, line, peers);
             if ownership == Ownership::Changed
                 && interfaces.is_attached(key.ifindex)
@@ -256,23 +266,36 @@ impl Collector {
             // Told by the recorder; what is not recorded stays in the ledger as it was.
             let _kept_in_kernel = batch.commit(line.wall_ms(), recorder, ledger);
         }
+        if !failed && due == Due::AtTimeout {
+            self.verdicts.forget(oldest);
+        }
         Ok(ending)
     }
 
     /// Takes ended flows out of the table. Whether the store took all their last records; if not,
     /// they stay retired and are tried again.
     fn end(&mut self, line: &TimeLine, ending: &[FlowKey]) -> Result<bool, DataplaneError> {
-        let Self { dataplane, recorder, ledger, peers, interfaces, finished, .. } = self;
-        let view = View { line: *line, peers, interfaces };
-        for keys in ending.chunks(RETIRE_BATCH as usize) {
+        let is_cut = |key: &&FlowKey| self.ledger.ending(key) == Some(EndReason::Policy);
+        let (cut, ended): (Vec<&FlowKey>, Vec<&FlowKey>) = ending.iter().partition(is_cut);
+        let (cut, ended): (Vec<FlowKey>, Vec<FlowKey>) =
+            (cut.into_iter().copied().collect(), ended.into_iter().copied().collect());
+        if !cut.is_empty() && self.cut(line, &cut)?.is_none() {
+            return Ok(false);
+        }
+        let Self { dataplane, recorder, ledger, peers, interfaces, finished, verdicts, .. } = self;
+        let view = View { line: *line, peers, interfaces, verdicts };
+        for keys in ended.chunks(RETIRE_BATCH as usize) {
             let mut records = Vec::with_capacity(keys.len());
             let mut last = Vec::with_capacity(keys.len());
-            dataplane.retire(keys, |key, value| {
+            dataplane.retire(keys, Why::Ended, |key, value| {
                 let open = *ledger.open(key, value, line, peers);
                 let end = open.ending.unwrap_or(EndReason::Idle);
                 let record = view.record(key, value, &open, Some(end));
                 last.push((*key, open.peer, record.total, record.window_end_ms));
-                records.push(record);
+                // What a cut left behind, and no packet followed.
+                if record.total != Counters::default() {
+                    records.push(record);
+                }
             })?;
             if recorder.record(line.wall_ms(), records).is_err() {
                 return Ok(false);
@@ -293,8 +316,8 @@ impl Collector {
 
     fn record_overflow(&mut self, due: Due) -> Result<(), DataplaneError> {
         let line = self.time_line()?;
-        let Self { config, dataplane, recorder, overflow, peers, interfaces, .. } = self;
-        let view = View { line, peers, interfaces };
+        let Self { config, dataplane, recorder, overflow, peers, interfaces, verdicts, .. } = self;
+        let view = View { line, peers, interfaces, verdicts };
         let active_ms = millis(config.active_timeout);
         let buckets = by_bucket(&dataplane.overflow()?);
         let mut pending = overflow.pending(&buckets, &view);

@@ -6,16 +6,17 @@ use std::{
 };
 
 use flowd_common::{
-    flow::{FlowKey, FlowValue},
+    flow::{CUT, FlowKey, FlowValue, RETIRED},
     peer::{NO_PEER, PeerId},
+    policy::Outcome,
 };
 
 use crate::{
     dataplane::TimeLine,
-    flows::{Counters, EndReason, Icmp, Initiator, Record, TcpFlags, Timeouts, Tuple, Verdict},
+    flows::{Counters, EndReason, Icmp, Initiator, Record, TcpFlags, Timeouts, Tuple},
 };
 
-use super::{interfaces::Interfaces, peers::Peers};
+use super::{interfaces::Interfaces, peers::Peers, verdicts::Verdicts};
 
 /// One open flow.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +70,11 @@ impl Ledger {
         }
     }
 
+    /// Why a flow ends, if it has been told.
+    pub(super) fn ending(&self, key: &FlowKey) -> Option<EndReason> {
+        self.open.get(key).and_then(|open| open.ending)
+    }
+
     /// Forgets a flow whose last record is in the store.
     pub(super) fn close(&mut self, key: &FlowKey) {
         self.open.remove(key);
@@ -98,6 +104,7 @@ pub(super) struct View<'a> {
     pub(super) line: TimeLine,
     pub(super) peers: &'a Peers,
     pub(super) interfaces: &'a Interfaces,
+    pub(super) verdicts: &'a Verdicts,
 }
 
 impl View<'_> {
@@ -117,12 +124,16 @@ impl View<'_> {
         if open.ending.is_some() {
             return open.ending;
         }
+        if value.marks & RETIRED != 0 && value.marks & CUT != 0 {
+            return Some(EndReason::Policy);
+        }
         if !self.interfaces.is_attached(key.ifindex) {
             return Some(EndReason::InterfaceRemoved);
         }
         let flags = TcpFlags { rx: value.rx_tcp_flags(), tx: value.tx_tcp_flags() };
         let quiet_ms = self.line.wall_ms() - self.last_seen_ms(value, open);
-        timeouts.end(key.protocol, flags, quiet_ms)
+        let denied = value.judgement.outcome() != Outcome::Allowed;
+        timeouts.end(key.protocol, flags, denied, quiet_ms)
     }
 
     /// Whether the flow's peer has lost its address; a peer that has only now got it gets the flow.
@@ -154,6 +165,7 @@ impl View<'_> {
         let last_seen_ms = self.last_seen_ms(value, open);
         let still_busy = end_reason.is_none() && counters != Counters::default();
         let window_end_ms = if still_busy { self.line.wall_ms() } else { last_seen_ms };
+        let told = self.verdicts.tell(value.judgement);
         let icmp = matches!(key.protocol, 1 | 58)
             .then_some(Icmp { r#type: value.icmp_type, code: value.icmp_code });
         Record {
@@ -168,10 +180,10 @@ impl View<'_> {
             icmp,
             peer: self.peers.identity(open.peer),
             remote_peer: self.peers.resident(key.ifindex, tuple.remote_addr),
-            verdict: Verdict::from_number(value.verdict).unwrap_or(Verdict::Allow),
-            enforced: false,
-            rule: None,
-            policy_revision: value.policy_revision,
+            verdict: told.verdict,
+            enforced: told.enforced,
+            rule: told.rule,
+            policy_revision: told.revision,
             counters,
             total,
             tcp_flags: TcpFlags { rx: value.rx_tcp_flags(), tx: value.tx_tcp_flags() },
@@ -194,7 +206,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{
-        Counters, EndReason, FlowValue, Interfaces, Ledger, Peers, Record, TimeLine, View, total,
+        Counters, EndReason, FlowValue, Interfaces, Ledger, Peers, Record, TimeLine, Verdicts,
+        View, total,
     };
 
     #[derive(Clone, Copy, Debug)]
@@ -260,13 +273,14 @@ mod tests {
                 ..FlowValue::default()
             };
             let (peers, interfaces) = (Peers::default(), Interfaces::default());
+            let verdicts = Verdicts::default();
             let mut ledger = Ledger::default();
             let mut records = Vec::new();
             let mut now_ms = 200;
             // However it went, the store takes the last record in the end.
             for step in steps.into_iter().chain([Step::End { committed: true }]) {
                 let line = line(now_ms);
-                let view = View { line, peers: &peers, interfaces: &interfaces };
+                let view = View { line, peers: &peers, interfaces: &interfaces, verdicts: &verdicts };
                 let open = *ledger.open(&key, &kernel, &line, &peers);
                 let (end, committed) = match step {
                     Step::Grow { rx, tx, ms } => {

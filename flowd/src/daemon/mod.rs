@@ -9,11 +9,13 @@
 mod alone;
 mod answers;
 mod collector;
+mod cut;
 mod interfaces;
 mod ledger;
 mod overflow;
 mod peers;
 mod recorder;
+mod verdicts;
 
 use std::{
     io,
@@ -114,8 +116,13 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         reader: store::Reader::new(&config.store, &config.gateway),
         gateway: config.gateway.as_str().into(),
     };
-    let mut collector =
-        Collector::new(config.clone(), dataplane, Recorder::new(recorder_writer, watchers), names);
+    let mut collector = Collector::new(
+        config.clone(),
+        dataplane,
+        Recorder::new(recorder_writer, watchers),
+        names,
+        Arc::default(),
+    );
     let wanted = wireguard::Names::new(config.interfaces.clone());
     let mut found = wireguard::scan(&[])
         .map_err(system("list WireGuard's interfaces (needs CAP_NET_ADMIN)"))?;
@@ -124,13 +131,14 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     if found.is_empty() {
         tracing::warn!("there is no WireGuard interface to watch yet; waiting for one");
     }
-    collector.update(found);
+    let gateway = wireguard::addresses().map_err(system("list the gateway's addresses"))?;
+    collector.update(found, gateway);
 
     let (drain, drain_ended) = spawn_drain(collector, inbox)?;
     let stop_watch = Arc::new(AtomicBool::new(false));
     let news = live.clone();
-    let watch = wireguard::watch(wanted, stop_watch.clone(), move |found| {
-        news.tell(Request::Interfaces(found))
+    let watch = wireguard::watch(wanted, stop_watch.clone(), move |found, gateway| {
+        news.tell(Request::Interfaces { found, gateway })
     })
     .map_err(system("start the WireGuard thread"))?;
     let own_socket = socket.is_own();

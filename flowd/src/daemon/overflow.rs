@@ -6,6 +6,7 @@ use flowd_common::{
     counter::{Direction, Tally},
     flow::OverflowKey,
     peer::PeerId,
+    policy::Outcome,
 };
 
 use crate::flows::{Counters, Initiator, Record, TcpFlags, Tuple, Verdict};
@@ -17,7 +18,7 @@ use super::ledger::View;
 pub(super) struct Bucket {
     pub(super) ifindex: u32,
     pub(super) peer: PeerId,
-    pub(super) verdict: u8,
+    pub(super) outcome: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +38,8 @@ pub(super) struct OverflowLedger {
 pub(super) fn by_bucket(tallies: &[(OverflowKey, Tally)]) -> BTreeMap<Bucket, Counters> {
     let mut buckets: BTreeMap<Bucket, Counters> = BTreeMap::new();
     for (key, tally) in tallies {
-        let OverflowKey { ifindex, peer_id, verdict, direction, reserved: _ } = *key;
-        let counters = buckets.entry(Bucket { ifindex, peer: peer_id, verdict }).or_default();
+        let OverflowKey { ifindex, peer_id, outcome, direction, reserved: _ } = *key;
+        let counters = buckets.entry(Bucket { ifindex, peer: peer_id, outcome }).or_default();
         if direction == Direction::Ingress as u8 {
             counters.rx_packets += tally.packets;
             counters.rx_bytes += tally.bytes;
@@ -95,8 +96,9 @@ fn record(bucket: &Bucket, open: &Open, total: Counters, view: &View<'_>) -> Rec
     Record {
         record_id: 0,
         interface: view.interface_name(bucket.ifindex),
-        // Nobody shows these ports: they keep the buckets of one instant apart.
+        // Nobody shows these numbers: they keep the buckets of one instant apart.
         tuple: Tuple {
+            protocol: bucket.outcome,
             peer_port: (bucket.peer >> 16) as u16,
             remote_port: bucket.peer as u16,
             ..Tuple::NONE
@@ -109,10 +111,14 @@ fn record(bucket: &Bucket, open: &Open, total: Counters, view: &View<'_>) -> Rec
         icmp: None,
         peer: view.peers.identity(bucket.peer),
         remote_peer: None,
-        verdict: Verdict::from_number(bucket.verdict).unwrap_or(Verdict::Allow),
-        enforced: false,
+        verdict: if bucket.outcome == Outcome::Allowed as u8 {
+            Verdict::Allow
+        } else {
+            Verdict::Deny
+        },
+        enforced: bucket.outcome == Outcome::Dropped as u8,
         rule: None,
-        policy_revision: 0,
+        policy_revision: view.verdicts.revision(),
         counters: total - open.recorded,
         total,
         tcp_flags: TcpFlags::default(),

@@ -1,26 +1,19 @@
 //! The peers of the watched interfaces, and their numbers in the kernel's tables.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    net::{Ipv6Addr, SocketAddr},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::Arc,
 };
 
-use flowd_common::{
-    addr::Addr,
-    peer::{NO_PEER, PeerId, PeerPrefix},
-};
+use flowd_common::peer::{NO_PEER, PeerId};
 
 use crate::{
-    dataplane::{Dataplane, DataplaneError},
     flows::{Identity, Routes},
     identity::Names,
+    policy::World,
     wireguard::Interface,
 };
-
-/// Where IPv4 lives among the mapped addresses. Its own entry, so that the default route of IPv6
-/// does not own IPv4.
-const MAPPED_V4: (Ipv6Addr, u8) = (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96);
 
 /// One peer on one interface, as it is now.
 struct Member {
@@ -35,7 +28,7 @@ pub(super) struct Peers {
     members: HashMap<(u32, String), Member>,
     identities: HashMap<PeerId, Arc<Identity>>,
     routes: BTreeMap<u32, Routes>,
-    in_kernel: HashMap<(u32, Ipv6Addr, u8), PeerId>,
+    gateway: BTreeSet<IpAddr>,
     last_id: PeerId,
 }
 
@@ -62,12 +55,12 @@ impl Peers {
         }
     }
 
-    /// Takes what WireGuard says now, and tells the kernel's table.
+    /// Takes what WireGuard says now, and the gateway's own addresses.
     pub(super) fn update(
         &mut self,
         interfaces: &[Interface],
-        dataplane: &mut Dataplane,
-    ) -> Result<Ownership, DataplaneError> {
+        gateway: BTreeSet<IpAddr>,
+    ) -> Ownership {
         let mut routes = BTreeMap::new();
         let mut present = HashSet::new();
         for interface in interfaces {
@@ -85,8 +78,32 @@ impl Peers {
         self.members.retain(|key, _| present.contains(key));
         let ownership = if routes == self.routes { Ownership::Same } else { Ownership::Changed };
         self.routes = routes;
-        self.tell_kernel(dataplane)?;
-        Ok(ownership)
+        self.gateway = gateway;
+        ownership
+    }
+
+    /// Whether the gateway's addresses are these.
+    pub(super) fn has_gateway(&self, gateway: &BTreeSet<IpAddr>) -> bool {
+        self.gateway == *gateway
+    }
+
+    /// What a policy is applied to now. Outer addresses are left out: no rule speaks of them.
+    pub(super) fn world(&self) -> World {
+        let identities = self.members.iter().filter_map(|((_, _), member)| {
+            let identity = self.identities.get(&member.id)?;
+            let identity = Identity { endpoint: None, ..identity.as_ref().clone() };
+            Some((member.id, Arc::new(identity)))
+        });
+        World {
+            routes: self.routes.clone(),
+            identities: identities.collect(),
+            gateway: self.gateway.clone(),
+        }
+    }
+
+    /// Everybody a policy may name: who is there, and who is known by name.
+    pub(super) fn known(&self) -> Vec<Identity> {
+        self.world().identities.values().map(|identity| identity.as_ref().clone()).collect()
     }
 
     fn member(&mut self, key: &(u32, String), endpoint: Option<SocketAddr>) -> PeerId {
@@ -102,31 +119,6 @@ impl Peers {
         members.insert(key.clone(), Member { id: *last_id, endpoint });
         identities.insert(*last_id, Arc::new(names.identity(&key.1, endpoint)));
         *last_id
-    }
-
-    /// Makes the kernel's table the same as `routes`: first what is new, then what is gone, so that
-    /// an address that moves always has an owner.
-    fn tell_kernel(&mut self, dataplane: &mut Dataplane) -> Result<(), DataplaneError> {
-        let mut wanted = HashMap::new();
-        for (ifindex, routes) in &self.routes {
-            wanted.insert((*ifindex, MAPPED_V4.0, MAPPED_V4.1), NO_PEER);
-            wanted.extend(routes.iter().map(|(addr, bits, id)| ((*ifindex, addr, bits), id)));
-        }
-        let prefix = |ifindex, addr: Ipv6Addr| PeerPrefix { ifindex, addr: Addr::from(addr) };
-        for (&(ifindex, addr, bits), id) in &wanted {
-            if self.in_kernel.get(&(ifindex, addr, bits)) != Some(id) {
-                let bits = PeerPrefix::IFINDEX_BITS + u32::from(bits);
-                dataplane.set_peer(bits, prefix(ifindex, addr), *id)?;
-            }
-        }
-        for &(ifindex, addr, bits) in self.in_kernel.keys() {
-            if !wanted.contains_key(&(ifindex, addr, bits)) {
-                let bits = PeerPrefix::IFINDEX_BITS + u32::from(bits);
-                dataplane.clear_peer(bits, prefix(ifindex, addr))?;
-            }
-        }
-        self.in_kernel = wanted;
-        Ok(())
     }
 
     /// The peer that owns an address of an interface now; [`NO_PEER`] if nobody does.

@@ -39,6 +39,11 @@ impl TimeLine {
         self.wall_ms
     }
 
+    /// Both clocks now.
+    pub fn clocks(&self) -> Clocks {
+        self.now
+    }
+
     /// Unix milliseconds of a `CLOCK_MONOTONIC` reading.
     pub fn monotonic_ms(&self, monotonic_ns: u64) -> i64 {
         // The entry may be newer than the reading: the difference goes both ways.

@@ -8,6 +8,7 @@ mod attachment;
 mod batch;
 mod clock;
 mod error;
+mod policy;
 mod retire;
 
 use std::{
@@ -17,7 +18,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, LpmTrie, Map, MapData, lpm_trie::Key},
+    maps::{Array, HashMap, Map, MapData},
     programs::{SchedClassifier, TestRun as _, TestRunOptions},
     util::KernelVersion,
 };
@@ -26,7 +27,7 @@ use flowd_common::{
     clock::Clocks,
     counter::{Counter, CounterKey, Direction, Tally},
     flow::{FlowKey, FlowValue, OverflowKey},
-    peer::{PeerId, PeerPrefix},
+    policy::Head,
 };
 
 use self::batch::Batch;
@@ -34,13 +35,17 @@ pub use self::{
     attachment::{AttachedBy, Attachment},
     clock::TimeLine,
     error::{DataplaneError, LoadError},
+    retire::Why,
 };
+use crate::policy::Compiled;
 
 /// The object that `build.rs` made of `flowd-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/flowd-ebpf"));
 
 /// `BPF_NOEXIST` in `include/uapi/linux/bpf.h`: do not replace an entry.
 const BPF_NOEXIST: u64 = 1;
+/// `BPF_EXIST` there: replace an entry, do not make one.
+const BPF_EXIST: u64 = 2;
 
 /// Bytes of a frame that `BPF_PROG_TEST_RUN` accepts for a program that does not look at it.
 const BLANK_FRAME: [u8; 64] = [0; 64];
@@ -63,7 +68,7 @@ pub struct Dataplane {
     overflow_fd: OwnedFd,
     counters: HashMap<MapData, CounterKey, Tally>,
     counters_fd: OwnedFd,
-    peers: LpmTrie<MapData, PeerPrefix, PeerId>,
+    policy: policy::PolicyMaps,
     retire: retire::Retire,
     clocks: Array<MapData, Clocks>,
     started: Clocks,
@@ -86,6 +91,7 @@ impl Dataplane {
             LinkHeader::Ethernet => 14,
         };
         let mut ebpf = EbpfLoader::new()
+            .verifier_log_level(aya::VerifierLogLevel::VERBOSE)
             .map_max_entries("FLOWS", flows)
             .override_global("LINK_HEADER_BYTES", &link_header_bytes, true)
             .override_global(aya_log::LEVEL, &kernel_log_level(), true)
@@ -111,8 +117,12 @@ impl Dataplane {
             overflow_fd,
             counters: HashMap::try_from(counters).expect("COUNTERS is a hash of these types"),
             counters_fd,
-            peers: LpmTrie::try_from(take(&mut ebpf, "PEERS").0)
-                .expect("PEERS is a trie of these types"),
+            policy: policy::PolicyMaps::new(
+                take(&mut ebpf, "POLICY").0,
+                take(&mut ebpf, "ENDPOINTS").0,
+                take(&mut ebpf, "PAIRS").0,
+                take(&mut ebpf, "CHAINS").0,
+            ),
             retire: retire::Retire::new(
                 take(&mut ebpf, "RETIRE").0,
                 take(&mut ebpf, "RETIRE_CURSOR").0,
@@ -173,29 +183,21 @@ impl Dataplane {
         Ok(counters)
     }
 
-    /// Makes `peer` the owner of a prefix of one interface.
-    pub fn set_peer(
-        &mut self,
-        prefix_bits: u32,
-        prefix: PeerPrefix,
-        peer: PeerId,
-    ) -> Result<(), DataplaneError> {
-        self.peers
-            .insert(&Key::new(prefix_bits, prefix), peer, 0)
-            .map_err(|source| DataplaneError::Write { table: "peer", source })
+    /// Puts a policy into force, for every packet from now on. On an error the old one stays.
+    pub fn install(&mut self, compiled: &Compiled) -> Result<Head, DataplaneError> {
+        self.policy.install(compiled)
     }
 
-    /// Leaves a prefix to whoever owns the shorter one around it.
-    pub fn clear_peer(
-        &mut self,
-        prefix_bits: u32,
-        prefix: PeerPrefix,
-    ) -> Result<(), DataplaneError> {
-        match self.peers.remove(&Key::new(prefix_bits, prefix)) {
-            Ok(()) => Ok(()),
-            Err(error) if error::os_error(&error) == Some(libc::ENOENT) => Ok(()),
-            Err(source) => Err(DataplaneError::Write { table: "peer", source }),
-        }
+    /// The policy in force.
+    pub fn in_force(&self) -> Head {
+        self.policy.in_force()
+    }
+
+    /// Replaces the value of a flow that is retired, after which it lives again.
+    pub fn revive(&mut self, key: &FlowKey, value: &FlowValue) -> Result<(), DataplaneError> {
+        self.flows
+            .insert(key, value, BPF_EXIST)
+            .map_err(|source| DataplaneError::Write { table: "flow", source })
     }
 
     /// Ends flows: from here on nobody adds to their entries. Afterwards their values are final,
@@ -203,21 +205,29 @@ impl Dataplane {
     pub fn retire(
         &mut self,
         keys: &[FlowKey],
+        why: Why,
         mut visit: impl FnMut(&FlowKey, &FlowValue),
     ) -> Result<(), DataplaneError> {
         let program = classifier(&self.ebpf, "flowd_retire");
-        self.retire.mark(program, keys)?;
+        self.retire.mark(program, keys, why)?;
         for key in keys {
-            match self.flows.get(key, 0) {
-                Ok(value) => visit(key, &value),
-                Err(aya::maps::MapError::KeyNotFound) => {}
-                Err(source) => {
-                    let source = io::Error::other(source);
-                    return Err(DataplaneError::Read { table: "flow", source });
-                }
+            if let Some(value) = self.flow(key)? {
+                visit(key, &value);
             }
         }
         Ok(())
+    }
+
+    /// One flow.
+    pub fn flow(&self, key: &FlowKey) -> Result<Option<FlowValue>, DataplaneError> {
+        match self.flows.get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(aya::maps::MapError::KeyNotFound) => Ok(None),
+            Err(source) => {
+                let source = io::Error::other(source);
+                Err(DataplaneError::Read { table: "flow", source })
+            }
+        }
     }
 
     /// Frees the entries of retired flows whose final values are safe.
@@ -252,7 +262,7 @@ impl Dataplane {
     /// Makes the named counters of an interface, so that the datapath only ever adds. Attaching
     /// does it.
     pub fn make_counters(&mut self, ifindex: u32) -> Result<(), DataplaneError> {
-        for counter in Counter::UNCOUNTED.into_iter().chain([Counter::Coalesced]) {
+        for counter in Counter::ALL {
             for direction in [Direction::Ingress, Direction::Egress] {
                 let key = CounterKey {
                     ifindex,
@@ -336,7 +346,7 @@ fn classifier_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier
 
 fn take(ebpf: &mut Ebpf, name: &str) -> (Map, OwnedFd) {
     let map = ebpf.take_map(name).expect("the object has this map");
-    let (Map::HashMap(data) | Map::LpmTrie(data) | Map::Array(data)) = &map else {
+    let (Map::HashMap(data) | Map::Array(data) | Map::ArrayOfMaps(data)) = &map else {
         unreachable!("flowd's maps are of these three kinds")
     };
     let fd = data.fd().as_fd().try_clone_to_owned().expect("a map's descriptor can be duplicated");

@@ -19,6 +19,15 @@ use super::{BLANK_FRAME, DataplaneError, run};
 /// RCU, under which every classifier runs (`synchronize_rcu` in `kernel/sched/membarrier.c`).
 const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
 
+/// Why flows are retired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// They have ended.
+    Ended,
+    /// The policy has changed its mind: what follows is no new conversation.
+    Cut,
+}
+
 /// The maps of the protocol.
 pub(super) struct Retire {
     keys: Array<MapData, FlowKey>,
@@ -38,8 +47,10 @@ impl Retire {
         &mut self,
         program: &SchedClassifier,
         keys: &[FlowKey],
+        why: Why,
     ) -> Result<(), DataplaneError> {
         let write = |source| DataplaneError::Write { table: "retire", source };
+        self.cursor.set(1, u32::from(why == Why::Cut), 0).map_err(write)?;
         for batch in keys.chunks(RETIRE_BATCH as usize) {
             for (index, key) in (0..).zip(batch) {
                 self.keys.set(index, key, 0).map_err(write)?;
@@ -51,7 +62,7 @@ impl Retire {
     }
 }
 
-fn wait_for_classifiers() -> io::Result<()> {
+pub(super) fn wait_for_classifiers() -> io::Result<()> {
     // SAFETY: membarrier(2) takes three integers and touches no memory of ours.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if result == 0 {

@@ -167,7 +167,7 @@ words! {
 }
 
 words! {
-    /// What the policy says of a flow. The numbers are [`flow::Verdict`]'s.
+    /// What the policy says of a flow.
     Verdict {
         /// It may pass.
         Allow = 0 "allow",
@@ -199,7 +199,6 @@ words! {
 }
 
 const _: () = assert!(Initiator::Remote as u8 == flow::Initiator::Remote as u8);
-const _: () = assert!(Verdict::Deny as u8 == flow::Verdict::Deny as u8);
 
 /// What one flow did in one window, or what the packets did that found no room in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,44 +8,66 @@ use std::{
 use flowd_common::peer::PeerId;
 use ipnet::IpNet;
 
-/// The allowed-ips of one interface. IPv4 is held v4-mapped.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Routes {
-    /// By prefix length, then by masked address.
-    by_length: BTreeMap<u8, HashMap<u128, PeerId>>,
+/// Values of prefixes; the longest one around an address counts. IPv4 is held v4-mapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prefixes<T> {
+    /// By prefix length over the mapped address, then by masked address.
+    by_length: BTreeMap<u8, HashMap<u128, T>>,
 }
+
+impl<T> Default for Prefixes<T> {
+    fn default() -> Self {
+        Self { by_length: BTreeMap::new() }
+    }
+}
+
+impl<T> Prefixes<T> {
+    /// Sets the value of a prefix of `length` bits.
+    pub fn insert(&mut self, addr: Ipv6Addr, length: u8, value: T) {
+        self.by_length.entry(length).or_default().insert(masked(addr, length), value);
+    }
+
+    /// The value of the longest prefix around `addr` that has at least `shortest` bits.
+    pub fn longest(&self, addr: Ipv6Addr, shortest: u8) -> Option<&T> {
+        self.by_length
+            .range(shortest..)
+            .rev()
+            .find_map(|(length, values)| values.get(&masked(addr, *length)))
+    }
+
+    /// Every prefix with its length, 0 to 128, and its value.
+    pub fn iter(&self) -> impl Iterator<Item = (Ipv6Addr, u8, &T)> {
+        self.by_length.iter().flat_map(|(length, values)| {
+            values.iter().map(|(addr, value)| (Ipv6Addr::from(*addr), *length, value))
+        })
+    }
+}
+
+/// The allowed-ips of one interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Routes(Prefixes<PeerId>);
 
 impl Routes {
     /// Gives `net` to `peer`, whoever had it before, as WireGuard does.
     pub fn insert(&mut self, net: &IpNet, peer: PeerId) {
         let (addr, length) = mapped(net);
-        self.by_length.entry(length).or_default().insert(masked(addr, length), peer);
+        self.0.insert(addr, length, peer);
     }
 
     /// The peer that owns `addr`.
     pub fn owner(&self, addr: Ipv6Addr) -> Option<PeerId> {
-        self.search(addr, default_route(addr))
+        self.0.longest(addr, default_route(addr)).copied()
     }
 
     /// The peer that is meant when `addr` is the far end of a flow. A default route says who
     /// carries everything else, not who the far end is, and does not count.
     pub fn resident(&self, addr: Ipv6Addr) -> Option<PeerId> {
-        let default_route = if addr.to_ipv4_mapped().is_some() { 96 } else { 0 };
-        self.search(addr, default_route + 1)
+        self.0.longest(addr, default_route(addr) + 1).copied()
     }
 
     /// Every prefix with its length over the mapped address, 0 to 128, and its owner.
     pub fn iter(&self) -> impl Iterator<Item = (Ipv6Addr, u8, PeerId)> {
-        self.by_length.iter().flat_map(|(length, owners)| {
-            owners.iter().map(|(addr, peer)| (Ipv6Addr::from(*addr), *length, *peer))
-        })
-    }
-
-    fn search(&self, addr: Ipv6Addr, shortest: u8) -> Option<PeerId> {
-        self.by_length
-            .range(shortest..)
-            .rev()
-            .find_map(|(length, owners)| owners.get(&masked(addr, *length)).copied())
+        self.0.iter().map(|(addr, length, peer)| (addr, length, *peer))
     }
 }
 

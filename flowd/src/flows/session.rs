@@ -2,7 +2,7 @@
 //!
 //! - TCP, FIN both ways, then quiet for the linger time: `fin`
 //! - TCP, a reset, then quiet for the linger time: `rst`
-//! - TCP, answered, then quiet for its own idle time: `idle`
+//! - TCP, answered or met in mid-stream and denied, then quiet for its own idle time: `idle`
 //! - anything else, quiet for the idle time: `idle`
 
 use std::time::Duration;
@@ -26,7 +26,13 @@ pub struct Timeouts {
 
 impl Timeouts {
     /// Why a flow that was quiet for `quiet_ms` milliseconds has ended, if it has.
-    pub fn end(&self, protocol: u8, flags: TcpFlags, quiet_ms: i64) -> Option<EndReason> {
+    pub fn end(
+        &self,
+        protocol: u8,
+        flags: TcpFlags,
+        denied: bool,
+        quiet_ms: i64,
+    ) -> Option<EndReason> {
         let quiet = Duration::from_millis(u64::try_from(quiet_ms).unwrap_or(0));
         let (either, both) = (flags.rx | flags.tx, flags.rx & flags.tx);
         if protocol != TCP {
@@ -39,7 +45,9 @@ impl Timeouts {
             return Some(EndReason::Rst);
         }
         let answered = flags.rx != 0 && flags.tx != 0;
-        let limit = if answered { self.tcp_idle } else { self.idle.min(self.tcp_idle) };
+        // A connection that the policy cut sends again for minutes, two of them between packets.
+        let cut = denied && either & tcp::SYN == 0;
+        let limit = if answered || cut { self.tcp_idle } else { self.idle.min(self.tcp_idle) };
         (quiet >= limit).then_some(EndReason::Idle)
     }
 }
@@ -75,8 +83,11 @@ mod tests {
             (1, 0, 0, -3, None),
         ];
         for (protocol, rx, tx, quiet, end) in cases {
-            let got = timeouts.end(protocol, TcpFlags { rx, tx }, quiet * 1000);
+            let got = timeouts.end(protocol, TcpFlags { rx, tx }, false, quiet * 1000);
             assert_eq!(got, end, "{protocol} {rx:#x} {tx:#x} {quiet}");
         }
+        let again = TcpFlags { rx: ack, tx: 0 };
+        assert_eq!(timeouts.end(TCP, again, true, 599_000), None);
+        assert_eq!(timeouts.end(TCP, again, false, 60_000), Some(EndReason::Idle));
     }
 }

@@ -53,6 +53,9 @@ pub struct InterfaceStatus {
     pub uncounted: Vec<NamedTally>,
     /// By how much the segments of super-packets exceed the buffers that carried them.
     pub coalesced: Counters,
+    /// What the policy dropped; it is in flows, overflow or uncounted as well. The device has not
+    /// seen what was dropped on the way to the peer.
+    pub dropped: Counters,
     /// What the device itself counted since flowd attached.
     pub device: Counters,
 }

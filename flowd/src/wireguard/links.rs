@@ -1,6 +1,12 @@
 //! Network links of this namespace: numbers and the device's own counters.
 
-use std::{ffi::CString, fs, io};
+use std::{
+    collections::BTreeSet,
+    ffi::CString,
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ptr,
+};
 
 use crate::flows::Counters;
 
@@ -10,6 +16,45 @@ pub fn ifindex_of(name: &str) -> Option<u32> {
     // SAFETY: the argument is a terminated string that lives through the call.
     let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
     (index != 0).then_some(index)
+}
+
+/// Every address of this namespace's links.
+pub fn addresses() -> io::Result<BTreeSet<IpAddr>> {
+    let mut list = ptr::null_mut();
+    // SAFETY: the kernel's answer is put into a list that `list` then points to.
+    if unsafe { libc::getifaddrs(&raw mut list) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut addresses = BTreeSet::new();
+    let mut next = list;
+    // SAFETY: `next` is null at the end, else points to an entry of the list, which is not freed
+    // before the loop has ended.
+    while let Some(entry) = unsafe { next.as_ref() } {
+        next = entry.ifa_next;
+        addresses.extend(address(entry.ifa_addr));
+    }
+    // SAFETY: the list came from `getifaddrs`, and nothing points into it any more.
+    unsafe { libc::freeifaddrs(list) };
+    Ok(addresses)
+}
+
+/// The IP address behind a pointer of `getifaddrs`, which may be null or of another family.
+fn address(pointer: *const libc::sockaddr) -> Option<IpAddr> {
+    // SAFETY: null, or points to an address that lives as long as the list it is from.
+    let family = unsafe { pointer.as_ref() }?.sa_family;
+    match libc::c_int::from(family) {
+        libc::AF_INET => {
+            // SAFETY: an address of this family is a `sockaddr_in`.
+            let address = unsafe { *pointer.cast::<libc::sockaddr_in>() };
+            Some(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: an address of this family is a `sockaddr_in6`.
+            let address = unsafe { *pointer.cast::<libc::sockaddr_in6>() };
+            Some(Ipv6Addr::from(address.sin6_addr.s6_addr).into())
+        }
+        _ => None,
+    }
 }
 
 /// What every device of this namespace counted, by name.
@@ -44,6 +89,11 @@ impl DeviceCounters {
 #[cfg(test)]
 mod tests {
     use super::{Counters, DeviceCounters};
+
+    #[test]
+    fn the_loopback_address_is_one_of_ours() {
+        assert!(super::addresses().unwrap().contains(&"127.0.0.1".parse().unwrap()));
+    }
 
     #[test]
     fn the_columns_are_found_by_name() {

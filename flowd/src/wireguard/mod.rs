@@ -9,7 +9,7 @@ use std::{io, net::SocketAddr, path::Path, time::UNIX_EPOCH};
 use ipnet::IpNet;
 use wireguard_control as wg;
 
-pub use links::{DeviceCounters, ifindex_of};
+pub use links::{DeviceCounters, addresses, ifindex_of};
 pub use watch::{Names, watch};
 
 /// Where userspace implementations put their control sockets

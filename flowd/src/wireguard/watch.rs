@@ -4,6 +4,8 @@
 //! and counting goes on.
 
 use std::{
+    collections::BTreeSet,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -12,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Interface, scan};
+use super::{Interface, addresses, scan};
 
 /// How long an interface or a peer may be there before flowd notices.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -46,19 +48,19 @@ impl Names {
 pub fn watch(
     names: Names,
     stop: Arc<AtomicBool>,
-    mut publish: impl FnMut(Vec<Interface>) -> bool + Send + 'static,
+    mut publish: impl FnMut(Vec<Interface>, BTreeSet<IpAddr>) -> bool + Send + 'static,
 ) -> std::io::Result<thread::JoinHandle<()>> {
     thread::Builder::new().name("wireguard".to_owned()).spawn(move || {
         let mut failing = false;
         let mut before = Vec::new();
         while !stop.load(Ordering::Relaxed) {
             let begun = Instant::now();
-            match scan(&before) {
-                Ok(mut interfaces) => {
+            match scan(&before).and_then(|found| Ok((found, addresses()?))) {
+                Ok((mut interfaces, gateway)) => {
                     failing = false;
                     interfaces.retain(|interface| names.want(&interface.name));
                     before.clone_from(&interfaces);
-                    if !publish(interfaces) {
+                    if !publish(interfaces, gateway) {
                         return;
                     }
                 }

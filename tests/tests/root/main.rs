@@ -9,3 +9,4 @@ mod counting;
 mod datapath;
 mod records;
 mod refusals;
+mod verdicts;

@@ -1,0 +1,153 @@
+//! Flows that the policy judges otherwise than before: they end, and what follows them is judged as
+//! the same conversation.
+//!
+//! - the entry is retired and marked as cut, read for the last time, recorded
+//! - then it lives again with nothing counted and the new judgement, opened by whoever opened it
+//!   before: so a reply that is still under way opens nothing of its own
+//! - unless a packet has made the next generation meanwhile, which knows all that
+
+use flowd_common::{
+    flow::{CUT, FlowKey, FlowValue, RETIRED},
+    limits::RETIRE_BATCH,
+    packet::is_icmp_error,
+    peer::{NO_PEER, PeerId},
+    policy::{Judgement, Wanted, judge},
+};
+
+use super::{
+    collector::Collector,
+    ledger::{View, total},
+    verdicts::Verdicts,
+};
+use crate::{
+    dataplane::{DataplaneError, TimeLine, Why},
+    flows::{Counters, EndReason, Record},
+    policy::compile,
+};
+
+/// A flow that has ended because the policy changed.
+pub(super) struct Cut {
+    /// Its last record.
+    pub(super) record: Record,
+    /// What is said of it now.
+    pub(super) now: Judgement,
+}
+
+impl Collector {
+    /// Compiles the policy in force again when peers, their names or addresses have changed.
+    pub(super) fn follow_the_world(&mut self) {
+        let world = self.peers.world();
+        if world == self.verdicts.world && self.verdicts.head.epoch() != 0 {
+            return;
+        }
+        let revision = self.verdicts.revision.clone();
+        let compiled = match compile(&revision.policy, &world, &self.config.limits) {
+            Ok(compiled) => compiled,
+            Err(error) => {
+                tracing::error!(%error, "peers and policy stay as they were in the kernel");
+                return;
+            }
+        };
+        if let Err(error) = self.verdicts.install(revision, world, compiled, &mut self.dataplane) {
+            tracing::error!(%error, "peers and policy stay as they were in the kernel");
+            return;
+        }
+        if let Err(error) = self.judge_open_flows() {
+            tracing::error!(%error, "open flows are judged at their next packet");
+        }
+    }
+
+    /// Judges every open flow under the policy in force; ends those that have another outcome, and
+    /// returns them. The kernel does the same at a flow's next packet.
+    pub(super) fn judge_open_flows(&mut self) -> Result<Vec<Cut>, DataplaneError> {
+        let line = self.time_line()?;
+        let mut keys = Vec::new();
+        let Self { dataplane, verdicts, .. } = self;
+        dataplane.for_each_flow(|key, value| {
+            let is_cut = if value.marks & RETIRED != 0 {
+                value.marks & CUT != 0
+            } else {
+                // What an error quotes is known to the kernel only.
+                let (judged, peer) = now(verdicts, key, value);
+                !is_icmp_error(key.protocol, value.icmp_type)
+                    // Otherwise the peer has lost the address, which ends the flow by itself.
+                    && (peer == value.peer_id || value.peer_id == NO_PEER)
+                    && judged.outcome() != value.judgement.outcome()
+            };
+            if is_cut {
+                keys.push(*key);
+            }
+        })?;
+        Ok(self.cut(&line, &keys)?.unwrap_or_default())
+    }
+
+    /// Ends flows as cut. `None` when the store does not take their last records: then they stay
+    /// retired and are tried again at the next drain.
+    pub(super) fn cut(
+        &mut self,
+        line: &TimeLine,
+        keys: &[FlowKey],
+    ) -> Result<Option<Vec<Cut>>, DataplaneError> {
+        let Self { dataplane, recorder, ledger, peers, interfaces, finished, verdicts, .. } = self;
+        let view = View { line: *line, peers, interfaces, verdicts };
+        let mut all = Vec::new();
+        for keys in keys.chunks(RETIRE_BATCH as usize) {
+            let mut last = Vec::with_capacity(keys.len());
+            dataplane.retire(keys, Why::Cut, |key, value| {
+                let open = ledger.open(key, value, line, peers);
+                open.ending = Some(EndReason::Policy);
+                let record = view.record(key, value, open, Some(EndReason::Policy));
+                last.push((*key, *value, open.peer, record));
+            })?;
+            let records: Vec<Record> = last
+                .iter()
+                .map(|(.., record)| record.clone())
+                .filter(|record| record.total != Counters::default())
+                .collect();
+            if recorder.record(line.wall_ms(), records).is_err() {
+                return Ok(None);
+            }
+            for (key, value, peer, record) in last {
+                ledger.recorded(&key, record.total, record.window_end_ms);
+                let successor = FlowKey { generation: 1 - key.generation, ..key };
+                let succeeded =
+                    dataplane.flow(&successor)?.is_some_and(|value| value.marks & RETIRED == 0);
+                let (now, peer_id) = now(verdicts, &key, &value);
+                if succeeded {
+                    dataplane.delete(&[key])?;
+                } else {
+                    dataplane.revive(&key, &revived(&value, now, peer_id, line))?;
+                }
+                ledger.close(&key);
+                *finished.by_interface.entry(key.ifindex).or_default() += total(&value);
+                *finished.by_peer.entry(peer).or_default() += total(&value);
+                if total(&value) != Counters::default() {
+                    all.push(Cut { record, now });
+                }
+            }
+        }
+        Ok(Some(all))
+    }
+}
+
+/// What the policy in force says of an open flow, and whose it is now.
+fn now(verdicts: &Verdicts, key: &FlowKey, value: &FlowValue) -> (Judgement, PeerId) {
+    let wanted = Wanted::of(value.initiator);
+    let opinion = judge(&verdicts.tables, verdicts.head, key, value.icmp_type, wanted);
+    (opinion.of(value.initiator), opinion.peer_id)
+}
+
+fn revived(value: &FlowValue, now: Judgement, peer_id: PeerId, line: &TimeLine) -> FlowValue {
+    let clocks = line.clocks();
+    FlowValue {
+        first_seen_ns: clocks.monotonic_ns,
+        last_seen_jiffies: clocks.jiffies,
+        marks: CUT,
+        judgement: now,
+        peer_id,
+        initiator: value.initiator,
+        icmp_type: value.icmp_type,
+        icmp_code: value.icmp_code,
+        ..FlowValue::default()
+    }
+}
