@@ -266,6 +266,28 @@ async fn a_summary_counts_everything_once() {
 }
 
 #[tokio::test]
+async fn verdict_rule_and_user_narrow_every_answer() {
+    let served = Served::start();
+    let cases = [
+        ("", 6),
+        ("verdict=allow", 6),
+        ("verdict=deny", 0),
+        ("rule=none", 6),
+        ("rule=ops-ssh", 0),
+        ("user=alice%40example.com", 6),
+        ("user=alice", 0),
+    ];
+    for (query, flows) in cases {
+        let summary = served.json(&format!("/v1/summary?{query}")).await;
+        assert_eq!(summary["flows"], flows, "{query}");
+        let page = served.json(&format!("/v1/flows?{query}")).await;
+        assert_eq!(page["flows"].as_array().unwrap().len(), flows, "{query}");
+        let page = served.json(&format!("/v1/records?{query}")).await;
+        assert_eq!(page["records"].as_array().unwrap().len(), flows, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn every_form_of_records_says_the_same() {
     let served = Served::start();
     let page: wire::RecordPage = serde_json::from_value(served.json("/v1/records").await).unwrap();
@@ -300,6 +322,9 @@ async fn what_is_wrong_is_told_as_a_problem() {
         ("/v1/summary?since=1h&until=2h", 400, "`since` is not before `until`"),
         ("/v1/peers?user=x", 400, "unknown parameter `user`"),
         ("/v1/status?verbose=1", 400, "unknown parameter `verbose`; this endpoint takes none"),
+        ("/v1/flows?verdict=no", 400, "`verdict` is `no`; it must be `allow` or `deny`"),
+        ("/v1/summary?rule=", 400, "`rule` is ``; it must be the id of a rule, or `none`"),
+        ("/v1/watch?user=", 400, "`user` is ``; it must be the user of a peer"),
         ("/v1/records?ip=10.0.0.0/40", 400, "`ip` is `10.0.0.0/40`; it must be an address"),
         ("/v1/watch?state=open", 400, "`state` is of flows"),
         ("/v1/flows/xyz", 400, "`xyz` is no flow id"),
@@ -322,15 +347,19 @@ async fn what_is_wrong_is_told_as_a_problem() {
 #[tokio::test]
 async fn a_watcher_sees_matching_records_and_the_end() {
     let mut served = Served::start();
-    let response = served.send("/v1/watch?port=7", "*/*").await;
+    let target = "/v1/watch?port=7&verdict=deny&rule=no-web&user=alice%40example.com";
+    let response = served.send(target, "*/*").await;
     assert_eq!(response.status().as_u16(), 200, "the answer begins before the first record");
     for port in [6, 7] {
         served.watchers.send(Arc::new(record(port, 0))).unwrap();
     }
+    let rule = Some("no-web".into());
+    let denied = Record { verdict: Verdict::Deny, rule, ..record(7, 0) };
+    served.watchers.send(Arc::new(denied)).unwrap();
     let mut body = response.into_body();
     let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
     let line: wire::Record = serde_json::from_slice(&frame).unwrap();
-    assert_eq!(line.src.port, Some(7));
+    assert_eq!((line.src.port, line.rule.as_deref()), (Some(7), Some("no-web")));
     drop(served.stop.take());
     served.ended.await.unwrap();
 }

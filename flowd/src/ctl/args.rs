@@ -87,6 +87,9 @@ pub(super) struct Filters {
     /// Name, public key, or the start of the key, at either end.
     #[arg(long)]
     pub(super) peer: Option<String>,
+    /// User of the peer at either end.
+    #[arg(long)]
+    pub(super) user: Option<String>,
     /// Address or prefix of the initiator.
     #[arg(long, value_name = "NET")]
     pub(super) src: Option<String>,
@@ -102,6 +105,12 @@ pub(super) struct Filters {
     /// By name or number.
     #[arg(long)]
     pub(super) protocol: Option<String>,
+    /// allow or deny.
+    #[arg(long)]
+    pub(super) verdict: Option<String>,
+    /// The rule that decided, by its id; none: what no rule decided.
+    #[arg(long, value_name = "ID")]
+    pub(super) rule: Option<String>,
     /// open or closed.
     #[arg(long)]
     pub(super) state: Option<String>,
@@ -110,16 +119,20 @@ pub(super) struct Filters {
 impl Filters {
     /// As query parameters.
     pub(super) fn pairs(&self) -> Vec<(&'static str, String)> {
-        let Self { since, until, peer, src, dst, ip, port, protocol, state } = self;
+        let Self { since, until, peer, user, src, dst, ip, port, protocol, verdict, rule, state } =
+            self;
         let all = [
             ("since", since),
             ("until", until),
             ("peer", peer),
+            ("user", user),
             ("src", src),
             ("dst", dst),
             ("ip", ip),
             ("port", port),
             ("protocol", protocol),
+            ("verdict", verdict),
+            ("rule", rule),
             ("state", state),
         ];
         all.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
@@ -143,7 +156,7 @@ pub(super) struct Page {
 mod tests {
     use clap::{CommandFactory as _, Parser as _};
 
-    use super::Cli;
+    use super::{Cli, Command};
 
     fn parses(line: &str) {
         let words = line.split_whitespace().take_while(|word| !matches!(*word, ">" | "|"));
@@ -169,6 +182,35 @@ mod tests {
         assert!(lines.len() >= 4, "the tour has commands");
         for line in lines {
             parses(line);
+        }
+    }
+
+    #[test]
+    fn every_filter_has_its_flag() {
+        let values = [
+            ("since", "1h"),
+            ("until", "today"),
+            ("peer", "alice-laptop"),
+            ("user", "alice@example.com"),
+            ("src", "10.8.0.2"),
+            ("dst", "10.0.0.0/8"),
+            ("ip", "fd00::/8"),
+            ("port", "443"),
+            ("protocol", "tcp"),
+            ("verdict", "deny"),
+            ("rule", "none"),
+            ("state", "open"),
+        ];
+        let flags = values.map(|(name, value)| format!("--{name} {value}")).join(" ");
+        for command in ["flows", "summary", "records", "watch"] {
+            let line = format!("flowctl {command} {flags}");
+            let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+            let filters = match cli.command {
+                Command::Flows(page) | Command::Records(page) => page.filters,
+                Command::Summary(filters) | Command::Watch(filters) => filters,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(filters.pairs(), values.map(|(name, value)| (name, value.to_owned())));
         }
     }
 

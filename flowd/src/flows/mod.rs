@@ -9,10 +9,12 @@ mod identity;
 mod protocol;
 mod record;
 mod routes;
+#[cfg(test)]
+mod sample;
 mod session;
 mod summary;
 
-pub use filter::{Filter, State};
+pub use filter::{Decider, Filter, State};
 pub use flow::Flow;
 pub use flow_id::FlowId;
 pub use identity::Identity;
