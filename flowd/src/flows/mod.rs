@@ -13,6 +13,7 @@ mod routes;
 mod sample;
 mod session;
 mod summary;
+mod top;
 
 pub use filter::{Decider, Filter, State};
 pub use flow::Flow;
@@ -23,3 +24,4 @@ pub use record::{Counters, EndReason, Icmp, Initiator, Record, TcpFlags, Tuple, 
 pub use routes::Routes;
 pub use session::Timeouts;
 pub use summary::{Summary, Tally};
+pub use top::{By, Key, Ranking, Sort};

@@ -23,7 +23,9 @@ use super::{
     schema, writer,
 };
 use crate::{
-    flows::{Counters, Decider, Filter, Flow, FlowId, Record, State, Summary, Verdict},
+    flows::{
+        By, Counters, Decider, Filter, Flow, FlowId, Ranking, Record, State, Summary, Verdict,
+    },
     live::Position,
 };
 
@@ -84,6 +86,17 @@ impl Reader {
                 .map_err(read(&path))?;
         }
         Ok(sum)
+    }
+
+    /// The stored records that match, up to `watermark`, summed by key.
+    pub fn top(&self, filter: &Filter, by: By, watermark: u64) -> Result<Ranking, ReadError> {
+        let mut ranking = Ranking::new(by);
+        let since_ms = filter.since_ms.unwrap_or(i64::MIN);
+        self.records(filter, 0, watermark, &mut |record| {
+            ranking.absorb(&record, since_ms);
+            ControlFlow::Continue(())
+        })?;
+        Ok(ranking)
     }
 
     /// The first `limit` flows with matching records strictly below `before`, newest first.

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::Reader;
 use crate::{
     flows::{
-        Counters, Decider, EndReason, Filter, Flow, FlowId, Identity, Initiator, Record, State,
-        Summary, TcpFlags, Tuple, Verdict,
+        By, Counters, Decider, EndReason, Filter, Flow, FlowId, Identity, Initiator, Ranking,
+        Record, State, Summary, TcpFlags, Tuple, Verdict,
     },
     live::Position,
     store::Writer,
@@ -222,6 +222,7 @@ proptest! {
     fn every_answer_is_the_slow_twins(
         lives in prop::collection::vec(life(), 1..20),
         filters in prop::collection::vec(prop_oneof![3 => filter(), 1 => judged()], 2..8),
+        by in prop::sample::select(By::ALL.to_vec()),
         limit in 1_usize..6,
     ) {
         let dir = tempfile::tempdir().unwrap();
@@ -241,6 +242,12 @@ proptest! {
                 sum.absorb(record, filter.since_ms.unwrap_or(i64::MIN));
             }
             prop_assert_eq!(reader.summary(&filter, u64::MAX >> 1).unwrap(), sum);
+
+            let mut ranking = Ranking::new(by);
+            for record in &expected {
+                ranking.absorb(record, filter.since_ms.unwrap_or(i64::MIN));
+            }
+            prop_assert_eq!(reader.top(&filter, by, u64::MAX >> 1).unwrap(), ranking);
 
             let mut pages = Vec::new();
             let mut before = None;
@@ -289,6 +296,8 @@ fn records_above_the_watermark_are_not_there_yet() {
             records[..watermark as usize].iter().map(|record| record.counters.tx_packets).sum();
         let filter = Filter::default();
         assert_eq!(reader.summary(&filter, watermark).unwrap().counters.tx_packets, expected);
+        let ranking = reader.top(&filter, By::Peer, watermark).unwrap();
+        assert_eq!(ranking.total().counters.tx_packets, expected);
         let flows = reader.flows(&filter, None, 10, watermark).unwrap();
         assert_eq!(flows.iter().map(|(flow, _)| flow.counters.tx_packets).sum::<u64>(), expected);
     }
@@ -343,6 +352,7 @@ fn verdict_rule_and_user_are_asked_of_the_store() {
         reader.records(&filter, 0, 9, count).unwrap();
         assert_eq!(found, records, "{filter:?}");
         assert_eq!(reader.summary(&filter, 9).unwrap().flows, flows, "{filter:?}");
+        assert_eq!(reader.top(&filter, By::Verdict, 9).unwrap().total().flows, flows);
     }
 }
 
@@ -352,4 +362,5 @@ fn a_store_that_is_not_there_yet_is_empty() {
     let reader = Reader::new(&dir.path().join("nothing"), "gw");
     assert_eq!(reader.summary(&Filter::default(), 0).unwrap(), Summary::default());
     assert!(reader.flows(&Filter::default(), None, 10, 0).unwrap().is_empty());
+    assert_eq!(reader.top(&Filter::default(), By::Dst, 0).unwrap().keys(), 0);
 }
