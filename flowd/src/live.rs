@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::{broadcast, oneshot};
 
 use crate::{
-    flows::{Filter, FlowId, Record, Summary, Tuple},
+    flows::{By, Filter, FlowId, Ranking, Record, Summary, Tuple},
     wire, wireguard,
 };
 
@@ -89,6 +89,15 @@ pub enum Request {
         filter: Filter,
         /// Where the answer goes.
         reply: oneshot::Sender<Pending<PendingSummary>>,
+    },
+    /// Totals of open flows by key.
+    Top {
+        /// Which flows.
+        filter: Filter,
+        /// Which key.
+        by: By,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Pending<Ranking>>,
     },
     /// How the daemon is.
     Status {

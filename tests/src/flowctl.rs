@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use flowd::{
     flows::{Counters, FlowId},
-    wire::{Flow, FlowDetail, FlowPage, InterfaceStatus, PeerList, Status, Summary},
+    wire::{Flow, FlowDetail, FlowPage, InterfaceStatus, PeerList, Status, Summary, Top},
 };
 use serde::de::DeserializeOwned;
 
@@ -66,6 +66,11 @@ impl<'a> Flowctl<'a> {
     /// `flowctl summary`.
     pub fn summary(&self) -> Summary {
         self.json(&["summary"])
+    }
+
+    /// `flowctl top`.
+    pub fn top(&self, args: &[&str]) -> Top {
+        self.json(&[&["top"], args].concat())
     }
 
     /// `flowctl peers`.

@@ -10,6 +10,7 @@ mod params;
 mod records;
 mod socket;
 mod time;
+mod top;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -74,6 +75,7 @@ fn router(state: ApiState) -> Router {
         .route("/v1/flows", get(flows::list).fallback(wrong_method))
         .route("/v1/flows/{flow_id}", get(flows::detail).fallback(wrong_method))
         .route("/v1/records", get(records::list).fallback(wrong_method))
+        .route("/v1/top", get(top::top).fallback(wrong_method))
         .route("/v1/peers", get(peers).fallback(wrong_method))
         .route("/v1/watch", get(records::watch).fallback(wrong_method))
         .route("/metrics", get(metrics::metrics).fallback(wrong_method))
@@ -104,7 +106,7 @@ async fn peers(
 async fn unknown_path(uri: axum::http::Uri) -> ApiError {
     ApiError::NotFound(format!(
         "there is no {}; the endpoints are /v1/status, /v1/summary, /v1/flows, \
-         /v1/flows/{{flow_id}}, /v1/records, /v1/peers, /v1/watch and /metrics",
+         /v1/flows/{{flow_id}}, /v1/records, /v1/top, /v1/peers, /v1/watch and /metrics",
         uri.path().escape_debug()
     ))
 }

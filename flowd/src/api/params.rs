@@ -10,13 +10,15 @@ use ipnet::IpNet;
 
 use super::{error::ApiError, time};
 use crate::{
-    flows::{Filter, State, Tuple, protocol_number},
+    flows::{Decider, Filter, State, Tuple, Verdict, protocol_number},
     live::Position,
 };
 
 /// The filters, the same for every endpoint that takes them.
-pub(super) const FILTERS: [&str; 9] =
-    ["since", "until", "peer", "src", "dst", "ip", "port", "protocol", "state"];
+pub(super) const FILTERS: [&str; 12] = [
+    "since", "until", "peer", "user", "src", "dst", "ip", "port", "protocol", "verdict", "rule",
+    "state",
+];
 
 /// The parameters of one request, each at most once.
 #[derive(Clone, Debug, Default)]
@@ -87,6 +89,9 @@ impl Params {
                 "a peer's name, its public key, or the first four or more characters of it",
                 |text| (!text.is_empty()).then(|| text.to_owned()),
             )?,
+            user: self.read("user", "the user of a peer, as in peers.toml", |text| {
+                (!text.is_empty()).then(|| text.to_owned())
+            })?,
             src: self.network("src")?,
             dst: self.network("dst")?,
             ip: self.network("ip")?,
@@ -95,6 +100,16 @@ impl Params {
                 "protocol",
                 "a name such as tcp, udp or icmp, or a number from 0 to 255",
                 protocol_number,
+            )?,
+            verdict: self.read("verdict", "`allow` or `deny`", Verdict::from_word)?,
+            rule: self.read(
+                "rule",
+                "the id of a rule, or `none` for what no rule decided",
+                |text| match text {
+                    "" => None,
+                    "none" => Some(Decider::Nobody),
+                    id => Some(Decider::Rule(id.to_owned())),
+                },
             )?,
             state: self.read("state", "`open` or `closed`", |text| match text {
                 "open" => Some(State::Open),
@@ -198,6 +213,9 @@ mod tests {
             (("protocol", "tpc"), "`protocol` is `tpc`"),
             (("state", "half-open"), "`state` is `half-open`; it must be `open` or `closed`"),
             (("peer", ""), "`peer` is ``"),
+            (("user", ""), "`user` is ``; it must be the user of a peer"),
+            (("verdict", "denied"), "`verdict` is `denied`; it must be `allow` or `deny`"),
+            (("rule", ""), "`rule` is ``; it must be the id of a rule, or `none`"),
             (("sicne", "1h"), "unknown parameter `sicne`; did you mean `since`?"),
             (("colour", "red"), "unknown parameter `colour`; known here are since, until"),
         ];

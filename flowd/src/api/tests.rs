@@ -15,7 +15,8 @@ use tokio::{
 use super::{ApiState, serve};
 use crate::{
     flows::{
-        Counters, EndReason, FlowId, Identity, Initiator, Record, Summary, TcpFlags, Tuple, Verdict,
+        Counters, EndReason, FlowId, Identity, Initiator, Ranking, Record, Summary, TcpFlags,
+        Tuple, Verdict,
     },
     live::{Live, Pending, PendingSummary, Position, Request},
     store::{Reader, Writer},
@@ -155,6 +156,13 @@ fn drain_thread(inbox: &mpsc::Receiver<Request>, watermark: u64) {
                 }
                 drop(reply.send(Pending { watermark, answer }));
             }
+            Request::Top { filter, by, reply } => {
+                let mut answer = Ranking::new(by);
+                if filter.matches(&open) {
+                    answer.absorb(&open, filter.since_ms.unwrap_or(i64::MIN));
+                }
+                drop(reply.send(Pending { watermark, answer }));
+            }
             Request::Peers { reply } => drop(reply.send(Vec::new())),
             // A reply that is dropped, as by a drain thread that has failed.
             _ => {}
@@ -266,6 +274,73 @@ async fn a_summary_counts_everything_once() {
 }
 
 #[tokio::test]
+async fn a_ranking_counts_everything_once() {
+    let served = Served::start();
+    let sums = |flows: u64, windows: u64| {
+        let tally = json!({ "flows": flows, "packets": 3 * windows, "bytes": 180 * windows });
+        json!({
+            "flows": flows,
+            "packets": 3 * windows,
+            "bytes": 180 * windows,
+            "rx_packets": 2 * windows,
+            "rx_bytes": 120 * windows,
+            "tx_packets": windows,
+            "tx_bytes": 60 * windows,
+            "allowed": tally,
+            "denied": { "flows": 0, "packets": 0, "bytes": 0 },
+        })
+    };
+    let row = |key: Value, flows, windows| {
+        let mut row = sums(flows, windows);
+        row["key"] = key;
+        row
+    };
+    let until = "2026-11-21T05:00:00.000Z";
+    let top = served.json(&format!("/v1/top?until={until}")).await;
+    let expected = json!({
+        "since": null,
+        "until": until,
+        "by": "peer",
+        "sort": "bytes",
+        "keys": 1,
+        "total": sums(6, 7),
+        "rows": [row("=alice".into(), 6, 7)],
+    });
+    assert_eq!(top, expected);
+
+    let top = served.json("/v1/top?by=rule&sort=flows&rule=none&user=alice%40example.com").await;
+    assert_eq!(top["rows"], json!([row(Value::Null, 6, 7)]), "no rule decided");
+    let top = served.json("/v1/top?by=dst_port&port=1000").await;
+    assert_eq!(top["rows"], json!([row("443".into(), 1, 2)]), "the stored window and the live one");
+    let top = served.json("/v1/top?by=verdict&verdict=deny").await;
+    assert_eq!((&top["keys"], &top["rows"]), (&json!(0), &json!([])));
+}
+
+#[tokio::test]
+async fn verdict_rule_and_user_narrow_every_answer() {
+    let served = Served::start();
+    let cases = [
+        ("", 6),
+        ("verdict=allow", 6),
+        ("verdict=deny", 0),
+        ("rule=none", 6),
+        ("rule=ops-ssh", 0),
+        ("user=alice%40example.com", 6),
+        ("user=alice", 0),
+    ];
+    for (query, flows) in cases {
+        let summary = served.json(&format!("/v1/summary?{query}")).await;
+        assert_eq!(summary["flows"], flows, "{query}");
+        let top = served.json(&format!("/v1/top?{query}")).await;
+        assert_eq!(top["total"]["flows"], flows, "{query}");
+        let page = served.json(&format!("/v1/flows?{query}")).await;
+        assert_eq!(page["flows"].as_array().unwrap().len(), flows, "{query}");
+        let page = served.json(&format!("/v1/records?{query}")).await;
+        assert_eq!(page["records"].as_array().unwrap().len(), flows, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn every_form_of_records_says_the_same() {
     let served = Served::start();
     let page: wire::RecordPage = serde_json::from_value(served.json("/v1/records").await).unwrap();
@@ -300,6 +375,13 @@ async fn what_is_wrong_is_told_as_a_problem() {
         ("/v1/summary?since=1h&until=2h", 400, "`since` is not before `until`"),
         ("/v1/peers?user=x", 400, "unknown parameter `user`"),
         ("/v1/status?verbose=1", 400, "unknown parameter `verbose`; this endpoint takes none"),
+        ("/v1/top?by=colour", 400, "`by` is `colour`; it must be one of peer, user, src, dst"),
+        ("/v1/top?sort=size", 400, "`sort` is `size`; it must be one of bytes, packets, flows"),
+        ("/v1/top?limit=10001", 400, "`limit` is `10001`; it must be a number from 1 to 10000"),
+        ("/v1/top?cursor=1", 400, "unknown parameter `cursor`"),
+        ("/v1/flows?verdict=no", 400, "`verdict` is `no`; it must be `allow` or `deny`"),
+        ("/v1/summary?rule=", 400, "`rule` is ``; it must be the id of a rule, or `none`"),
+        ("/v1/watch?user=", 400, "`user` is ``; it must be the user of a peer"),
         ("/v1/records?ip=10.0.0.0/40", 400, "`ip` is `10.0.0.0/40`; it must be an address"),
         ("/v1/watch?state=open", 400, "`state` is of flows"),
         ("/v1/flows/xyz", 400, "`xyz` is no flow id"),
@@ -322,15 +404,19 @@ async fn what_is_wrong_is_told_as_a_problem() {
 #[tokio::test]
 async fn a_watcher_sees_matching_records_and_the_end() {
     let mut served = Served::start();
-    let response = served.send("/v1/watch?port=7", "*/*").await;
+    let target = "/v1/watch?port=7&verdict=deny&rule=no-web&user=alice%40example.com";
+    let response = served.send(target, "*/*").await;
     assert_eq!(response.status().as_u16(), 200, "the answer begins before the first record");
     for port in [6, 7] {
         served.watchers.send(Arc::new(record(port, 0))).unwrap();
     }
+    let rule = Some("no-web".into());
+    let denied = Record { verdict: Verdict::Deny, rule, ..record(7, 0) };
+    served.watchers.send(Arc::new(denied)).unwrap();
     let mut body = response.into_body();
     let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
     let line: wire::Record = serde_json::from_slice(&frame).unwrap();
-    assert_eq!(line.src.port, Some(7));
+    assert_eq!((line.src.port, line.rule.as_deref()), (Some(7), Some("no-web")));
     drop(served.stop.take());
     served.ended.await.unwrap();
 }

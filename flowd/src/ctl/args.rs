@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 
 use super::output::Format;
-use crate::config::DEFAULT_SOCKET;
+use crate::{
+    config::DEFAULT_SOCKET,
+    flows::{By, Sort},
+};
 
 /// Shows what every WireGuard peer of this gateway does, flow by flow.
 #[derive(Debug, Parser)]
@@ -60,6 +63,9 @@ pub(super) enum Command {
         /// As `flow_id` in `flowctl flows -o json`.
         flow_id: String,
     },
+    /// Who did most: peers, users, addresses, ports, protocols, rules or verdicts.
+    #[command(after_help = "Example: flowctl top --by dst --sort flows --since 1h --verdict deny")]
+    Top(Top),
     /// The peers, what flowd counted for them, and what WireGuard did.
     #[command(after_help = "Example: flowctl peers")]
     Peers {
@@ -87,6 +93,9 @@ pub(super) struct Filters {
     /// Name, public key, or the start of the key, at either end.
     #[arg(long)]
     pub(super) peer: Option<String>,
+    /// User of the peer at either end.
+    #[arg(long)]
+    pub(super) user: Option<String>,
     /// Address or prefix of the initiator.
     #[arg(long, value_name = "NET")]
     pub(super) src: Option<String>,
@@ -102,6 +111,12 @@ pub(super) struct Filters {
     /// By name or number.
     #[arg(long)]
     pub(super) protocol: Option<String>,
+    /// allow or deny.
+    #[arg(long)]
+    pub(super) verdict: Option<String>,
+    /// The rule that decided, by its id; none: what no rule decided.
+    #[arg(long, value_name = "ID")]
+    pub(super) rule: Option<String>,
     /// open or closed.
     #[arg(long)]
     pub(super) state: Option<String>,
@@ -110,20 +125,55 @@ pub(super) struct Filters {
 impl Filters {
     /// As query parameters.
     pub(super) fn pairs(&self) -> Vec<(&'static str, String)> {
-        let Self { since, until, peer, src, dst, ip, port, protocol, state } = self;
+        let Self { since, until, peer, user, src, dst, ip, port, protocol, verdict, rule, state } =
+            self;
         let all = [
             ("since", since),
             ("until", until),
             ("peer", peer),
+            ("user", user),
             ("src", src),
             ("dst", dst),
             ("ip", ip),
             ("port", port),
             ("protocol", protocol),
+            ("verdict", verdict),
+            ("rule", rule),
             ("state", state),
         ];
         all.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
     }
+}
+
+/// A ranking of what the filters leave.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Top {
+    /// What to rank.
+    #[arg(long, default_value = By::Peer.word(), value_parser = words(By::ALL.map(By::word)))]
+    pub(super) by: String,
+    /// What to rank it by, most first.
+    #[arg(long, default_value = Sort::Bytes.word(), value_parser = words(Sort::ALL.map(Sort::word)))]
+    pub(super) sort: String,
+    /// How many at most.
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) limit: u64,
+    #[command(flatten)]
+    pub(super) filters: Filters,
+}
+
+impl Top {
+    /// As query parameters.
+    pub(super) fn pairs(&self) -> Vec<(&'static str, String)> {
+        let Self { by, sort, limit, filters } = self;
+        let mut pairs = filters.pairs();
+        let own = [("by", by.clone()), ("sort", sort.clone()), ("limit", limit.to_string())];
+        pairs.extend(own);
+        pairs
+    }
+}
+
+fn words(words: impl IntoIterator<Item = &'static str>) -> PossibleValuesParser {
+    PossibleValuesParser::new(words)
 }
 
 /// Filters, and how many.
@@ -143,7 +193,7 @@ pub(super) struct Page {
 mod tests {
     use clap::{CommandFactory as _, Parser as _};
 
-    use super::Cli;
+    use super::{Cli, Command};
 
     fn parses(line: &str) {
         let words = line.split_whitespace().take_while(|word| !matches!(*word, ">" | "|"));
@@ -170,6 +220,51 @@ mod tests {
         for line in lines {
             parses(line);
         }
+    }
+
+    #[test]
+    fn every_filter_has_its_flag() {
+        let values = [
+            ("since", "1h"),
+            ("until", "today"),
+            ("peer", "alice-laptop"),
+            ("user", "alice@example.com"),
+            ("src", "10.8.0.2"),
+            ("dst", "10.0.0.0/8"),
+            ("ip", "fd00::/8"),
+            ("port", "443"),
+            ("protocol", "tcp"),
+            ("verdict", "deny"),
+            ("rule", "none"),
+            ("state", "open"),
+        ];
+        let flags = values.map(|(name, value)| format!("--{name} {value}")).join(" ");
+        for command in ["flows", "summary", "records", "watch", "top"] {
+            let line = format!("flowctl {command} {flags}");
+            let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
+            let filters = match cli.command {
+                Command::Flows(page) | Command::Records(page) => page.filters,
+                Command::Summary(filters) | Command::Watch(filters) => filters,
+                Command::Top(top) => top.filters,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(filters.pairs(), values.map(|(name, value)| (name, value.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_ranking_is_of_peers_by_bytes_unless_told() {
+        let pairs = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Top(top) => {
+                let pairs = top.pairs();
+                pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(pairs("flowctl top"), ["by=peer", "sort=bytes", "limit=10"]);
+        let line = "flowctl top --by dst_port --sort flows --limit 3 --user bob";
+        assert_eq!(pairs(line), ["user=bob", "by=dst_port", "sort=flows", "limit=3"]);
+        assert!(Cli::try_parse_from(["flowctl", "top", "--by", "colour"]).is_err());
     }
 
     #[test]

@@ -77,6 +77,7 @@ fn table(screen: &Screen, flows: &[Flow]) -> Table {
         ("START", Align::Left, 3),
         ("DURATION", Align::Right, 6),
         ("PEER", Align::Left, 0),
+        ("USER", Align::Left, 9),
         ("PROTO", Align::Left, 0),
         ("SOURCE", Align::Left, 0),
         ("DESTINATION", Align::Left, 0),
@@ -84,6 +85,7 @@ fn table(screen: &Screen, flows: &[Flow]) -> Table {
         ("TX", Align::Right, 1),
         ("PACKETS", Align::Right, 7),
         ("VERDICT", Align::Left, 5),
+        ("RULE", Align::Left, 8),
     ]);
     table.zone("START", &screen.clock.zone());
     for flow in flows {
@@ -93,15 +95,14 @@ fn table(screen: &Screen, flows: &[Flow]) -> Table {
 }
 
 fn row(screen: &Screen, flow: &Flow) -> Vec<Value> {
-    let name = match &flow.peer {
-        Some(peer) => text::visible(&peer.name),
-        None => "-".to_owned(),
-    };
+    let or_none = |text: Option<&str>| text.map_or_else(|| "-".to_owned(), text::visible);
+    let peer = flow.peer.as_ref();
     vec![
         state(flow),
         screen.clock.short(flow.first_seen).into(),
         text::duration(flow.last_seen.0 - flow.first_seen.0).into(),
-        name.into(),
+        or_none(peer.map(|peer| &*peer.name)).into(),
+        or_none(peer.and_then(|peer| peer.user.as_deref())).into(),
         text::protocol(flow.protocol_number, flow.overflow, flow.icmp).into(),
         text::endpoint(&flow.src).into(),
         text::endpoint(&flow.dst).into(),
@@ -109,6 +110,7 @@ fn row(screen: &Screen, flow: &Flow) -> Vec<Value> {
         text::bytes(flow.counters.tx_bytes).into(),
         text::count(flow.counters.packets()).into(),
         verdict(flow.verdict, flow.enforced),
+        or_none(flow.rule.as_deref()).into(),
     ]
 }
 

@@ -13,6 +13,7 @@ mod status;
 mod summary;
 mod table;
 mod text;
+mod top;
 
 use std::process::ExitCode;
 
@@ -68,6 +69,10 @@ async fn execute(cli: &Cli) -> Result<(), CtlError> {
                 }
                 _ => screen.one(cli.output, &answer, |screen| flow::show(screen, &answer)),
             }
+        }
+        Command::Top(top) => {
+            let answer: wire::Top = client.get("/v1/top", &top.pairs()).await?;
+            top::run(&mut screen, cli.output, &answer)
         }
         Command::Peers { peer } => {
             let pairs: Vec<_> = peer.iter().map(|peer| ("peer", peer.clone())).collect();

@@ -10,7 +10,7 @@ use flowd_common::{
 
 use crate::{
     dataplane::DataplaneError,
-    flows::{Counters, Filter, FlowId, Record, State},
+    flows::{By, Counters, Filter, FlowId, Ranking, Record, State},
     live::{Pending, PendingSummary, Position, Request},
     wire::{self, Timestamp},
 };
@@ -35,6 +35,9 @@ impl Collector {
             }
             Request::Summary { filter, reply } => {
                 self.open_summary(&filter).map(|answer| drop(reply.send(self.pending(answer))))
+            }
+            Request::Top { filter, by, reply } => {
+                self.open_top(&filter, by).map(|answer| drop(reply.send(self.pending(answer))))
             }
             Request::Status { reply } => self.status().map(|answer| drop(reply.send(answer))),
             Request::Peers { reply } => self.peer_list().map(|answer| drop(reply.send(answer))),
@@ -87,10 +90,7 @@ impl Collector {
         let mut newest: BTreeMap<Position, Record> = BTreeMap::new();
         self.for_each_open(|record| {
             let position = Position::of(&record);
-            let wanted = filter.state.is_none_or(|state| state == state_of(&record))
-                && before.is_none_or(|before| position < *before)
-                && filter.matches(&record);
-            if wanted {
+            if wants(filter, &record) && before.is_none_or(|before| position < *before) {
                 newest.insert(position, record);
                 if newest.len() > limit {
                     newest.pop_first();
@@ -118,10 +118,20 @@ impl Collector {
         let mut answer = PendingSummary::default();
         let since_ms = filter.since_ms.unwrap_or(i64::MIN);
         self.for_each_open(|record| {
-            let in_state = filter.state.is_none_or(|state| state == state_of(&record));
-            if in_state && filter.matches(&record) {
+            if wants(filter, &record) {
                 answer.open_flows += u64::from(!record.overflow);
                 answer.summary.absorb(&record, since_ms);
+            }
+        })?;
+        Ok(answer)
+    }
+
+    fn open_top(&mut self, filter: &Filter, by: By) -> Result<Ranking, DataplaneError> {
+        let mut answer = Ranking::new(by);
+        let since_ms = filter.since_ms.unwrap_or(i64::MIN);
+        self.for_each_open(|record| {
+            if wants(filter, &record) {
+                answer.absorb(&record, since_ms);
             }
         })?;
         Ok(answer)
@@ -223,9 +233,10 @@ impl Collector {
     }
 }
 
-/// A bucket is not a flow that lives.
-fn state_of(record: &Record) -> State {
-    if record.overflow { State::Closed } else { State::Open }
+/// Whether the filter asks for an open flow, or for a bucket, which is not a flow that lives.
+fn wants(filter: &Filter, record: &Record) -> bool {
+    let state = if record.overflow { State::Closed } else { State::Open };
+    filter.state.is_none_or(|wanted| wanted == state) && filter.matches(record)
 }
 
 fn interface_status(

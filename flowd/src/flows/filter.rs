@@ -1,10 +1,8 @@
 //! Which records a reader asks for. The same filter serves the store, the live table and `watch`.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 
-use super::{Initiator, Record};
+use super::{Identity, Record, Verdict};
 
 /// Whether a flow still lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +11,25 @@ pub enum State {
     Open,
     /// It has ended.
     Closed,
+}
+
+/// What decided a flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decider {
+    /// The rule with this id.
+    Rule(String),
+    /// No rule: the policy's default, or there is no policy. Overflow is never decided by a rule.
+    Nobody,
+}
+
+impl Decider {
+    /// The rule's id.
+    pub fn rule(&self) -> Option<&str> {
+        match self {
+            Self::Rule(id) => Some(id),
+            Self::Nobody => None,
+        }
+    }
 }
 
 /// A conjunction: an absent part matches everything.
@@ -24,6 +41,8 @@ pub struct Filter {
     pub until_ms: Option<i64>,
     /// Name, public key or the start of the key, of the peer at either end.
     pub peer: Option<String>,
+    /// User of the peer at either end.
+    pub user: Option<String>,
     /// The initiator's address (the peer's side where the initiator is unknown).
     pub src: Option<IpNet>,
     /// The other address.
@@ -34,6 +53,10 @@ pub struct Filter {
     pub port: Option<u16>,
     /// IANA protocol number.
     pub protocol: Option<u8>,
+    /// What the policy says.
+    pub verdict: Option<Verdict>,
+    /// What decided.
+    pub rule: Option<Decider>,
     /// Of the flow, not of a record: [`Filter::matches`] does not look at it.
     pub state: Option<State>,
 }
@@ -41,33 +64,89 @@ pub struct Filter {
 impl Filter {
     /// Whether a record is asked for, apart from the state of its flow.
     pub fn matches(&self, record: &Record) -> bool {
-        let Self { since_ms, until_ms, peer, src, dst, ip, port, protocol, state: _ } = self;
-        let (from, to) = initiator_first(record);
+        let Self {
+            since_ms,
+            until_ms,
+            peer,
+            user,
+            src,
+            dst,
+            ip,
+            port,
+            protocol,
+            verdict,
+            rule,
+            state: _,
+        } = self;
         let tuple = &record.tuple;
+        let (from, to) = record.initiator.first(tuple.peer_ip(), tuple.remote_ip());
         let any_address = src.is_some() || dst.is_some() || ip.is_some();
         since_ms.is_none_or(|since| since <= record.window_end_ms)
             && until_ms.is_none_or(|until| record.window_end_ms < until)
             && !(record.overflow && (any_address || port.is_some() || protocol.is_some()))
             && protocol.is_none_or(|wanted| wanted == tuple.protocol)
+            && verdict.is_none_or(|wanted| wanted == record.verdict)
+            && rule.as_ref().is_none_or(|wanted| wanted.rule() == record.rule.as_deref())
             && port.is_none_or(|wanted| {
                 tuple.has_ports() && (wanted == tuple.peer_port || wanted == tuple.remote_port)
             })
             && src.is_none_or(|net| net.contains(&from))
             && dst.is_none_or(|net| net.contains(&to))
             && ip.is_none_or(|net| net.contains(&from) || net.contains(&to))
-            && peer.as_ref().is_none_or(|wanted| {
-                [&record.peer, &record.remote_peer]
-                    .into_iter()
-                    .flatten()
-                    .any(|identity| identity.is(wanted))
+            && peer.as_ref().is_none_or(|wanted| either_end(record, |identity| identity.is(wanted)))
+            && user.as_ref().is_none_or(|wanted| {
+                either_end(record, |identity| identity.user.as_ref() == Some(wanted))
             })
     }
 }
 
-fn initiator_first(record: &Record) -> (IpAddr, IpAddr) {
-    let (peer, remote) = (record.tuple.peer_ip(), record.tuple.remote_ip());
-    match record.initiator {
-        Initiator::Peer | Initiator::Unknown => (peer, remote),
-        Initiator::Remote => (remote, peer),
+fn either_end(record: &Record, is_wanted: impl Fn(&Identity) -> bool) -> bool {
+    [&record.peer, &record.remote_peer].into_iter().flatten().any(|identity| is_wanted(identity))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Decider, Filter};
+    use crate::flows::{Record, Verdict, sample};
+
+    fn matched(filter: &Filter) -> Vec<&'static str> {
+        let denied = Record {
+            verdict: Verdict::Deny,
+            rule: Some("no-smtp".into()),
+            peer: Some(sample::peer("bob", None)),
+            remote_peer: Some(sample::peer("alice", Some("alice@example.com"))),
+            ..sample::record()
+        };
+        let overflow = Record {
+            verdict: Verdict::Deny,
+            peer: Some(sample::peer("carol", Some("carol@example.com"))),
+            ..sample::overflow()
+        };
+        let all = [("allowed", sample::record()), ("denied", denied), ("overflow", overflow)];
+        let matching = all.into_iter().filter(|(_, record)| filter.matches(record));
+        matching.map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn verdict_rule_and_user_narrow() {
+        let none = Filter::default;
+        let rule = |id: &str| Filter { rule: Some(Decider::Rule(id.to_owned())), ..none() };
+        let user = |user: &str| Filter { user: Some(user.to_owned()), ..none() };
+        let nobody = Filter { rule: Some(Decider::Nobody), ..none() };
+        let cases = [
+            (none(), vec!["allowed", "denied", "overflow"]),
+            (Filter { verdict: Some(Verdict::Allow), ..none() }, vec!["allowed"]),
+            (Filter { verdict: Some(Verdict::Deny), ..none() }, vec!["denied", "overflow"]),
+            (rule("no-smtp"), vec!["denied"]),
+            (rule("no"), vec![]),
+            (nobody.clone(), vec!["allowed", "overflow"]),
+            (user("alice@example.com"), vec!["allowed", "denied"]),
+            (user("carol@example.com"), vec!["overflow"]),
+            (user("alice"), vec![]),
+            (Filter { user: Some("carol@example.com".to_owned()), ..nobody }, vec!["overflow"]),
+        ];
+        for (filter, expected) in cases {
+            assert_eq!(matched(&filter), expected, "{filter:?}");
+        }
     }
 }

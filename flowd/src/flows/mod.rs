@@ -9,10 +9,13 @@ mod identity;
 mod protocol;
 mod record;
 mod routes;
+#[cfg(test)]
+mod sample;
 mod session;
 mod summary;
+mod top;
 
-pub use filter::{Filter, State};
+pub use filter::{Decider, Filter, State};
 pub use flow::Flow;
 pub use flow_id::FlowId;
 pub use identity::Identity;
@@ -21,3 +24,4 @@ pub use record::{Counters, EndReason, Icmp, Initiator, Record, TcpFlags, Tuple, 
 pub use routes::{Prefixes, Routes};
 pub use session::Timeouts;
 pub use summary::{Summary, Tally};
+pub use top::{By, Key, Ranking, Sort};

@@ -132,13 +132,20 @@ pub struct TcpFlags {
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $number:literal $word:literal),+ $(,)? }) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
         pub enum $name { $($(#[$vmeta])* #[serde(rename = $word)] $variant = $number),+ }
 
         impl $name {
             /// The word in JSON and on the command line.
             pub const fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word),+ }
+            }
+
+            /// The value of a word.
+            pub fn from_word(word: &str) -> Option<Self> {
+                match word { $($word => Some(Self::$variant),)+ _ => None }
             }
 
             /// The number in SQLite.
@@ -163,6 +170,16 @@ words! {
         Peer = 1 "peer",
         /// The other endpoint.
         Remote = 2 "remote",
+    }
+}
+
+impl Initiator {
+    /// Source and destination: what the initiator has comes first, the peer's where nobody knows.
+    pub fn first<T>(self, peer: T, remote: T) -> (T, T) {
+        match self {
+            Self::Peer | Self::Unknown => (peer, remote),
+            Self::Remote => (remote, peer),
+        }
     }
 }
 

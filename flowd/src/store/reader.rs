@@ -23,7 +23,9 @@ use super::{
     schema, writer,
 };
 use crate::{
-    flows::{Counters, Filter, Flow, FlowId, Record, State, Summary, Verdict},
+    flows::{
+        By, Counters, Decider, Filter, Flow, FlowId, Ranking, Record, State, Summary, Verdict,
+    },
     live::Position,
 };
 
@@ -37,6 +39,10 @@ const BUSY: Duration = Duration::from_secs(5);
 /// The order of positions, newest first.
 const NEWEST_FIRST: &str = "first_seen DESC, interface.name DESC, protocol DESC, peer_addr DESC, \
     remote_addr DESC, peer_port DESC, remote_port DESC, overflow DESC";
+
+/// What SQL can judge of a record besides its time.
+const JUDGED: &str = "(:protocol IS NULL OR protocol = :protocol) \
+    AND (:verdict IS NULL OR verdict = :verdict) AND (:any_rule OR rule IS :rule)";
 
 /// A flow from the store, and whether the ledger has it as open.
 pub type StoredFlow = (Flow, bool);
@@ -80,6 +86,17 @@ impl Reader {
                 .map_err(read(&path))?;
         }
         Ok(sum)
+    }
+
+    /// The stored records that match, up to `watermark`, summed by key.
+    pub fn top(&self, filter: &Filter, by: By, watermark: u64) -> Result<Ranking, ReadError> {
+        let mut ranking = Ranking::new(by);
+        let since_ms = filter.since_ms.unwrap_or(i64::MIN);
+        self.records(filter, 0, watermark, &mut |record| {
+            ranking.absorb(&record, since_ms);
+            ControlFlow::Continue(())
+        })?;
+        Ok(ranking)
     }
 
     /// The first `limit` flows with matching records strictly below `before`, newest first.
@@ -324,7 +341,7 @@ impl Segment {
         let sql = format!(
             "SELECT {} FROM record JOIN interface USING (interface_id) WHERE {narrow} \
              AND window_end >= :since AND window_end < :until \
-             AND (:protocol IS NULL OR protocol = :protocol) ORDER BY {order}",
+             AND {JUDGED} ORDER BY {order}",
             row::RECORD
         );
         let parameters = named_params! {
@@ -333,6 +350,9 @@ impl Segment {
             ":since": filter.since_ms.unwrap_or(i64::MIN),
             ":until": filter.until_ms.unwrap_or(i64::MAX),
             ":protocol": filter.protocol,
+            ":verdict": filter.verdict.map(Verdict::number),
+            ":any_rule": filter.rule.is_none(),
+            ":rule": filter.rule.as_ref().and_then(Decider::rule),
         };
         self.run(&sql, parameters, |record| {
             if filter.matches(&record) { sink(record) } else { ControlFlow::Continue(()) }
@@ -379,21 +399,24 @@ impl Segment {
     /// Totals where no record has to be looked at one by one.
     fn plain_summary(&self, filter: &Filter, watermark: u64) -> rusqlite::Result<Summary> {
         let since_ms = filter.since_ms.unwrap_or(i64::MIN);
-        let mut query = self.conn.prepare_cached(
+        let mut query = self.conn.prepare_cached(&format!(
             "SELECT verdict, overflow, \
              total((rx_packets = rx_packets_total AND rx_bytes = rx_bytes_total \
               AND tx_packets = tx_packets_total AND tx_bytes = tx_bytes_total) \
               OR window_start < :since), \
              sum(rx_packets), sum(rx_bytes), sum(tx_packets), sum(tx_bytes) FROM record \
              WHERE record_id <= :watermark AND window_end >= :since AND window_end < :until \
-             AND (:protocol IS NULL OR protocol = :protocol) \
-             AND NOT (overflow AND :protocol IS NOT NULL) GROUP BY verdict, overflow",
-        )?;
+             AND {JUDGED} AND NOT (overflow AND :protocol IS NOT NULL) \
+             GROUP BY verdict, overflow"
+        ))?;
         let parameters = named_params! {
             ":watermark": watermark.cast_signed(),
             ":since": since_ms,
             ":until": filter.until_ms.unwrap_or(i64::MAX),
             ":protocol": filter.protocol,
+            ":verdict": filter.verdict.map(Verdict::number),
+            ":any_rule": filter.rule.is_none(),
+            ":rule": filter.rule.as_ref().and_then(Decider::rule),
         };
         let mut sum = Summary::default();
         let mut rows = query.query(parameters)?;
@@ -431,8 +454,22 @@ fn absorb_group(sum: &mut Summary, row: &Row<'_>) -> rusqlite::Result<()> {
 
 /// Whether SQL alone can judge the filter.
 fn is_plain(filter: &Filter) -> bool {
-    let Filter { since_ms: _, until_ms: _, peer, src, dst, ip, port, protocol: _, state } = filter;
+    let Filter {
+        since_ms: _,
+        until_ms: _,
+        peer,
+        user,
+        src,
+        dst,
+        ip,
+        port,
+        protocol: _,
+        verdict: _,
+        rule: _,
+        state,
+    } = filter;
     peer.is_none()
+        && user.is_none()
         && src.is_none()
         && dst.is_none()
         && ip.is_none()

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::Reader;
 use crate::{
     flows::{
-        Counters, EndReason, Filter, Flow, FlowId, Identity, Initiator, Record, State, Summary,
-        TcpFlags, Tuple, Verdict,
+        By, Counters, Decider, EndReason, Filter, Flow, FlowId, Identity, Initiator, Ranking,
+        Record, State, Summary, TcpFlags, Tuple, Verdict,
     },
     live::Position,
     store::Writer,
@@ -23,6 +23,7 @@ struct Life {
     port: u16,
     initiator: Initiator,
     verdict: Verdict,
+    rule: Option<&'static str>,
     windows: Vec<(i64, u64)>,
     ends: bool,
     overflow: bool,
@@ -35,19 +36,23 @@ fn life() -> impl Strategy<Value = Life> {
         0_u8..4,
         prop::sample::select(vec![53_u16, 443]),
         prop::sample::select(vec![Initiator::Peer, Initiator::Remote, Initiator::Unknown]),
-        prop::sample::select(vec![Verdict::Allow, Verdict::Deny]),
+        (
+            prop::sample::select(vec![Verdict::Allow, Verdict::Deny]),
+            prop::sample::select(vec![None, Some("web"), Some("ssh")]),
+        ),
         prop::collection::vec((0_i64..8 * 3_600_000, 0_u64..5), 1..6),
         any::<bool>(),
         prop::bool::weighted(0.1),
     )
         .prop_map(
-            |(start_ms, protocol, host, port, initiator, verdict, windows, ends, overflow)| Life {
+            |(start_ms, protocol, host, port, initiator, policy, windows, ends, overflow)| Life {
                 start_ms,
                 protocol,
                 host,
                 port,
                 initiator,
-                verdict,
+                verdict: policy.0,
+                rule: policy.1.filter(|_| !overflow),
                 windows,
                 ends: ends && !overflow,
                 overflow,
@@ -71,7 +76,7 @@ fn records_of(number: u16, life: &Life) -> Vec<Record> {
         Arc::new(Identity {
             public_key: format!("{}key=", life.host).repeat(4),
             name: format!("host-{}", life.host),
-            user: None,
+            user: (life.host > 1).then(|| "alice@example.com".to_owned()),
             device: Some("box".to_owned()),
             groups: vec!["all".to_owned()],
             endpoint: "192.0.2.1:51820".parse().ok(),
@@ -103,7 +108,7 @@ fn records_of(number: u16, life: &Life) -> Vec<Record> {
             remote_peer: None,
             verdict: life.verdict,
             enforced: false,
-            rule: None,
+            rule: life.rule.map(Into::into),
             policy_revision: 0,
             counters: growth,
             total,
@@ -125,19 +130,41 @@ fn filter() -> impl Strategy<Value = Filter> {
         prop::sample::select(vec![None, None, net("10.8.0.1/32"), net("10.8.0.0/30")]),
         prop::sample::select(vec![None, None, net("10.8.0.100/32"), net("10.8.0.2/31")]),
         prop::sample::select(vec![None, None, Some(53), Some(443)]),
-        prop::sample::select(vec![None, None, Some(6), Some(17)]),
         prop::sample::select(vec![None, None, Some(State::Open), Some(State::Closed)]),
+        (prop::sample::select(vec![None, None, Some("alice@example.com")]), judged()),
     )
-        .prop_map(|(since_ms, until_ms, peer, src, dst, port, protocol, state)| Filter {
+        .prop_map(|(since_ms, until_ms, peer, src, dst, port, state, (user, judged))| Filter {
             since_ms,
             until_ms,
             peer: peer.map(str::to_owned),
+            user: user.map(str::to_owned),
             src,
             dst,
             ip: None,
             port,
-            protocol,
             state,
+            ..judged
+        })
+}
+
+/// What SQL alone can judge.
+fn judged() -> impl Strategy<Value = Filter> {
+    (
+        prop::sample::select(vec![None, None, Some(6), Some(17)]),
+        prop::sample::select(vec![None, None, Some(Verdict::Allow), Some(Verdict::Deny)]),
+        prop::sample::select(vec![
+            None,
+            None,
+            Some(Decider::Nobody),
+            Some(Decider::Rule("web".to_owned())),
+            Some(Decider::Rule("none".to_owned())),
+        ]),
+    )
+        .prop_map(|(protocol, verdict, rule)| Filter {
+            protocol,
+            verdict,
+            rule,
+            ..Filter::default()
         })
 }
 
@@ -194,7 +221,8 @@ proptest! {
     #[test]
     fn every_answer_is_the_slow_twins(
         lives in prop::collection::vec(life(), 1..20),
-        filters in prop::collection::vec(filter(), 1..6),
+        filters in prop::collection::vec(prop_oneof![3 => filter(), 1 => judged()], 2..8),
+        by in prop::sample::select(By::ALL.to_vec()),
         limit in 1_usize..6,
     ) {
         let dir = tempfile::tempdir().unwrap();
@@ -214,6 +242,12 @@ proptest! {
                 sum.absorb(record, filter.since_ms.unwrap_or(i64::MIN));
             }
             prop_assert_eq!(reader.summary(&filter, u64::MAX >> 1).unwrap(), sum);
+
+            let mut ranking = Ranking::new(by);
+            for record in &expected {
+                ranking.absorb(record, filter.since_ms.unwrap_or(i64::MIN));
+            }
+            prop_assert_eq!(reader.top(&filter, by, u64::MAX >> 1).unwrap(), ranking);
 
             let mut pages = Vec::new();
             let mut before = None;
@@ -250,6 +284,7 @@ fn records_above_the_watermark_are_not_there_yet() {
         port: 443,
         initiator: Initiator::Peer,
         verdict: Verdict::Allow,
+        rule: None,
         windows: vec![(60_000, 3), (60_000, 4)],
         ends: true,
         overflow: false,
@@ -261,8 +296,63 @@ fn records_above_the_watermark_are_not_there_yet() {
             records[..watermark as usize].iter().map(|record| record.counters.tx_packets).sum();
         let filter = Filter::default();
         assert_eq!(reader.summary(&filter, watermark).unwrap().counters.tx_packets, expected);
+        let ranking = reader.top(&filter, By::Peer, watermark).unwrap();
+        assert_eq!(ranking.total().counters.tx_packets, expected);
         let flows = reader.flows(&filter, None, 10, watermark).unwrap();
         assert_eq!(flows.iter().map(|(flow, _)| flow.counters.tx_packets).sum::<u64>(), expected);
+    }
+}
+
+#[test]
+fn verdict_rule_and_user_are_asked_of_the_store() {
+    let life = |host: u8, verdict, rule| Life {
+        start_ms: 0,
+        protocol: 6,
+        host,
+        port: 443,
+        initiator: Initiator::Peer,
+        verdict,
+        rule,
+        windows: vec![(60_000, 1)],
+        ends: true,
+        overflow: false,
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let overflow = Life { overflow: true, ..life(3, Verdict::Deny, None) };
+    write(
+        dir.path(),
+        &[
+            life(1, Verdict::Allow, Some("web")),
+            life(2, Verdict::Deny, Some("no-smtp")),
+            life(2, Verdict::Allow, None),
+            overflow,
+        ],
+    );
+    let reader = Reader::new(dir.path(), "gw");
+    let none = Filter::default;
+    let rule = |id: &str| Some(Decider::Rule(id.to_owned()));
+    let alice = || Some("alice@example.com".to_owned());
+    let cases = [
+        // filter, records, flows
+        (none(), 4, 3),
+        (Filter { verdict: Some(Verdict::Allow), ..none() }, 2, 2),
+        (Filter { verdict: Some(Verdict::Deny), ..none() }, 2, 1),
+        (Filter { rule: rule("web"), ..none() }, 1, 1),
+        (Filter { rule: rule("none"), ..none() }, 0, 0),
+        (Filter { rule: Some(Decider::Nobody), ..none() }, 2, 1),
+        (Filter { user: alice(), ..none() }, 3, 2),
+        (Filter { user: alice(), rule: Some(Decider::Nobody), ..none() }, 2, 1),
+    ];
+    for (filter, records, flows) in cases {
+        let mut found = 0;
+        let count = &mut |_| {
+            found += 1;
+            ControlFlow::Continue(())
+        };
+        reader.records(&filter, 0, 9, count).unwrap();
+        assert_eq!(found, records, "{filter:?}");
+        assert_eq!(reader.summary(&filter, 9).unwrap().flows, flows, "{filter:?}");
+        assert_eq!(reader.top(&filter, By::Verdict, 9).unwrap().total().flows, flows);
     }
 }
 
@@ -272,4 +362,5 @@ fn a_store_that_is_not_there_yet_is_empty() {
     let reader = Reader::new(&dir.path().join("nothing"), "gw");
     assert_eq!(reader.summary(&Filter::default(), 0).unwrap(), Summary::default());
     assert!(reader.flows(&Filter::default(), None, 10, 0).unwrap().is_empty());
+    assert_eq!(reader.top(&Filter::default(), By::Dst, 0).unwrap().keys(), 0);
 }

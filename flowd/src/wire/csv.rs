@@ -1,7 +1,7 @@
 //! Records and flows as rows of text, with names that stay.
 
-use super::{Endpoint, Flow, FlowState, Peer, Record};
-use crate::flows::{Counters, Identity};
+use super::{Endpoint, Flow, FlowState, Peer, Record, TopRow, Traffic};
+use crate::flows::{Counters, Identity, Tally};
 
 /// The columns of a record.
 pub const CSV_COLUMNS: [&str; 43] = [
@@ -204,6 +204,37 @@ pub fn peer_csv_row(one: &Peer) -> Vec<String> {
     ]);
     row.extend(counters(&one.counters));
     row.extend([one.wireguard.rx_bytes.to_string(), one.wireguard.tx_bytes.to_string()]);
+    row
+}
+
+/// The columns of a row of a ranking.
+pub const TOP_CSV_COLUMNS: [&str; 14] = [
+    "key",
+    "flows",
+    "packets",
+    "bytes",
+    "rx_packets",
+    "rx_bytes",
+    "tx_packets",
+    "tx_bytes",
+    "allowed_flows",
+    "allowed_packets",
+    "allowed_bytes",
+    "denied_flows",
+    "denied_packets",
+    "denied_bytes",
+];
+
+/// The cells of a row of a ranking, in the order of [`TOP_CSV_COLUMNS`].
+pub fn top_csv_row(top: &TopRow) -> Vec<String> {
+    let TopRow { key, traffic } = top;
+    let Traffic { flows, packets, bytes, counters: each, allowed, denied } = traffic;
+    let mut row = vec![key.as_deref().map(csv_text).unwrap_or_default()];
+    row.extend([flows, packets, bytes].map(u64::to_string));
+    row.extend(counters(each));
+    for Tally { flows, packets, bytes } in [allowed, denied] {
+        row.extend([flows, packets, bytes].map(u64::to_string));
+    }
     row
 }
 

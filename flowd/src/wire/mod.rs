@@ -9,9 +9,11 @@ mod record;
 mod status;
 mod summary;
 mod timestamp;
+mod top;
 
 pub use csv::{
-    CSV_COLUMNS, FLOW_CSV_COLUMNS, PEER_CSV_COLUMNS, csv_row, csv_text, flow_csv_row, peer_csv_row,
+    CSV_COLUMNS, FLOW_CSV_COLUMNS, PEER_CSV_COLUMNS, TOP_CSV_COLUMNS, csv_row, csv_text,
+    flow_csv_row, peer_csv_row, top_csv_row,
 };
 pub use flow::{Flow, FlowDetail, FlowPage, FlowState};
 pub use peer::{Peer, PeerList, WireguardCounters};
@@ -22,3 +24,4 @@ pub use status::{
 };
 pub use summary::Summary;
 pub use timestamp::Timestamp;
+pub use top::{Top, TopRow, Traffic};

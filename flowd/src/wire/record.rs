@@ -99,10 +99,7 @@ fn endpoints(record: &flows::Record) -> (Endpoint, Endpoint) {
     };
     let inside = end(tuple.peer_ip(), tuple.peer_port, name(&record.peer));
     let outside = end(tuple.remote_ip(), tuple.remote_port, name(&record.remote_peer));
-    match record.initiator {
-        Initiator::Peer | Initiator::Unknown => (inside, outside),
-        Initiator::Remote => (outside, inside),
-    }
+    record.initiator.first(inside, outside)
 }
 
 /// `GET /v1/records` as JSON, oldest first.

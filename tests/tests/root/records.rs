@@ -49,6 +49,41 @@ fn the_records_of_a_long_flow_add_up_to_it() {
 }
 
 #[test]
+fn a_ranking_has_what_is_recorded_and_what_is_not() {
+    let net = Topology::new(2);
+    let settings = Settings { active_timeout_ms: 1000, ..Settings::default() };
+    let (site, daemon) = flowd_on(&net, &settings);
+    let ctl = site.flowctl(&net.gateway);
+    let pairs: Vec<_> = net
+        .peers
+        .iter()
+        .map(|peer| {
+            let gateway = (&net.gateway, net.gateway_v4(peer));
+            udp::Pair::new((&peer.namespace, peer.v4.into()), gateway)
+        })
+        .collect();
+    // The second peer does more.
+    let mut sent = [Load::default(); 2];
+    wait::until(wait::SOON, "records of flows that go on", || {
+        sent[0] = sent[0] + pairs[0].exchange(&[100]);
+        sent[1] = sent[1] + pairs[1].exchange(&[100, 1000]);
+        ctl.flows(&["--protocol", "udp"]).iter().filter(|flow| flow.records > 2).count() == 2
+    });
+    let expected: Vec<_> = [1, 0]
+        .map(|index| (Some(net.peers[index].name.clone()), 1, Load::both(sent[index], sent[index])))
+        .into();
+    wait::until_equal("every packet is in the ranking", &expected, || {
+        let top = ctl.top(&["--protocol", "udp"]);
+        assert_eq!(top.total.counters, top.rows[0].traffic.counters + top.rows[1].traffic.counters);
+        let rows = top.rows.into_iter();
+        rows.map(|row| (row.key, row.traffic.flows, row.traffic.counters)).collect()
+    });
+    assert_eq!(ctl.top(&["--protocol", "udp", "--limit", "1"]).rows.len(), 1);
+    assert_eq!(ctl.top(&["--verdict", "deny"]).keys, 0, "no policy denies anything");
+    daemon.stop();
+}
+
+#[test]
 fn an_orderly_stop_leaves_everything_in_the_store() {
     let net = Topology::new(1);
     let (site, daemon) = flowd_on(&net, &Settings::default());

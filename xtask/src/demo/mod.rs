@@ -83,6 +83,8 @@ fn show(stage: &Stage, options: Options) -> Result<()> {
     network.counters()?;
     if !options.without_flowd {
         flowd.ctl(&["summary"])?;
+        flowd.ctl(&["top"])?;
+        flowd.ctl(&["top", "--by", "dst", "--sort", "flows"])?;
         flowd.ctl(&["flows"])?;
         flowd.ctl(&["flow", &flowd.biggest()?])?;
     }

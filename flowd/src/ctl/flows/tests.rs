@@ -1,12 +1,10 @@
 //! What operators see of flows, as text.
 
-use std::{
-    io::{self, Write},
-    sync::{Arc, Mutex},
-};
+use std::sync::Arc;
 
 use super::{FlowPage, Format, Screen, show};
 use crate::{
+    ctl::output::Sink,
     flows::{
         Counters, EndReason, Flow, Icmp, Identity, Initiator, Record, TcpFlags, Tuple, Verdict,
     },
@@ -14,20 +12,6 @@ use crate::{
 };
 
 const NOW: Timestamp = Timestamp(1_795_233_600_000);
-
-#[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 fn record(protocol: u8, peer: &str, remote: &str, ports: (u16, u16)) -> Record {
     let total = Counters { rx_packets: 5, rx_bytes: 351, tx_packets: 30_000, tx_bytes: 41_300_000 };
@@ -54,7 +38,7 @@ fn record(protocol: u8, peer: &str, remote: &str, ports: (u16, u16)) -> Record {
         peer: Some(Arc::new(Identity {
             public_key: "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=".to_owned(),
             name: "alice\x1b[31m".to_owned(),
-            user: None,
+            user: Some("alice@example.com".to_owned()),
             device: None,
             groups: Vec::new(),
             endpoint: None,
@@ -78,6 +62,7 @@ fn page() -> FlowPage {
     closed.end_reason = Some(EndReason::Idle);
     closed.initiator = Initiator::Remote;
     closed.verdict = Verdict::Deny;
+    closed.rule = Some("no-dns".into());
     let mut ping = record(1, "10.8.0.2", "10.0.0.1", (77, 0));
     ping.icmp = Some(Icmp { r#type: 8, code: 0 });
     let mut overflow = record(0, "::", "::", (0, 1));
@@ -98,18 +83,17 @@ fn shown(format: Format, page: &FlowPage, width: u16) -> String {
     let sink = Sink::default();
     let mut screen = Screen::fixed(Box::new(sink.clone()), NOW, width);
     show(&mut screen, format, page).unwrap();
-    let bytes = sink.0.lock().unwrap().clone();
-    String::from_utf8(bytes).unwrap()
+    sink.text()
 }
 
 #[test]
 fn the_table_is_aligned_and_obeys_no_name() {
     let expected = "\
-STATE   START (UTC)  DURATION  PEER           PROTO      SOURCE          DESTINATION          RX       TX  PACKETS  VERDICT
-● open  03:59:55         4.0s  alice\\x1b[31m  tcp        10.8.0.2:40000  10.0.0.1:443      351 B  41.3 MB    30.0k  allow
-  idle  03:59:55         4.0s  alice\\x1b[31m  udp        [fd00::1]:53    [fd00:8::2]:5353  351 B  41.3 MB    30.0k  deny (passed)
-● open  03:59:55         4.0s  alice\\x1b[31m  icmp echo  10.8.0.2        10.0.0.1          351 B  41.3 MB    30.0k  allow
-  -     03:59:55         4.0s  alice\\x1b[31m  -          (overflow)      (overflow)        351 B  41.3 MB    30.0k  allow
+STATE   START (UTC)  DURATION  PEER           USER               PROTO      SOURCE          DESTINATION          RX       TX  PACKETS  VERDICT        RULE
+● open  03:59:55         4.0s  alice\\x1b[31m  alice@example.com  tcp        10.8.0.2:40000  10.0.0.1:443      351 B  41.3 MB    30.0k  allow          -
+  idle  03:59:55         4.0s  alice\\x1b[31m  alice@example.com  udp        [fd00::1]:53    [fd00:8::2]:5353  351 B  41.3 MB    30.0k  deny (passed)  no-dns
+● open  03:59:55         4.0s  alice\\x1b[31m  alice@example.com  icmp echo  10.8.0.2        10.0.0.1          351 B  41.3 MB    30.0k  allow          -
+  -     03:59:55         4.0s  alice\\x1b[31m  alice@example.com  -          (overflow)      (overflow)        351 B  41.3 MB    30.0k  allow          -
 ";
     assert_eq!(shown(Format::Table, &page(), 200), expected);
 }
@@ -123,6 +107,17 @@ fn eighty_columns_are_enough_for_what_matters() {
     for column in ["STATE", "PEER", "PROTO", "SOURCE", "DESTINATION"] {
         assert!(text.contains(column), "{column} in {text}");
     }
+}
+
+#[test]
+fn rule_and_user_are_shown_where_there_is_room() {
+    let shows = |width| {
+        let text = shown(Format::Table, &page(), width);
+        ["VERDICT", "RULE", "USER"].map(|column| text.contains(column))
+    };
+    assert_eq!(shows(160), [true, true, true]);
+    assert_eq!(shows(150), [true, true, false]);
+    assert_eq!(shows(130), [true, false, false]);
 }
 
 #[test]
