@@ -1,5 +1,7 @@
 //! What people call the peers: `/etc/flowd/peers.toml`.
 
+pub mod comments;
+
 use std::{collections::HashMap, io, net::SocketAddr, path::Path};
 
 use serde::Deserialize;
