@@ -7,6 +7,7 @@ use tokio::sync::{broadcast, oneshot};
 
 use crate::{
     flows::{Filter, FlowId, Record, Summary, Tuple},
+    identity::Names,
     wire, wireguard,
 };
 
@@ -98,8 +99,8 @@ pub enum Request {
     },
     /// What WireGuard says now.
     Interfaces(Vec<wireguard::Interface>),
-    /// Read the names of the peers again.
-    Reload,
+    /// What the peers are called now.
+    Names(Names),
     /// Drain for the last time and end every flow.
     Stop,
 }

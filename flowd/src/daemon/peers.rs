@@ -14,13 +14,16 @@ use flowd_common::{
 use crate::{
     dataplane::{Dataplane, DataplaneError},
     flows::{Identity, Routes},
-    identity::Names,
+    identity::{Listed, Names},
     wireguard::Interface,
 };
 
 /// Where IPv4 lives among the mapped addresses. Its own entry, so that the default route of IPv6
 /// does not own IPv4.
 const MAPPED_V4: (Ipv6Addr, u8) = (Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96);
+
+/// Entries of `peers.toml` without a peer that the log names one by one.
+const STRANGERS_TOLD: usize = 20;
 
 /// One peer on one interface, as it is now.
 struct Member {
@@ -37,6 +40,8 @@ pub(super) struct Peers {
     routes: BTreeMap<u32, Routes>,
     in_kernel: HashMap<(u32, Ipv6Addr, u8), PeerId>,
     last_id: PeerId,
+    /// Whether the log has heard of the names that no peer bears.
+    strangers_told: bool,
 }
 
 /// Whether a drain must look again at whom the open flows belong to.
@@ -55,10 +60,31 @@ impl Peers {
 
     /// Takes new names; they stand in records from now on.
     pub(super) fn rename(&mut self, names: Names) {
+        tracing::info!(named = names.known().count(), "took the names of the peers");
         self.names = names;
+        self.strangers_told = false;
         for ((_, public_key), member) in &self.members {
             let identity = self.names.identity(public_key, member.endpoint);
             self.identities.insert(member.id, Arc::new(identity));
+        }
+    }
+
+    /// Tells the log which entries of `peers.toml` name nobody, once for all names that are taken,
+    /// and not before there is an interface.
+    pub(super) fn tell_strangers(&mut self) {
+        if self.strangers_told || self.routes.is_empty() {
+            return;
+        }
+        self.strangers_told = true;
+        let present = self.members.keys().map(|(_, public_key)| public_key.clone()).collect();
+        let strangers = self.names.strangers(&present);
+        for Listed { line, public_key } in strangers.iter().take(STRANGERS_TOLD) {
+            let peer = Identity::short_key(public_key);
+            tracing::warn!("peers.toml: line {line}: no watched interface has the peer {peer}");
+        }
+        if strangers.len() > STRANGERS_TOLD {
+            let more = strangers.len() - STRANGERS_TOLD;
+            tracing::warn!(more, "peers.toml: so many more are on no watched interface");
         }
     }
 
