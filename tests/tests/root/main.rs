@@ -7,5 +7,6 @@ mod books;
 mod change;
 mod counting;
 mod datapath;
+mod identity;
 mod records;
 mod refusals;
