@@ -244,7 +244,6 @@ async fn wait_for_end(
                 return Ok(());
             }
             _ = hangup.recv() => {
-                tracing::info!(signal = "SIGHUP", "reading the names of the peers again");
                 names.read();
             }
             _ = &mut drain_ended => return Err(DaemonError::DrainFailed),

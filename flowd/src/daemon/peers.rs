@@ -60,7 +60,6 @@ impl Peers {
 
     /// Takes new names; they stand in records from now on.
     pub(super) fn rename(&mut self, names: Names) {
-        tracing::info!(named = names.known().count(), "took the names of the peers");
         self.names = names;
         self.strangers_told = false;
         for ((_, public_key), member) in &self.members {

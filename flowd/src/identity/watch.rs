@@ -99,6 +99,7 @@ fn run(mut reader: Reader, asked: &Receiver<()>, mut publish: impl FnMut(Names) 
         match reader.read() {
             Ok(names) => {
                 refused = None;
+                tracing::info!(named = names.known().count(), "read the names of the peers");
                 if !publish(names) {
                     return;
                 }
