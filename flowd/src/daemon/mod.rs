@@ -2,7 +2,8 @@
 //!
 //! - claim the network namespace, open the store, bind the socket, load, attach
 //! - then the threads: drain, WireGuard, names; then the API; then ready
-//! - on SIGTERM or SIGINT: the API, the names, the WireGuard thread, the drain thread with its last drain
+//! - on SIGTERM or SIGINT: the API, the names and WireGuard threads, the drain thread with its last
+//!   drain
 //!
 //! Whatever fails before «ready» leaves nothing behind.
 
@@ -135,7 +136,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     })
     .map_err(system("start the WireGuard thread"))?;
     let news = live.clone();
-    let names = identity::watch(reader, move |names| news.tell(Request::Names(names)))
+    let names_watch = identity::watch(reader, move |names| news.tell(Request::Names(names)))
         .map_err(system("start the thread for names"))?;
     let own_socket = socket.is_own();
     let listener = socket.publish().map_err(system("put the socket into its place"))?;
@@ -153,14 +154,14 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         "ready"
     );
     notify(NotifyState::Ready);
-    let outcome = wait_for_end(&names, drain_ended).await;
+    let outcome = wait_for_end(&names_watch, drain_ended).await;
 
     notify(NotifyState::Stopping);
     drop(stop_api);
     if let Err(error) = api.await {
         tracing::error!(%error, "the API ended badly");
     }
-    drop(names);
+    drop(names_watch);
     stop_watch.store(true, Ordering::Relaxed);
     watch.thread().unpark();
     live.tell(Request::Stop);
@@ -225,7 +226,7 @@ fn spawn_drain(
 }
 
 async fn wait_for_end(
-    names: &identity::Watch,
+    names_watch: &identity::Watch,
     drain_ended: oneshot::Receiver<()>,
 ) -> Result<(), DaemonError> {
     let listen = |kind| signal(kind).map_err(system("listen for signals"));
@@ -244,7 +245,7 @@ async fn wait_for_end(
                 return Ok(());
             }
             _ = hangup.recv() => {
-                names.read();
+                names_watch.read();
             }
             _ = &mut drain_ended => return Err(DaemonError::DrainFailed),
         }

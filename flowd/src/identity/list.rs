@@ -28,15 +28,18 @@ struct Entry {
 
 /// The entries in their order, each with its line. No key comes twice.
 pub(super) fn parse(text: &str) -> Result<Vec<(usize, Identity)>, Wrong> {
-    let line_of = |offset: usize| text[..offset].matches('\n').count() + 1;
+    let newlines = |from, to| text.get(from..to).unwrap_or_default().matches('\n').count();
     let file: File = toml::from_str(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| line_of(span.start));
+        let line = 1 + error.span().map_or(0, |span| newlines(0, span.start));
         (line, error.message().lines().next().unwrap_or_default().to_owned())
     })?;
     let mut seen = std::collections::HashSet::new();
     let mut entries = Vec::new();
+    let (mut line, mut counted) = (1, 0);
     for spanned in file.peers {
-        let line = line_of(spanned.span().start);
+        // Counted from the entry before: there may be many thousands.
+        line += newlines(counted, spanned.span().start);
+        counted = spanned.span().start;
         let entry = spanned.into_inner();
         check(&entry).map_err(|reason| (line, reason))?;
         if !seen.insert(entry.public_key.clone()) {
