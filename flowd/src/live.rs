@@ -11,6 +11,7 @@ use tokio::sync::{broadcast, oneshot};
 
 use crate::{
     flows::{By, Filter, FlowId, Ranking, Record, Summary, Tuple},
+    identity::Names,
     wire, wireguard,
 };
 
@@ -116,8 +117,8 @@ pub enum Request {
         /// Of every interface.
         gateway: BTreeSet<IpAddr>,
     },
-    /// Read the names of the peers again.
-    Reload,
+    /// What the peers are called now.
+    Names(Names),
     /// Drain for the last time and end every flow.
     Stop,
 }

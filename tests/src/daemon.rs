@@ -57,6 +57,11 @@ impl Daemon {
         assert!(!log.contains("panicked") && !log.contains("ERROR"), "{log}");
     }
 
+    /// SIGHUP.
+    pub fn read_names(&mut self) {
+        self.signal(libc::SIGHUP);
+    }
+
     /// SIGKILL.
     pub fn kill(mut self) {
         let mut child = self.child.take().expect("running until here");

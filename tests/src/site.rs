@@ -64,7 +64,7 @@ impl Site {
             )
             .expect("a string grows");
         }
-        fs::write(site.path("peers.toml"), peers).expect("room");
+        site.write("peers.toml", &peers);
         site.configure(&site.config(settings));
         site
     }
@@ -81,19 +81,30 @@ impl Site {
         } = settings;
         format!(
             "gateway = \"test-gw\"\ninterfaces = {interfaces:?}\n\
-             [store]\npath = {:?}\n[api]\nsocket = {:?}\n[identity]\npeers = {:?}\n\
+             [store]\npath = {:?}\n[api]\nsocket = {:?}\n\
+             [identity]\npeers = {:?}\nwireguard = [{:?}]\nnetworkd = [{:?}]\n\
              [flows]\ntable_size = {table_size}\ndrain_interval_ms = {drain_interval_ms}\n\
              active_timeout_ms = {active_timeout_ms}\nidle_timeout_ms = {idle_timeout_ms}\n\
              linger_ms = {linger_ms}\n",
             self.path("store"),
             self.socket(),
             self.path("peers.toml"),
+            self.path("wireguard"),
+            self.path("networkd"),
         )
     }
 
     /// Replaces the configuration by this text.
     pub fn configure(&self, text: &str) {
-        fs::write(self.path("flowd.toml"), text).expect("room");
+        self.write("flowd.toml", text);
+    }
+
+    /// Puts a file of this site into its place, whole: nobody ever reads half of it.
+    pub fn write(&self, name: &str, text: &str) {
+        let (path, new) = (self.path(name), self.path("new"));
+        fs::create_dir_all(path.parent().expect("it is in the site")).expect("room");
+        fs::write(&new, text).expect("room");
+        fs::rename(&new, &path).expect("the same file system");
     }
 
     /// Starts the daemon and waits until it answers.

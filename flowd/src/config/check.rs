@@ -68,7 +68,8 @@ impl Problem {
     }
 
     pub(super) fn relative(key: &str, path: &Path) -> Self {
-        Self::new(format!("`{key}` is `{}`; it must be an absolute path", path.display()))
+        let path = path.to_string_lossy();
+        Self::new(format!("`{key}` is `{}`; it must be an absolute path", path.escape_debug()))
     }
 }
 

@@ -6,6 +6,7 @@ use flowd_common::limits;
 use serde::Deserialize;
 
 use super::{Config, Problem, range};
+use crate::identity::Sources;
 use crate::policy::Limits;
 
 /// The keys of each table; the empty name is the top. A test holds them against the structs.
@@ -24,7 +25,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "linger_ms",
         ],
     ),
-    ("identity", &["peers"]),
+    ("identity", &["peers", "wireguard", "networkd"]),
     ("policy", &["file", "max_prefixes", "max_pairs", "max_intervals"]),
 ];
 
@@ -67,6 +68,8 @@ struct Flows {
 #[serde(default, deny_unknown_fields)]
 struct Identity {
     peers: Option<PathBuf>,
+    wireguard: Option<Vec<PathBuf>>,
+    networkd: Option<Vec<PathBuf>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -138,7 +141,13 @@ impl File {
         };
         let socket = path("api.socket", api.socket, super::DEFAULT_SOCKET);
         let store = path("store.path", store.path, "/var/lib/flowd");
-        let peers_file = path("identity.peers", identity.peers, "/etc/flowd/peers.toml");
+        let peers = path("identity.peers", identity.peers, "/etc/flowd/peers.toml");
+        let mut paths = |key, value: Option<Vec<PathBuf>>, default: &str| -> Vec<PathBuf> {
+            let value = value.unwrap_or_else(|| vec![default.into()]);
+            value.into_iter().map(|value| path(key, Some(value), "")).collect()
+        };
+        let wireguard = paths("identity.wireguard", identity.wireguard, "/etc/wireguard");
+        let networkd = paths("identity.networkd", identity.networkd, "/etc/systemd/network");
         let policy_file = path("policy.file", policy.file, "/etc/flowd/policy.toml");
         if socket.as_os_str().len() > range::SOCKET_BYTES {
             problems.push(Problem::too_long("api.socket", &socket, range::SOCKET_BYTES));
@@ -146,7 +155,7 @@ impl File {
         Config {
             store,
             socket,
-            peers_file,
+            names: Sources { peers, wireguard, networkd },
             policy_file,
             limits,
             gateway: gateway.unwrap_or_else(host_name),

@@ -14,7 +14,7 @@ pub use check::{ConfigError, Problem};
 pub(crate) use file::is_glob;
 use flowd_common::limits;
 
-use crate::policy::Limits;
+use crate::{identity::Sources, policy::Limits};
 
 /// Where the configuration is when nobody says otherwise; it need not exist.
 pub const DEFAULT_PATH: &str = "/etc/flowd/flowd.toml";
@@ -44,8 +44,8 @@ pub struct Config {
     pub tcp_idle_timeout: Duration,
     /// Quiet time after FIN both ways, or RST.
     pub linger: Duration,
-    /// Names of peers; it need not exist.
-    pub peers_file: PathBuf,
+    /// Where peers have names.
+    pub names: Sources,
     /// The policy; it need not exist.
     pub policy_file: PathBuf,
     /// How large the kernel's tables of a policy may become.
@@ -98,7 +98,7 @@ mod range {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{path::Path, time::Duration};
 
     use super::Config;
 
@@ -107,6 +107,18 @@ mod tests {
         assert_eq!(Config::parse("").unwrap(), Config::default());
         assert_eq!(Config::default().drain_interval, Duration::from_secs(5));
         assert_eq!(Config::default().active_timeout, Duration::from_mins(1));
+    }
+
+    #[test]
+    fn directories_of_names_may_be_others_or_none() {
+        let text = "[identity]\nwireguard = []\nnetworkd = [\"/a\", \"/b\"]\n";
+        let names = Config::parse(text).unwrap().names;
+        assert!(names.wireguard.is_empty());
+        assert_eq!(names.networkd, [Path::new("/a"), Path::new("/b")]);
+        let names = Config::default().names;
+        assert_eq!(names.peers, Path::new("/etc/flowd/peers.toml"));
+        assert_eq!(names.wireguard, [Path::new("/etc/wireguard")]);
+        assert_eq!(names.networkd, [Path::new("/etc/systemd/network")]);
     }
 
     #[test]
@@ -150,6 +162,22 @@ mod tests {
             ),
             ("gateway = \"\"\n", "`gateway` is empty; leave it out to use the host name"),
             ("[store]\npath = \"data\"\n", "`store.path` is `data`; it must be an absolute path"),
+            (
+                "[identity]\nwireguard = [\"/etc/wireguard\", \"wg\"]\n",
+                "`identity.wireguard` is `wg`; it must be an absolute path",
+            ),
+            (
+                "[identity]\nnetworkd = [\"a\\nb\"]\n",
+                "`identity.networkd` is `a\\nb`; it must be an absolute path",
+            ),
+            (
+                "[identity]\nnetworkd = \"/etc\"\n",
+                "line 2: `networkd = \"/etc\"`: invalid type: string \"/etc\", expected a list",
+            ),
+            (
+                "[identity]\nwireguad = []\n",
+                "line 2: unknown key `identity.wireguad`; did you mean `wireguard`?",
+            ),
             ("gateway = \n", "line 1: "),
         ];
         for (text, expected) in cases {

@@ -41,7 +41,7 @@ impl Collector {
             }
             Request::Status { reply } => self.status().map(|answer| drop(reply.send(answer))),
             Request::Peers { reply } => self.peer_list().map(|answer| drop(reply.send(answer))),
-            Request::Interfaces { .. } | Request::Reload | Request::Stop => Ok(()),
+            Request::Interfaces { .. } | Request::Names(_) | Request::Stop => Ok(()),
         };
         if let Err(error) = answered {
             tracing::warn!(%error, "a question stays without an answer");

@@ -118,12 +118,13 @@ impl Collector {
             match inbox.recv_timeout(next_drain.saturating_duration_since(Instant::now())) {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(Request::Interfaces { found, gateway }) => self.update(found, gateway),
-                Ok(Request::Reload) => self.reload(),
+                Ok(Request::Names(names)) => self.rename(names),
                 Ok(question) => self.answer(question),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if Instant::now() >= next_drain {
                 self.drain(Due::AtTimeout);
+                self.peers.tell_strangers();
                 next_drain = Instant::now() + self.config.drain_interval;
                 beat();
             }
@@ -131,15 +132,10 @@ impl Collector {
         self.stop();
     }
 
-    fn reload(&mut self) {
-        match Names::read(&self.config.peers_file) {
-            Ok(names) => {
-                self.peers.rename(names);
-                self.follow_the_world();
-                tracing::info!(file = %self.config.peers_file.display(), "read the names of the peers");
-            }
-            Err(error) => tracing::error!(%error, "names of peers stay as they were"),
-        }
+    /// Takes new names; a rule may mean other peers now.
+    fn rename(&mut self, names: Names) {
+        self.peers.rename(names);
+        self.follow_the_world();
     }
 
     /// Takes the programs off, drains for the last time and ends every flow.

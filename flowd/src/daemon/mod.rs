@@ -1,8 +1,9 @@
 //! Wiring: what starts in which order, and stops in the mirrored one.
 //!
 //! - claim the network namespace, open the store, bind the socket, load, attach
-//! - then the threads: drain, WireGuard; then the API; then ready
-//! - on SIGTERM or SIGINT: the API, the WireGuard thread, the drain thread with its last drain
+//! - then the threads: drain, WireGuard, names; then the API; then ready
+//! - on SIGTERM or SIGINT: the API, the names and WireGuard threads, the drain thread with its last
+//!   drain
 //!
 //! Whatever fails before «ready» leaves nothing behind.
 
@@ -105,7 +106,8 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let _alone = alone::claim()
         .map_err(system("claim the network namespace"))?
         .ok_or(DaemonError::NotAlone)?;
-    let names = identity::Names::read(&config.peers_file)?;
+    let mut reader = identity::Reader::new(config.names.clone());
+    let names = reader.read()?;
     let recorder_writer = open_store(&config)?;
     let socket = api::bind(&config.socket)?;
     let dataplane = Dataplane::load(config.table_size, LinkHeader::None)?;
@@ -141,6 +143,9 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         news.tell(Request::Interfaces { found, gateway })
     })
     .map_err(system("start the WireGuard thread"))?;
+    let news = live.clone();
+    let names_watch = identity::watch(reader, move |names| news.tell(Request::Names(names)))
+        .map_err(system("start the thread for names"))?;
     let own_socket = socket.is_own();
     let listener = socket.publish().map_err(system("put the socket into its place"))?;
     let (stop_api, api_stopped) = oneshot::channel::<()>();
@@ -157,13 +162,14 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         "ready"
     );
     notify(NotifyState::Ready);
-    let outcome = wait_for_end(&live, drain_ended).await;
+    let outcome = wait_for_end(&names_watch, drain_ended).await;
 
     notify(NotifyState::Stopping);
     drop(stop_api);
     if let Err(error) = api.await {
         tracing::error!(%error, "the API ended badly");
     }
+    drop(names_watch);
     stop_watch.store(true, Ordering::Relaxed);
     watch.thread().unpark();
     live.tell(Request::Stop);
@@ -227,7 +233,10 @@ fn spawn_drain(
     Ok((handle, ended))
 }
 
-async fn wait_for_end(live: &Live, drain_ended: oneshot::Receiver<()>) -> Result<(), DaemonError> {
+async fn wait_for_end(
+    names_watch: &identity::Watch,
+    drain_ended: oneshot::Receiver<()>,
+) -> Result<(), DaemonError> {
     let listen = |kind| signal(kind).map_err(system("listen for signals"));
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
@@ -244,7 +253,7 @@ async fn wait_for_end(live: &Live, drain_ended: oneshot::Receiver<()>) -> Result
                 return Ok(());
             }
             _ = hangup.recv() => {
-                live.tell(Request::Reload);
+                names_watch.read();
             }
             _ = &mut drain_ended => return Err(DaemonError::DrainFailed),
         }

@@ -10,10 +10,13 @@ use flowd_common::peer::{NO_PEER, PeerId};
 
 use crate::{
     flows::{Identity, Routes},
-    identity::Names,
+    identity::{Listed, Names},
     policy::World,
     wireguard::Interface,
 };
+
+/// Entries of `peers.toml` without a peer that the log names one by one.
+const STRANGERS_TOLD: usize = 20;
 
 /// One peer on one interface, as it is now.
 struct Member {
@@ -30,6 +33,8 @@ pub(super) struct Peers {
     routes: BTreeMap<u32, Routes>,
     gateway: BTreeSet<IpAddr>,
     last_id: PeerId,
+    /// Whether the log has heard of the names that no peer bears.
+    strangers_told: bool,
 }
 
 /// Whether a drain must look again at whom the open flows belong to.
@@ -49,9 +54,29 @@ impl Peers {
     /// Takes new names; they stand in records from now on.
     pub(super) fn rename(&mut self, names: Names) {
         self.names = names;
+        self.strangers_told = false;
         for ((_, public_key), member) in &self.members {
             let identity = self.names.identity(public_key, member.endpoint);
             self.identities.insert(member.id, Arc::new(identity));
+        }
+    }
+
+    /// Tells the log which entries of `peers.toml` name nobody, once for all names that are taken,
+    /// and not before there is an interface.
+    pub(super) fn tell_strangers(&mut self) {
+        if self.strangers_told || self.routes.is_empty() {
+            return;
+        }
+        self.strangers_told = true;
+        let present = self.members.keys().map(|(_, public_key)| public_key.clone()).collect();
+        let strangers = self.names.strangers(&present);
+        for Listed { line, public_key } in strangers.iter().take(STRANGERS_TOLD) {
+            let peer = Identity::short_key(public_key);
+            tracing::warn!("peers.toml: line {line}: no watched interface has the peer {peer}");
+        }
+        if strangers.len() > STRANGERS_TOLD {
+            let more = strangers.len() - STRANGERS_TOLD;
+            tracing::warn!(more, "peers.toml: so many more are on no watched interface");
         }
     }
 

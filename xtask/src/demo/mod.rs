@@ -134,6 +134,8 @@ drain_interval_ms = 500
 active_timeout_ms = 2000
 [identity]
 peers = \"{}\"
+wireguard = []
+networkd = []
 ",
             files.join("store").display(),
             self.socket.display(),
