@@ -7,6 +7,24 @@ mod rule;
 mod selector;
 mod service;
 
+mod parse;
+
+mod file;
+
+mod names;
+
+mod entry;
+mod groups;
+mod ports;
+
+mod problem;
+
+#[cfg(test)]
+mod tests;
+
+pub use names::Known;
+pub use parse::{Checked, parse};
+pub use problem::Problem;
 pub use rule::{Mode, Policy, Rule};
 pub use selector::{Endpoint, Group, Selector};
 pub use service::{Service, Services};
