@@ -9,6 +9,13 @@ use super::{
     problem::{Report, quoted},
 };
 
+/// Members of all groups together, those of groups inside them included. A policy of one megabyte
+/// could ask for a billion.
+const MAX_MEMBERS: usize = 1_000_000;
+
+/// Groups that are told at the beginning of a cycle that is too long to be told.
+const TOLD_GROUPS: usize = 4;
+
 /// How far the walk has come with a group.
 #[derive(Clone, Copy, PartialEq)]
 enum Walk {
@@ -60,6 +67,7 @@ pub(super) fn unfold(
 /// Depth first, with a path of its own: groups may nest deeper than the stack.
 fn walk(named: &[Named<'_>], inner: &[Vec<Inner>], groups: &mut [Group], report: &mut Report<'_>) {
     let mut walks = vec![Walk::New; groups.len()];
+    let mut members = 0;
     for start in 0..groups.len() {
         // Each step: the group, and how many of those it lists were visited.
         let mut path = Vec::new();
@@ -82,10 +90,15 @@ fn walk(named: &[Named<'_>], inner: &[Vec<Inner>], groups: &mut [Group], report:
                     continue;
                 }
                 Walk::Done => {
-                    let Group { peers, users, groups: listed } = groups[next.group].clone();
-                    groups[outer].peers.extend(peers);
-                    groups[outer].users.extend(users);
-                    groups[outer].groups.extend(listed);
+                    let Group { peers, users, groups: listed } = &groups[next.group];
+                    members += peers.len() + users.len() + listed.len();
+                    if members > MAX_MEMBERS {
+                        let text =
+                            format!("groups inside groups have more than {MAX_MEMBERS} members");
+                        report.add(next.at, &text);
+                        return;
+                    }
+                    merge(groups, next.group, outer);
                 }
                 Walk::Open => {
                     let since = path.iter().position(|(group, _)| *group == next.group);
@@ -106,7 +119,18 @@ fn report_cycle(
     named: &[Named<'_>],
     report: &mut Report<'_>,
 ) {
-    let names: Vec<_> = cycle.map(|group| named[group].name.text.as_ref()).collect();
+    let mut names: Vec<_> = cycle.map(|group| named[group].name.text.as_ref()).collect();
+    if names.len() > 2 * TOLD_GROUPS {
+        names.splice(TOLD_GROUPS..names.len() - 2, ["…"]);
+    }
     let (group, way) = (quoted(names[0]), quoted(&names.join(" → ")));
     report.add(at, &format!("group {group} contains itself: {way}"));
+}
+
+/// Puts what is in `inner` into `outer` too.
+fn merge(groups: &mut [Group], inner: usize, outer: usize) {
+    let Group { peers, users, groups: listed } = groups[inner].clone();
+    groups[outer].peers.extend(peers);
+    groups[outer].users.extend(users);
+    groups[outer].groups.extend(listed);
 }

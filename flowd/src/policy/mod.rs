@@ -17,6 +17,10 @@ mod entry;
 mod groups;
 mod ports;
 
+mod cover;
+mod shadow;
+mod unused;
+
 mod problem;
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use super::{
     names::Names,
     ports,
     problem::{Report, is_visible, quoted},
+    shadow::{self, Shadowed},
+    unused,
 };
 use crate::flows::Verdict;
 
@@ -38,8 +40,23 @@ pub fn parse(text: &str, known: Option<&Known<'_>>) -> Result<Checked, Vec<Probl
     let file = File::read(text, &mut report);
     let names = Names::of(&file, known);
     let policy = policy(&file, &names, &mut report);
+    if !report.is_wrong() {
+        unused::warn(&file, &policy, &mut report);
+        warn_of_shadowed(&file, &policy, &names, &mut report);
+    }
     let warnings = report.finish()?;
     Ok(Checked { policy, warnings })
+}
+
+fn warn_of_shadowed(file: &File<'_>, policy: &Policy, names: &Names<'_>, report: &mut Report<'_>) {
+    for Shadowed { rule, by } in shadow::shadowed(policy, names) {
+        let (hidden, hiding) = (&policy.rules[rule], &policy.rules[by]);
+        let text = format!(
+            "rule `{}` (line {}) never decides: rule `{}` (line {}) matches everything it does",
+            hidden.id, hidden.line, hiding.id, hiding.line
+        );
+        report.warn(file.rules[rule].at, &text);
+    }
 }
 
 /// What is wrong is reported and left out.

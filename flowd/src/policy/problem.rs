@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// Characters of foreign text that a problem repeats.
 const QUOTED_CHARS: usize = 80;
 
+/// Stands before some texts and is no column of theirs.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// One thing that is wrong, or odd.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -28,8 +31,13 @@ impl fmt::Display for Problem {
 pub(super) struct Report<'t> {
     text: &'t str,
     line_starts: Vec<usize>,
-    problems: Vec<Problem>,
-    warnings: Vec<Problem>,
+    problems: Vec<Found>,
+    warnings: Vec<Found>,
+}
+
+struct Found {
+    at: usize,
+    text: String,
 }
 
 impl<'t> Report<'t> {
@@ -41,12 +49,16 @@ impl<'t> Report<'t> {
 
     /// Notes that what stands at byte `at` is wrong.
     pub(super) fn add(&mut self, at: usize, text: &str) {
-        self.problems.push(self.problem(at, text));
+        self.problems.push(Found { at, text: escaped(text) });
     }
 
     /// Notes that what stands at byte `at` is odd.
     pub(super) fn warn(&mut self, at: usize, text: &str) {
-        self.warnings.push(self.problem(at, text));
+        self.warnings.push(Found { at, text: escaped(text) });
+    }
+
+    pub(super) fn is_wrong(&self) -> bool {
+        !self.problems.is_empty()
     }
 
     /// The line of byte `at`, counted from 1.
@@ -56,18 +68,33 @@ impl<'t> Report<'t> {
 
     /// The warnings, or what is wrong; in the order of the text.
     pub(super) fn finish(mut self) -> Result<Vec<Problem>, Vec<Problem>> {
-        for problems in [&mut self.problems, &mut self.warnings] {
-            problems.sort_by_key(|problem| (problem.line, problem.column));
+        if self.problems.is_empty() {
+            let warnings = std::mem::take(&mut self.warnings);
+            return Ok(self.placed(warnings));
         }
-        if self.problems.is_empty() { Ok(self.warnings) } else { Err(self.problems) }
+        let problems = std::mem::take(&mut self.problems);
+        Err(self.placed(problems))
     }
 
-    fn problem(&self, at: usize, text: &str) -> Problem {
-        let line = self.line(at);
-        let start = self.line_starts[line - 1];
-        let before = self.text.get(start..at).unwrap_or_default();
-        let column = before.trim_start_matches('\u{feff}').chars().count() + 1;
-        Problem { line, column, text: escaped(text) }
+    /// One walk over the text: a line may be long and have many problems.
+    fn placed(&self, mut found: Vec<Found>) -> Vec<Problem> {
+        found.sort_by_key(|found| found.at);
+        let (mut line, mut column, mut counted) = (0, 1, 0);
+        let problems = found.into_iter().map(|Found { at, text }| {
+            let at = self.text.floor_char_boundary(at);
+            if self.line(at) != line {
+                line = self.line(at);
+                column = 1;
+                counted = self.line_starts[line - 1];
+                if counted == 0 && self.text.starts_with(BYTE_ORDER_MARK) {
+                    counted = BYTE_ORDER_MARK.len_utf8();
+                }
+            }
+            column += self.text.get(counted..at).unwrap_or_default().chars().count();
+            counted = counted.max(at);
+            Problem { line, column, text }
+        });
+        problems.collect()
     }
 }
 

@@ -1,5 +1,7 @@
 //! The language: every kind of problem with its place, and what a policy becomes.
 
+use proptest::prelude::*;
+
 use super::{Known, Mode, Policy, Selector, Service, parse};
 use crate::flows::{Identity, Verdict};
 
@@ -252,6 +254,24 @@ fn what_is_wrong_elsewhere_is_told_with_its_place() {
 }
 
 #[test]
+fn groups_that_explode_are_refused() {
+    // A chain: the first of 3000 groups has 3000 members, the second 2999, …
+    let chain = (0..3000).map(|group| format!("g{group} = ['group:g{}']\n", group + 1));
+    let text = format!("[groups]\n{}g3000 = ['twin']\n", chain.collect::<String>());
+    let told = problems(&text);
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(told[0].ends_with("groups inside groups have more than 1000000 members"), "{told:#?}");
+}
+
+#[test]
+fn a_long_cycle_is_told_in_short() {
+    let groups = (0..900).map(|group| format!("g{group} = ['group:g{}']\n", (group + 1) % 900));
+    let told = problems(&format!("[groups]\n{}", groups.collect::<String>()));
+    let cycle = "901:9: group `g0` contains itself: `g0 → g1 → g2 → g3 → … → g899 → g0`";
+    assert_eq!(told, [cycle]);
+}
+
+#[test]
 fn the_second_rule_of_an_id_names_the_first() {
     let rule = rule_with("ports = [22]");
     let told = problems(&format!("{rule}{rule}{rule}"));
@@ -280,4 +300,202 @@ fn names_are_not_checked_where_nobody_is_known() {
     assert_eq!(parse(&text, None).unwrap().policy.rules[0].from.len(), 4);
     let told = parse(&rule_with("to = ['resource:ghost']"), None).unwrap_err();
     assert!(told[0].text.starts_with("unknown resource `ghost`"), "{told:?}");
+}
+
+/// The example that is installed.
+const EXAMPLE: &str = include_str!("../../../systemd/policy.toml");
+
+fn uncommented_example() -> String {
+    EXAMPLE.lines().map(|line| line.strip_prefix("#= ").unwrap_or(line).to_owned() + "\n").collect()
+}
+
+#[test]
+fn the_example_is_the_default_with_a_policy_commented_out() {
+    let checked = parse(EXAMPLE, None).unwrap();
+    assert_eq!((checked.policy, checked.warnings), (Policy::default(), vec![]));
+    let checked = parse(&uncommented_example(), None).unwrap();
+    assert_eq!(checked.warnings, []);
+    assert_eq!((checked.policy.mode, checked.policy.default), (Mode::Observe, Verdict::Allow));
+    let ids: Vec<_> = checked.policy.rules.iter().map(|rule| &*rule.id).collect();
+    assert_eq!(ids, ["ops-ssh", "ping", "print", "no-billing"]);
+}
+
+/// Rules `a`, `b`, …, each in one line: from, to, and the rest.
+fn rules(rules: &[(&str, &str, &str)]) -> String {
+    let rules = rules.iter().zip('a'..).map(|((from, to, rest), id)| {
+        format!("{{ id = '{id}', action = 'deny', from = [{from}], to = [{to}]{rest} }},\n")
+    });
+    format!("rules = [\n{}]\n", rules.collect::<String>())
+}
+
+#[test]
+fn what_is_odd_is_warned_of_with_its_place() {
+    let any = "'any'";
+    let hidden =
+        "3:1: rule `b` (line 3) never decides: rule `a` (line 2) matches everything it does";
+    let cases = [
+        (
+            rules(&[("'twin'", any, "")]),
+            "2:38: `twin` is the name of 2 peers; write a public key to mean one of them",
+        ),
+        (
+            rules(&[(any, any, ", protocols = ['icmp:8', 'ICMP:0']")]),
+            "2:83: `ICMP:0` never matches: an echo reply counts as its request; write icmp:8",
+        ),
+        (
+            rules(&[(any, any, ", protocols = ['icmpv6:129']")]),
+            "2:73: `icmpv6:129` never matches: an echo reply counts as its request; write icmpv6:128",
+        ),
+        ("[groups]\nx = ['bob-phone']\n".to_owned(), "2:1: group `x` is never used"),
+        ("[resources]\n'ä' = ['10.0.0.1']\n".to_owned(), "2:1: resource `ä` is never used"),
+        (rules(&[(any, any, ""), ("'gateway'", "'10.0.0.1'", ", ports = [22]")]), hidden),
+        (
+            rules(&[
+                ("'10.0.0.0/8', 'fd00::/8'", any, ""),
+                ("'fc00::/16', '10.1.0.0/16'", any, ""),
+            ]),
+            "",
+        ),
+        (
+            rules(&[
+                ("'10.0.0.0/8', 'fd00::/8'", any, ""),
+                ("'fd00::/16', '10.1.0.0/16'", any, ""),
+            ]),
+            hidden,
+        ),
+        (rules(&[("'10.0.0.0/9', '10.128.0.0/9'", any, ""), ("'10.0.0.0/8'", any, "")]), ""),
+        (rules(&[("'group:staff'", any, ""), ("'alice-laptop', 'bob-phone'", any, "")]), hidden),
+        (rules(&[("'alice-laptop', 'bob-phone'", any, ""), ("'group:staff'", any, "")]), ""),
+        (rules(&[("'user:bob@example.com'", any, ""), ("'bob-phone'", any, "")]), hidden),
+        (rules(&[("'bob-phone'", any, ""), ("'user:bob@example.com'", any, "")]), ""),
+        (
+            rules(&[
+                (any, any, ", ports = ['20-25']"),
+                (any, any, ", protocols = ['tcp'], ports = [22]"),
+            ]),
+            hidden,
+        ),
+        (rules(&[(any, any, ", ports = [22]"), (any, any, ", protocols = ['tcp']")]), ""),
+        (rules(&[(any, any, "")]), ""),
+        (
+            rules(&[
+                ("'group:g'", any, ""),
+                ("'user:bob@example.com', 'bob-phone', 'group:inner'", any, ""),
+            ]) + "[groups]\ng = ['group:inner', 'user:bob@example.com']\ninner = ['alice-laptop']\n",
+            hidden,
+        ),
+        (
+            rules(&[(any, "'resource:r'", ""), (any, "'resource:s', '10.0.0.1'", "")])
+                + "[resources]\nr = ['10.0.0.0/8']\ns = ['10.1.0.0/16', '10.2.0.0/16']\n",
+            hidden,
+        ),
+    ];
+    for (text, expected) in cases {
+        let warnings = parse(&text, Some(&Known { identities: &peers() })).unwrap().warnings;
+        let told: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+        let expected: Vec<_> = (!expected.is_empty()).then_some(expected).into_iter().collect();
+        assert_eq!(told, expected, "{text}");
+    }
+}
+
+#[test]
+fn ten_thousand_rules_are_one_policy() {
+    let mut text = String::new();
+    for rule in 0..10_000 {
+        let (a, b) = (rule / 250, rule % 250);
+        let port = rule % 7;
+        text += &format!(
+            "[[rules]]\nid = \"r{rule}\"\naction = \"deny\"\nfrom = [\"10.{a}.{b}.0/24\", \"gateway\"]\n\
+             to = [\"any\"]\nports = [{port}]\n"
+        );
+    }
+    text += "[[rules]]\nid = \"last\"\naction = \"deny\"\nfrom = [\"10.39.249.7\"]\nto = [\"any\"]\n\
+             protocols = [\"udp\"]\nports = [3]\n";
+    let checked = parse(&text, None).unwrap();
+    assert_eq!(checked.policy.rules.len(), 10_001);
+    let told: Vec<_> = checked.warnings.iter().map(ToString::to_string).collect();
+    let last = "60001:1: rule `last` (line 60001) never decides: rule `r9999` (line 59995) matches \
+                everything it does";
+    assert_eq!(told, [last]);
+}
+
+/// Pieces of the language, and what tends to break parsers.
+const PIECES: [&str; 24] = [
+    "any",
+    "group:ops",
+    "[[rules]]",
+    "[groups]\n",
+    "id = \"x\"\n",
+    "]",
+    "[",
+    "\"",
+    "'",
+    "\"\"",
+    "-",
+    ":",
+    "/",
+    "10.0.0.0/8",
+    "::ffff:0:0/90",
+    "é",
+    "\u{202e}",
+    "\0",
+    "\r\n",
+    "\n",
+    "= 1",
+    "{",
+    "ports = [1]\n",
+    "trusted = [\"group:trusted\"]\n",
+];
+
+fn mutated_example() -> impl Strategy<Value = String> {
+    let change = (any::<prop::sample::Index>(), 0..12usize, prop::sample::select(&PIECES[..]));
+    prop::collection::vec(change, 0..4).prop_map(|changes| {
+        let mut chars: Vec<char> = uncommented_example().chars().collect();
+        for (at, cut, piece) in changes {
+            let at = at.index(chars.len());
+            let end = chars.len().min(at + cut);
+            chars.splice(at..end, piece.chars());
+        }
+        chars.into_iter().collect()
+    })
+}
+
+/// What holds whatever the text is.
+fn check_answers(text: &str) {
+    let peers = peers();
+    let blind = parse(text, None);
+    let seeing = parse(text, Some(&Known { identities: &peers }));
+    if let Ok(checked) = &seeing {
+        let policy = blind.as_ref().map(|checked| &checked.policy);
+        assert_eq!(policy.ok(), Some(&checked.policy), "a stored policy is still one");
+    }
+    for answer in [blind, seeing] {
+        let problems = match answer {
+            Ok(checked) => checked.warnings,
+            Err(problems) => {
+                assert_ne!(problems, []);
+                problems
+            }
+        };
+        for problem in problems {
+            let line = text.split('\n').nth(problem.line - 1).expect("a line of the text");
+            assert!((1..=line.chars().count() + 1).contains(&problem.column), "{problem}");
+            assert_eq!(problem.to_string().lines().count(), 1, "{problem:?}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_has_an_answer(text in any::<String>(), pieces in prop::collection::vec(
+        prop::sample::select(&PIECES[..]), 0..30,
+    )) {
+        check_answers(&text);
+        check_answers(&pieces.concat());
+    }
+
+    #[test]
+    fn any_change_of_a_policy_has_an_answer(text in mutated_example()) {
+        check_answers(&text);
+    }
 }
