@@ -11,6 +11,10 @@ use ipnet::IpNet;
 use super::{Policy, Selector, names::Names};
 use crate::flows::Identity;
 
+/// Entries of all distinct lists together. A policy of one megabyte could ask for a billion, with
+/// a large resource in each rule.
+const MAX_LISTED: usize = 5_000_000;
+
 /// A distinct entry, by its number.
 pub(super) type EntryId = u32;
 
@@ -29,6 +33,8 @@ pub(super) struct Entries<'a> {
     policy: &'a Policy,
     names: &'a Names<'a>,
     ids: HashMap<Entry<'a>, EntryId>,
+    /// In all lists together.
+    listed: usize,
 }
 
 /// For each entry those that contain it, itself included.
@@ -51,7 +57,7 @@ struct PrefixLengths {
 
 impl<'a> Entries<'a> {
     pub(super) fn of(policy: &'a Policy, names: &'a Names<'a>) -> Self {
-        Self { policy, names, ids: HashMap::new() }
+        Self { policy, names, ids: HashMap::new(), listed: 0 }
     }
 
     /// The numbers of the entries of a list, ascending.
@@ -61,6 +67,9 @@ impl<'a> Entries<'a> {
         }
         let mut list = Vec::with_capacity(selectors.len());
         for selector in selectors {
+            if self.are_too_many() {
+                break;
+            }
             match selector {
                 Selector::Any => list.push(self.id(Entry::Any)),
                 Selector::Gateway => list.push(self.id(Entry::Gateway)),
@@ -76,7 +85,13 @@ impl<'a> Entries<'a> {
         }
         list.sort_unstable();
         list.dedup();
+        self.listed += list.len();
         list
+    }
+
+    /// Whether the lists were too long to be kept; they are not whole then.
+    pub(super) const fn are_too_many(&self) -> bool {
+        self.listed > MAX_LISTED
     }
 
     pub(super) fn covers(&self) -> Covers {

@@ -49,7 +49,11 @@ pub fn parse(text: &str, known: Option<&Known<'_>>) -> Result<Checked, Vec<Probl
 }
 
 fn warn_of_shadowed(file: &File<'_>, policy: &Policy, names: &Names<'_>, report: &mut Report<'_>) {
-    for Shadowed { rule, by } in shadow::shadowed(policy, names) {
+    let Some(shadowed) = shadow::shadowed(policy, names) else {
+        let text = "the rules have too many addresses to be searched for some that never decide";
+        return report.warn(file.rules[0].at, text);
+    };
+    for Shadowed { rule, by } in shadowed {
         let (hidden, hiding) = (&policy.rules[rule], &policy.rules[by]);
         let text = format!(
             "rule `{}` (line {}) never decides: rule `{}` (line {}) matches everything it does",

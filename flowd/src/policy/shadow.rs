@@ -1,10 +1,10 @@
 //! Rules that never decide, because an earlier rule matches everything that they match.
 //!
 //! Ten thousand rules are fifty million pairs. So each rule looks only at those whose `from` (or
-//! `to`, if that leaves fewer) contains its own, and finds them by the entry that the fewest others
-//! contain.
+//! `to`, if that leaves fewer) may contain its own, and finds them by the entry that the fewest
+//! others contain.
 
-use std::collections::HashMap;
+use std::{cell::OnceCell, collections::HashMap};
 
 use super::{
     Policy, Selector, Services,
@@ -19,19 +19,41 @@ pub(super) struct Shadowed {
     pub(super) by: usize,
 }
 
+/// All rules that never decide, ascending; `None`: the rules have too many addresses to tell.
+pub(super) fn shadowed(policy: &Policy, names: &Names<'_>) -> Option<Vec<Shadowed>> {
+    let mut entries = Entries::of(policy, names);
+    let mut from = Side::of(policy.rules.iter().map(|rule| rule.from.as_slice()), &mut entries);
+    let mut to = Side::of(policy.rules.iter().map(|rule| rule.to.as_slice()), &mut entries);
+    if entries.are_too_many() {
+        return None;
+    }
+    let covers = entries.covers();
+    from.index(&covers);
+    to.index(&covers);
+    let services = policy.rules.iter().map(|rule| Outlined::of(&rule.services)).collect();
+    let mut search = Search { covers, services, found: Vec::new() };
+    let rarer_from = |rule: usize| from.rarest_of(rule).rules <= to.rarest_of(rule).rules;
+    search.by(&from, &to, rarer_from);
+    search.by(&to, &from, |rule| !rarer_from(rule));
+    search.found.sort_unstable_by_key(|shadowed| shadowed.rule);
+    Some(search.found)
+}
+
+struct Search<'p> {
+    covers: Covers,
+    services: Vec<Outlined<'p>>,
+    found: Vec<Shadowed>,
+}
+
 /// The `from` or the `to` of all rules.
 struct Side {
-    /// Distinct lists of entries.
+    /// Distinct lists of entries, in the order of the first rule that has them.
     lists: Vec<Vec<EntryId>>,
     /// The list of each rule.
     of_rule: Vec<usize>,
     /// The rules of each list, ascending.
     rules: Vec<Vec<usize>>,
-}
-
-/// Where to look for the lists that contain a given one.
-struct Index {
-    /// The lists that have an entry.
+    /// The lists that have an entry, ascending.
     with: Vec<Vec<usize>>,
     /// For each list, its entry that fewest rules contain.
     rarest: Vec<Rarest>,
@@ -44,6 +66,12 @@ struct Rarest {
     entry: EntryId,
 }
 
+/// A list that may contain another one.
+struct Candidate {
+    list: usize,
+    contains: OnceCell<bool>,
+}
+
 /// Services, with what tells cheaply that some do not contain others.
 struct Outlined<'p> {
     services: &'p Services,
@@ -53,55 +81,106 @@ struct Outlined<'p> {
     residues: u64,
 }
 
-/// All rules that never decide, ascending.
-pub(super) fn shadowed(policy: &Policy, names: &Names<'_>) -> Vec<Shadowed> {
-    let mut entries = Entries::of(policy, names);
-    let from = Side::of(policy.rules.iter().map(|rule| rule.from.as_slice()), &mut entries);
-    let to = Side::of(policy.rules.iter().map(|rule| rule.to.as_slice()), &mut entries);
-    let covers = entries.covers();
-    let (from_index, to_index) = (Index::of(&from, &covers), Index::of(&to, &covers));
-    let rarer_from = |rule: &usize| {
-        from_index.rarest[from.of_rule[*rule]].rules <= to_index.rarest[to.of_rule[*rule]].rules
-    };
-    let services: Vec<_> = policy.rules.iter().map(|rule| Outlined::of(&rule.services)).collect();
-    let mut found = Vec::new();
-    for list in 0..from.lists.len() {
-        let rules = from.rules[list].iter().filter(|rule| rarer_from(rule));
-        search(rules, list, (&from, &from_index), &to, &services, &covers, &mut found);
+impl Search<'_> {
+    /// Finds what hides each of the wanted rules, by the lists that `side` has.
+    fn by(&mut self, side: &Side, other: &Side, wanted: impl Fn(usize) -> bool) {
+        for (list, rules) in side.rules.iter().enumerate() {
+            let mut candidates = None;
+            for rule in rules.iter().copied().filter(|rule| wanted(*rule)) {
+                let candidates =
+                    candidates.get_or_insert_with(|| side.candidates(list, &self.covers));
+                if let Some(by) = self.first(candidates, rule, side, other) {
+                    self.found.push(Shadowed { rule, by });
+                }
+            }
+        }
     }
-    for list in 0..to.lists.len() {
-        let rules = to.rules[list].iter().filter(|rule| !rarer_from(rule));
-        search(rules, list, (&to, &to_index), &from, &services, &covers, &mut found);
+
+    /// The first rule that hides `rule`.
+    fn first(
+        &self,
+        candidates: &[Candidate],
+        rule: usize,
+        side: &Side,
+        other: &Side,
+    ) -> Option<usize> {
+        let inner = &side.lists[side.of_rule[rule]];
+        let mut first = None;
+        for candidate in candidates {
+            let before = first.unwrap_or(rule);
+            let rules = &side.rules[candidate.list];
+            if rules[0] >= before {
+                break; // And so are those of all further lists.
+            }
+            let contains = || self.covers.contain(&side.lists[candidate.list], inner);
+            let hides = |earlier: &usize| {
+                self.services[*earlier].contain(&self.services[rule])
+                    && *candidate.contains.get_or_init(contains)
+                    && other.contains(*earlier, rule, &self.covers)
+            };
+            let mut earlier = rules.iter().copied().take_while(|earlier| *earlier < before);
+            first = earlier.find(hides).or(first);
+        }
+        first
     }
-    found.sort_unstable_by_key(|shadowed| shadowed.rule);
-    found
 }
 
-/// Looks for what hides `rules`, which all have `list` on the indexed side.
-fn search<'r>(
-    rules: impl Iterator<Item = &'r usize>,
-    list: usize,
-    (side, index): (&Side, &Index),
-    other: &Side,
-    services: &[Outlined<'_>],
-    covers: &Covers,
-    found: &mut Vec<Shadowed>,
-) {
-    let mut outer_lists = None;
-    for rule in rules {
-        let outer_lists =
-            outer_lists.get_or_insert_with(|| index.lists_containing(list, side, covers));
-        let hides = |earlier: &&usize| {
-            services[**earlier].contain(&services[*rule])
-                && other.contains(**earlier, *rule, covers)
-        };
-        let by = outer_lists
-            .iter()
-            .filter_map(|outer| {
-                side.rules[*outer].iter().take_while(|earlier| *earlier < rule).find(hides)
-            })
-            .min();
-        found.extend(by.map(|by| Shadowed { rule: *rule, by: *by }));
+impl Side {
+    fn of<'a>(
+        lists_of_rules: impl Iterator<Item = &'a [Selector]>,
+        entries: &mut Entries<'a>,
+    ) -> Self {
+        let mut known = HashMap::new();
+        let (mut lists, mut of_rule, mut rules) = (Vec::new(), Vec::new(), Vec::new());
+        for (rule, selectors) in lists_of_rules.enumerate() {
+            let list = *known.entry(selectors).or_insert_with(|| {
+                lists.push(entries.list(selectors));
+                rules.push(Vec::new());
+                lists.len() - 1
+            });
+            of_rule.push(list);
+            rules[list].push(rule);
+        }
+        Self { lists, of_rule, rules, with: Vec::new(), rarest: Vec::new() }
+    }
+
+    fn index(&mut self, covers: &Covers) {
+        let mut rules_with = vec![0; covers.len()];
+        self.with = vec![Vec::new(); covers.len()];
+        for (list, entries) in self.lists.iter().enumerate() {
+            for entry in entries {
+                self.with[*entry as usize].push(list);
+                rules_with[*entry as usize] += self.rules[list].len();
+            }
+        }
+        let rules_over =
+            |entry: EntryId| covers.of(entry).iter().map(|wider| rules_with[*wider as usize]).sum();
+        let rarest = self.lists.iter().map(|entries| {
+            let entries = entries.iter();
+            let entries = entries.map(|entry| Rarest { rules: rules_over(*entry), entry: *entry });
+            entries.min().expect("a checked rule has no empty list")
+        });
+        self.rarest = rarest.collect();
+    }
+
+    fn rarest_of(&self, rule: usize) -> Rarest {
+        self.rarest[self.of_rule[rule]]
+    }
+
+    /// The lists that contain the rarest entry of `inner`, ascending.
+    fn candidates(&self, inner: usize, covers: &Covers) -> Vec<Candidate> {
+        let wider = covers.of(self.rarest[inner].entry).iter();
+        let mut lists: Vec<_> =
+            wider.flat_map(|entry| &self.with[*entry as usize]).copied().collect();
+        lists.sort_unstable();
+        lists.dedup();
+        let candidates = lists.into_iter();
+        candidates.map(|list| Candidate { list, contains: OnceCell::new() }).collect()
+    }
+
+    fn contains(&self, outer_rule: usize, inner_rule: usize, covers: &Covers) -> bool {
+        let (outer, inner) = (self.of_rule[outer_rule], self.of_rule[inner_rule]);
+        outer == inner || covers.contain(&self.lists[outer], &self.lists[inner])
     }
 }
 
@@ -123,62 +202,6 @@ impl<'p> Outlined<'p> {
             && inner.ends.1 <= self.ends.1
             && inner.residues & !self.residues == 0
             && self.services.contain_all(inner.services)
-    }
-}
-
-impl Side {
-    fn of<'a>(
-        lists_of_rules: impl Iterator<Item = &'a [Selector]>,
-        entries: &mut Entries<'a>,
-    ) -> Self {
-        let mut known = HashMap::new();
-        let mut side = Self { lists: Vec::new(), of_rule: Vec::new(), rules: Vec::new() };
-        for (rule, selectors) in lists_of_rules.enumerate() {
-            let list = *known.entry(selectors).or_insert_with(|| {
-                side.lists.push(entries.list(selectors));
-                side.rules.push(Vec::new());
-                side.lists.len() - 1
-            });
-            side.of_rule.push(list);
-            side.rules[list].push(rule);
-        }
-        side
-    }
-
-    fn contains(&self, outer_rule: usize, inner_rule: usize, covers: &Covers) -> bool {
-        let (outer, inner) = (self.of_rule[outer_rule], self.of_rule[inner_rule]);
-        outer == inner || covers.contain(&self.lists[outer], &self.lists[inner])
-    }
-}
-
-impl Index {
-    fn of(side: &Side, covers: &Covers) -> Self {
-        let mut with = vec![Vec::new(); covers.len()];
-        let mut rules_with = vec![0; covers.len()];
-        for (list, entries) in side.lists.iter().enumerate() {
-            for entry in entries {
-                with[*entry as usize].push(list);
-                rules_with[*entry as usize] += side.rules[list].len();
-            }
-        }
-        let rules_over =
-            |entry: EntryId| covers.of(entry).iter().map(|wider| rules_with[*wider as usize]).sum();
-        let rarest = side.lists.iter().map(|entries| {
-            let entries = entries.iter();
-            let entries = entries.map(|entry| Rarest { rules: rules_over(*entry), entry: *entry });
-            entries.min().expect("a checked rule has no empty list")
-        });
-        Self { rarest: rarest.collect(), with }
-    }
-
-    fn lists_containing(&self, inner: usize, side: &Side, covers: &Covers) -> Vec<usize> {
-        let wider = covers.of(self.rarest[inner].entry).iter();
-        let mut lists: Vec<_> =
-            wider.flat_map(|entry| &self.with[*entry as usize]).copied().collect();
-        lists.sort_unstable();
-        lists.dedup();
-        lists.retain(|outer| covers.contain(&side.lists[*outer], &side.lists[inner]));
-        lists
     }
 }
 
@@ -356,9 +379,9 @@ mod tests {
             let known = Known { identities: &peers };
             let policy = parse(&text, Some(&known)).unwrap().policy;
             let file = File::read(&text, &mut Report::of(&text));
-            let found = shadowed(&policy, &Names::of(&file, Some(&known)));
+            let found = shadowed(&policy, &Names::of(&file, Some(&known))).unwrap();
             prop_assert_eq!(&found, &slow_shadowed(&policy, &peers));
-            let blind = shadowed(&policy, &Names::of(&file, None));
+            let blind = shadowed(&policy, &Names::of(&file, None)).unwrap();
             for hidden in &blind {
                 prop_assert!(found.iter().any(|seen| seen.rule == hidden.rule), "{:?}", hidden);
             }
@@ -370,7 +393,7 @@ mod tests {
             let known = Known { identities: &peers };
             let policy = parse(&text, Some(&known)).unwrap().policy;
             let file = File::read(&text, &mut Report::of(&text));
-            let found = shadowed(&policy, &Names::of(&file, Some(&known)));
+            let found = shadowed(&policy, &Names::of(&file, Some(&known))).unwrap();
             let endpoints = endpoints(&peers);
             for (from, to) in endpoints.iter().flat_map(|from| endpoints.iter().map(move |to| (from, to))) {
                 for service in FLOWS {

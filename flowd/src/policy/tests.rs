@@ -254,6 +254,26 @@ fn what_is_wrong_elsewhere_is_told_with_its_place() {
 }
 
 #[test]
+fn rules_that_explode_are_not_searched_for_shadows() {
+    let nets = (0..3000).map(|net| format!("'10.{}.{}.0/24', ", net / 256, net % 256));
+    let mut text = format!("[resources]\nbig = [{}]\n", nets.collect::<String>());
+    for rule in 0..2000 {
+        text += &format!(
+            "[[rules]]\nid = 'r{rule}'\naction = 'deny'\nto = ['any']\n\
+             from = ['resource:big', '11.{}.{}.0/24']\n",
+            rule / 256,
+            rule % 256
+        );
+    }
+    let warnings = parse(&text, None).unwrap().warnings;
+    let told: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        ["3:1: the rules have too many addresses to be searched for some that never decide"]
+    );
+}
+
+#[test]
 fn groups_that_explode_are_refused() {
     // A chain: the first of 3000 groups has 3000 members, the second 2999, …
     let chain = (0..3000).map(|group| format!("g{group} = ['group:g{}']\n", group + 1));
