@@ -16,6 +16,7 @@ mod ledger;
 mod overflow;
 mod peers;
 mod recorder;
+mod revisions;
 mod verdicts;
 
 use std::{

@@ -8,11 +8,33 @@ mod selector;
 mod service;
 mod world;
 
+mod parse;
+
+mod file;
+
+mod names;
+
+mod entry;
+mod groups;
+mod ports;
+
+mod cover;
+mod shadow;
+mod unused;
+
+mod problem;
+
 mod compile;
 mod host;
 
+#[cfg(test)]
+mod tests;
+
 pub use compile::{Compiled, Limits, TooLarge, compile};
 pub use host::HostTables;
+pub use names::Known;
+pub use parse::{Checked, parse};
+pub use problem::Problem;
 pub use rule::{Mode, Policy, Rule};
 pub use selector::{Endpoint, Group, Selector};
 pub use service::{Service, Services};

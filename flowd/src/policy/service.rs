@@ -87,15 +87,18 @@ impl Services {
 mod tests {
     use super::{Service, Services};
 
+    /// First and last service of each range.
+    type Ranges = &'static [(u32, u32)];
+
     #[test]
     fn ranges_that_touch_become_one() {
-        let cases: [(&[(u32, u32)], &[(u32, u32)]); 4] = [
+        let cases: [(Ranges, Ranges); 4] = [
             (&[(5, 9), (1, 4)], &[(1, 9)]),
             (&[(1, 4), (6, 9)], &[(1, 4), (6, 9)]),
             (&[(1, 9), (2, 3)], &[(1, 9)]),
             (&[], &[]),
         ];
-        let ranges = |pairs: &[(u32, u32)]| pairs.iter().map(|(a, b)| *a..=*b).collect::<Vec<_>>();
+        let ranges = |pairs: Ranges| pairs.iter().map(|(a, b)| *a..=*b).collect::<Vec<_>>();
         for (given, expected) in cases {
             assert_eq!(Services::of(ranges(given)).ranges(), ranges(expected));
         }

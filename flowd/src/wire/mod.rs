@@ -4,6 +4,7 @@
 mod csv;
 mod flow;
 mod peer;
+mod policy;
 mod problem;
 mod record;
 mod status;
@@ -17,6 +18,10 @@ pub use csv::{
 };
 pub use flow::{Flow, FlowDetail, FlowPage, FlowState};
 pub use peer::{Peer, PeerList, WireguardCounters};
+pub use policy::{
+    CallerCut, Change, CutFlow, Decision, LastFlow, Policy, PolicyReport, PolicySize, Replay,
+    RuleHits, Why, WhyEnd,
+};
 pub use problem::Problem;
 pub use record::{Endpoint, Record, RecordPage};
 pub use status::{
