@@ -22,7 +22,7 @@ pub(super) fn selector(
         "any" => Selector::Any,
         "gateway" => Selector::Gateway,
         "" => {
-            report.add(word.at, "an entry is empty; write \"any\" to mean everything");
+            report.add(word.at, "an entry is empty; leave it out");
             return None;
         }
         _ => match net(text) {

@@ -143,7 +143,7 @@ fn what_is_wrong_with_a_rule_is_told_with_its_place() {
         ("from = []", "6:8: `from` is empty; write [\"any\"] to mean everything"),
         ("to = []", "6:6: `to` is empty; write [\"any\"] to mean everything"),
         ("from = [\"any\", 7]", "6:16: `from` holds a number; its entries are strings"),
-        ("from = [\"\"]", "6:9: an entry is empty; write \"any\""),
+        ("from = [\"\"]", "6:9: an entry is empty; leave it out"),
         ("from = [\"user:\"]", "6:9: `user:` names nothing"),
         ("from = [\n  \"any\", # é\n  'äöü', \"nobody\"]", "8:3: unknown peer `äöü`; no peer has"),
         ("from = ['äöü', \"nobody\"]", "6:9: unknown peer `äöü`; no peer has this name or"),
@@ -251,6 +251,18 @@ fn what_is_wrong_elsewhere_is_told_with_its_place() {
         assert!(told[0].starts_with(expected), "{text}\n{told:#?}");
         assert_eq!(told.len(), 1, "{text}\n{told:#?}");
     }
+}
+
+#[test]
+fn a_peer_whose_name_looks_like_an_address_needs_the_prefix() {
+    let identities = [peer("10", "ten", None, &[])];
+    let parse = |line| parse(&rule_with(line), Some(&Known { identities: &identities }));
+    let told = parse("from = ['10']").unwrap_err();
+    assert!(told[0].text.ends_with("; the peer is `peer:10`"), "{told:?}");
+    let policy = parse("from = ['peer:10']").unwrap().policy;
+    assert_eq!(policy.rules[0].from, [Selector::Peer("10".to_owned())]);
+    let key = format!("from = ['{}']", identities[0].public_key);
+    assert_eq!(parse(&key).unwrap().warnings, []);
 }
 
 #[test]
