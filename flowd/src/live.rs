@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, mpsc},
 };
 
@@ -119,8 +119,73 @@ pub enum Request {
     },
     /// What the peers are called now.
     Names(Names),
+    /// The policy in force.
+    Policy {
+        /// Where the answer goes.
+        reply: oneshot::Sender<wire::Policy>,
+    },
+    /// What a policy would do.
+    CheckPolicy {
+        /// As it was written.
+        text: String,
+        /// The connection of whoever asks.
+        caller: Option<Connection>,
+        /// Where the answer goes.
+        reply: oneshot::Sender<wire::PolicyReport>,
+    },
+    /// Put a policy into force, unless it is wrong, or cuts whoever asks.
+    ApplyPolicy {
+        /// As it was written.
+        text: String,
+        /// The connection of whoever asks; `None`: it may be cut.
+        caller: Option<Connection>,
+        /// Where the answer goes: a report without a revision is a refusal.
+        reply: oneshot::Sender<Result<wire::PolicyReport, NotApplied>>,
+    },
+    /// What the configured file says, for putting it into force when that is news.
+    PolicyFile(String),
+    /// Why a flow may pass or not.
+    Why {
+        /// Between whom.
+        question: Question,
+        /// Where the answer goes; an error is one line for who asks.
+        reply: oneshot::Sender<Result<wire::Why, String>>,
+    },
     /// Drain for the last time and end every flow.
     Stop,
+}
+
+/// A TCP connection that may go through a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Who opened it.
+    pub client: SocketAddr,
+    /// The gateway, or something behind it.
+    pub server: SocketAddr,
+}
+
+/// A policy is right and yet not in force; the old one still is.
+#[derive(Debug, thiserror::Error)]
+pub enum NotApplied {
+    /// The store's disk.
+    #[error("cannot keep the policy: {0}: check the disk's space and health")]
+    NotKept(std::io::Error),
+    /// The kernel.
+    #[error(transparent)]
+    NotInstalled(#[from] crate::dataplane::DataplaneError),
+}
+
+/// What `why` is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// An address, or a peer by name or key.
+    pub src: String,
+    /// Likewise.
+    pub dst: String,
+    /// IANA protocol number.
+    pub protocol: Option<u8>,
+    /// The destination's port, or the ICMP type.
+    pub port: Option<u16>,
 }
 
 /// The API's end of the boundary.

@@ -6,7 +6,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::{live::Stopped, store::ReadError, wire::Problem};
+use crate::{
+    live::{NotApplied, Stopped},
+    policy,
+    store::ReadError,
+    wire::Problem,
+};
 
 /// A request that gets no answer; the text is one line that says what is wrong and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +30,14 @@ pub(super) enum ApiError {
     Store(#[from] ReadError),
     #[error("the query was cut off")]
     CutOff,
+    /// A policy that is wrong.
+    #[error("the policy has {} problems; the policy in force stays: {}", .0.len(), .0[0])]
+    Policy(Vec<policy::Problem>),
+    /// What would hurt whoever asks for it.
+    #[error("{0}")]
+    Conflict(String),
+    #[error(transparent)]
+    NotApplied(#[from] NotApplied),
 }
 
 impl ApiError {
@@ -35,7 +48,9 @@ impl ApiError {
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
             Self::Stopped(_) | Self::CutOff => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Policy(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Store(_) | Self::NotApplied(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }
@@ -46,11 +61,17 @@ impl IntoResponse for ApiError {
         if let Self::Store(error) = &self {
             tracing::error!(%error, "a query failed");
         }
+        let detail = self.to_string();
+        let problems = match self {
+            Self::Policy(problems) => problems,
+            _ => Vec::new(),
+        };
         let problem = Problem {
             kind: "about:blank".to_owned(),
             title: status.canonical_reason().unwrap_or("error").to_owned(),
             status: status.as_u16(),
-            detail: self.to_string(),
+            detail,
+            problems,
         };
         let mut response = (status, Json(problem)).into_response();
         response

@@ -30,13 +30,23 @@ pub(super) async fn list(
     let filter = params.filter(&["limit", "cursor"], now_ms())?;
     let limit = params.limit(MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
     let before = params.read("cursor", CURSOR, parse_cursor)?;
+    Ok(Json(page(state, filter, before, limit).await?))
+}
+
+/// One page of flows, newest first.
+pub(super) async fn page(
+    state: ApiState,
+    filter: Filter,
+    before: Option<Position>,
+    limit: usize,
+) -> Result<wire::FlowPage, ApiError> {
     let pending = {
         let (filter, before) = (filter.clone(), before.clone());
         // One more than the page, so as to know whether another follows.
         let limit = limit + 1;
         state.live.ask(|reply| Request::Flows { filter, before, limit, reply }).await?
     };
-    let page = blocking(move || {
+    blocking(move || {
         let Pending { watermark, answer } = pending;
         let mut merged: BTreeMap<Position, (Flow, FlowState)> = state
             .reader
@@ -65,8 +75,7 @@ pub(super) async fn list(
             .collect();
         Ok(wire::FlowPage { flows, next_cursor })
     })
-    .await?;
-    Ok(Json(page))
+    .await
 }
 
 /// `GET /v1/flows/{flow_id}`: one flow over its whole life.

@@ -7,6 +7,7 @@ mod error;
 mod flows;
 mod metrics;
 mod params;
+mod policy;
 mod records;
 mod socket;
 mod time;
@@ -16,8 +17,8 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::State,
-    routing::{any, get},
+    extract::{DefaultBodyLimit, State},
+    routing::{any, get, post},
 };
 use tokio::net::UnixListener;
 
@@ -78,6 +79,20 @@ fn router(state: ApiState) -> Router {
         .route("/v1/top", get(top::top).fallback(wrong_method))
         .route("/v1/peers", get(peers).fallback(wrong_method))
         .route("/v1/watch", get(records::watch).fallback(wrong_method))
+        .route(
+            "/v1/policy",
+            get(policy::show)
+                .put(policy::apply)
+                .layer(DefaultBodyLimit::max(policy::MAX_BYTES))
+                .fallback(policy::wrong_method),
+        )
+        .route(
+            "/v1/policy/check",
+            post(policy::check)
+                .layer(DefaultBodyLimit::max(policy::MAX_BYTES))
+                .fallback(policy::wrong_method),
+        )
+        .route("/v1/policy/why", get(policy::why).fallback(wrong_method))
         .route("/metrics", get(metrics::metrics).fallback(wrong_method))
         .fallback(any(unknown_path))
         .with_state(state)
@@ -106,7 +121,8 @@ async fn peers(
 async fn unknown_path(uri: axum::http::Uri) -> ApiError {
     ApiError::NotFound(format!(
         "there is no {}; the endpoints are /v1/status, /v1/summary, /v1/flows, \
-         /v1/flows/{{flow_id}}, /v1/records, /v1/top, /v1/peers, /v1/watch and /metrics",
+         /v1/flows/{{flow_id}}, /v1/records, /v1/top, /v1/peers, /v1/watch, /v1/policy, \
+         /v1/policy/check, /v1/policy/why, /v1/policy/replay and /metrics",
         uri.path().escape_debug()
     ))
 }

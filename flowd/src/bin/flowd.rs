@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use flowd::{
     config::{self, Config, ConfigError},
-    daemon,
+    daemon::{self, DaemonError},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -56,7 +56,10 @@ fn check_config(file: &std::path::Path) -> Result<(), String> {
 fn run(file: Option<PathBuf>) -> Result<(), String> {
     let config = read_config(file).map_err(|error| error.to_string())?;
     start_log();
-    daemon::run(config).map_err(|error| chain(&error))
+    daemon::run(config).map_err(|error| match error {
+        DaemonError::Policy(problems) => problems,
+        error => chain(&error),
+    })
 }
 
 /// The named file must exist; the default one need not.

@@ -73,12 +73,65 @@ pub(super) enum Command {
         #[arg(long)]
         peer: Option<String>,
     },
+    /// The policy: what is in force, what another would do, and why.
+    #[command(after_help = "Example: flowctl policy check policy.toml")]
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
     /// Records as they are written, until interrupted.
     #[command(after_help = "Example: flowctl watch --peer alice-laptop")]
     Watch(Filters),
     /// Stored records, oldest first.
     #[command(after_help = "Example: flowctl records --since 24h -o csv > records.csv")]
     Records(Page),
+}
+
+/// What to do about the policy.
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicyCommand {
+    /// Check a policy, and tell what it would cut; change nothing.
+    #[command(after_help = "Example: flowctl policy check policy.toml")]
+    Check {
+        /// The policy; - for standard input.
+        file: PathBuf,
+    },
+    /// The policy in force, with how often each rule decided.
+    #[command(after_help = "Example: flowctl policy show")]
+    Show {
+        /// Only its text, as it was applied.
+        #[arg(long)]
+        text: bool,
+    },
+    /// What is different in a file from the policy in force.
+    #[command(after_help = "Example: flowctl policy diff policy.toml")]
+    Diff {
+        /// The policy; - for standard input.
+        file: PathBuf,
+    },
+    /// Put a policy into force, for every packet at once.
+    #[command(after_help = "Example: flowctl policy apply policy.toml")]
+    Apply {
+        /// The policy; - for standard input.
+        file: PathBuf,
+        /// Even if it cuts the connection that this is typed over.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Why one end may talk to another, or not.
+    #[command(after_help = "Example: flowctl policy why alice-laptop 10.0.5.10 --port 5432")]
+    Why {
+        /// An address, or a peer by name or public key: who opens the connection.
+        src: String,
+        /// Likewise: to whom.
+        dst: String,
+        /// By name or number; tcp where only a port is given.
+        #[arg(long)]
+        protocol: Option<String>,
+        /// Port of the destination, or ICMP type.
+        #[arg(long)]
+        port: Option<String>,
+    },
 }
 
 /// What to look at. Every filter narrows.

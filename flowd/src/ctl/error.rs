@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::policy;
+
 /// A command that did not do what it should.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CtlError {
@@ -23,6 +25,15 @@ pub(super) enum CtlError {
     /// What the daemon said, which tells what to do.
     #[error("{0}")]
     Refused(String),
+    /// A policy that is wrong: what, where.
+    #[error("the policy has {} problems", .0.len())]
+    Policy(Vec<policy::Problem>),
+    /// A file that the user named.
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    /// The command has said it all already.
+    #[error("it has been told")]
+    Told,
     #[error("the daemon's answer makes no sense ({0}); is it another version?")]
     Nonsense(String),
     #[error("cannot write: {0}")]

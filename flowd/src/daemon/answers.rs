@@ -41,7 +41,22 @@ impl Collector {
             }
             Request::Status { reply } => self.status().map(|answer| drop(reply.send(answer))),
             Request::Peers { reply } => self.peer_list().map(|answer| drop(reply.send(answer))),
-            Request::Interfaces { .. } | Request::Names(_) | Request::Stop => Ok(()),
+            Request::Policy { reply } => self.policy().map(|answer| drop(reply.send(answer))),
+            Request::CheckPolicy { text, caller, reply } => {
+                self.check_policy(&text, caller).map(|answer| drop(reply.send(answer)))
+            }
+            Request::ApplyPolicy { text, caller, reply } => {
+                let _gone = reply.send(self.apply_policy(text, caller));
+                Ok(())
+            }
+            Request::Why { question, reply } => {
+                let _gone = reply.send(self.why(&question));
+                Ok(())
+            }
+            Request::Interfaces { .. }
+            | Request::Names(_)
+            | Request::PolicyFile(_)
+            | Request::Stop => Ok(()),
         };
         if let Err(error) = answered {
             tracing::warn!(%error, "a question stays without an answer");
@@ -53,7 +68,10 @@ impl Collector {
     }
 
     /// Shows every open flow, overflow buckets included, as what it did since its last record.
-    fn for_each_open(&mut self, mut visit: impl FnMut(Record)) -> Result<(), DataplaneError> {
+    pub(super) fn for_each_open(
+        &mut self,
+        mut visit: impl FnMut(Record),
+    ) -> Result<(), DataplaneError> {
         self.walk(|view, key, value, open| visit(view.record(key, value, open, None)))?;
         let line = self.time_line()?;
         let Self { dataplane, overflow, peers, interfaces, verdicts, .. } = self;

@@ -27,11 +27,13 @@ use crate::{
 };
 
 use super::{
+    DaemonError,
     interfaces::Interfaces,
     ledger::{Ledger, View, total},
     overflow::{OverflowLedger, by_bucket},
     peers::{Ownership, Peers},
     recorder::{BATCH, NotRecorded, Recorder},
+    revisions::Revisions,
     verdicts::{Revision, Verdicts},
 };
 
@@ -58,6 +60,7 @@ pub(super) struct Collector {
     pub(super) interfaces: Interfaces,
     pub(super) finished: Finished,
     pub(super) verdicts: Verdicts,
+    pub(super) revisions: Revisions,
     pub(super) drains: wire::DrainStatus,
     pub(super) started_ms: i64,
     ownership: Ownership,
@@ -79,6 +82,7 @@ impl Collector {
         dataplane: Dataplane,
         recorder: Recorder,
         names: Names,
+        revisions: Revisions,
         policy: Arc<Revision>,
     ) -> Self {
         Self {
@@ -91,11 +95,24 @@ impl Collector {
             interfaces: Interfaces::default(),
             finished: Finished::default(),
             verdicts: Verdicts::of(policy),
+            revisions,
             drains: wire::DrainStatus::default(),
             started_ms: now_ms(),
             ownership: Ownership::Same,
             drain_failing: false,
         }
+    }
+
+    /// The first [`Self::update`]: nothing is attached before the policy is in force.
+    pub(super) fn begin(
+        &mut self,
+        found: Vec<wireguard::Interface>,
+        gateway: BTreeSet<IpAddr>,
+    ) -> Result<(), DaemonError> {
+        self.peers.update(&found, gateway.clone());
+        self.put_into_force().map_err(DaemonError::NotInForce)?;
+        self.update(found, gateway);
+        Ok(())
     }
 
     /// Takes what WireGuard says now. Peers first: a flow finds its peer from its first packet on.
@@ -119,6 +136,7 @@ impl Collector {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(Request::Interfaces { found, gateway }) => self.update(found, gateway),
                 Ok(Request::Names(names)) => self.rename(names),
+                Ok(Request::PolicyFile(text)) => self.take_policy_file(text),
                 Ok(question) => self.answer(question),
                 Err(RecvTimeoutError::Timeout) => {}
             }

@@ -36,25 +36,26 @@ pub(super) struct Cut {
 impl Collector {
     /// Compiles the policy in force again when peers, their names or addresses have changed.
     pub(super) fn follow_the_world(&mut self) {
-        let world = self.peers.world();
-        if world == self.verdicts.world && self.verdicts.head.epoch() != 0 {
+        if self.peers.world() == self.verdicts.world {
             return;
         }
-        let revision = self.verdicts.revision.clone();
-        let compiled = match compile(&revision.policy, &world, &self.config.limits) {
-            Ok(compiled) => compiled,
-            Err(error) => {
-                tracing::error!(%error, "peers and policy stay as they were in the kernel");
-                return;
-            }
-        };
-        if let Err(error) = self.verdicts.install(revision, world, compiled, &mut self.dataplane) {
-            tracing::error!(%error, "peers and policy stay as they were in the kernel");
+        if let Err(error) = self.put_into_force() {
+            tracing::error!(error, "peers and policy stay as they were in the kernel");
             return;
         }
         if let Err(error) = self.judge_open_flows() {
             tracing::error!(%error, "open flows are judged at their next packet");
         }
+    }
+
+    /// Compiles the policy for the peers as they are, and tells the kernel.
+    pub(super) fn put_into_force(&mut self) -> Result<(), String> {
+        let (world, revision) = (self.peers.world(), self.verdicts.revision.clone());
+        let compiled = compile(&revision.policy, &world, &self.config.limits)
+            .map_err(|error| error.to_string())?;
+        self.verdicts
+            .install(revision, world, compiled, &mut self.dataplane)
+            .map_err(|error| error.to_string())
     }
 
     /// Judges every open flow under the policy in force; ends those that have another outcome, and

@@ -15,12 +15,16 @@ mod interfaces;
 mod ledger;
 mod overflow;
 mod peers;
+mod policy;
 mod recorder;
 mod revisions;
+mod startup;
 mod verdicts;
+mod why;
 
 use std::{
     io,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -37,6 +41,7 @@ use tokio::{
 use self::{
     collector::{Collector, now_ms},
     recorder::Recorder,
+    revisions::Revisions,
 };
 use crate::{
     api,
@@ -65,6 +70,12 @@ pub enum DaemonError {
     /// The file of peers' names is wrong.
     #[error(transparent)]
     Names(#[from] NamesError),
+    /// The policy cannot be read, or is wrong, and there is none to go on with. One problem a line.
+    #[error("{0}")]
+    Policy(String),
+    /// The policy could not be put into force, so nothing is attached.
+    #[error("cannot put the policy into force: {0}")]
+    NotInForce(String),
     /// The database cannot be used.
     #[error(transparent)]
     Store(#[from] store::OpenError),
@@ -113,6 +124,19 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let socket = api::bind(&config.socket)?;
     let dataplane = Dataplane::load(config.table_size, LinkHeader::None)?;
 
+    let wanted = wireguard::Names::new(config.interfaces.clone());
+    let mut found = wireguard::scan(&[])
+        .map_err(system("list WireGuard's interfaces (needs CAP_NET_ADMIN)"))?;
+    check_named(&wanted, &found)?;
+    found.retain(|interface| wanted.want(&interface.name));
+    if found.is_empty() {
+        tracing::warn!("there is no WireGuard interface to watch yet; waiting for one");
+    }
+    let gateway = wireguard::addresses().map_err(system("list the gateway's addresses"))?;
+    let revisions =
+        Revisions::open(&config.store).map_err(system("open the directory of the policies"))?;
+    let policy = startup::policy(&config, &revisions, &found, &names)?;
+
     let (live, inbox, watchers) = Live::new();
     let state = api::ApiState {
         live: live.clone(),
@@ -124,18 +148,10 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         dataplane,
         Recorder::new(recorder_writer, watchers),
         names,
-        Arc::default(),
+        revisions,
+        policy,
     );
-    let wanted = wireguard::Names::new(config.interfaces.clone());
-    let mut found = wireguard::scan(&[])
-        .map_err(system("list WireGuard's interfaces (needs CAP_NET_ADMIN)"))?;
-    check_named(&wanted, &found)?;
-    found.retain(|interface| wanted.want(&interface.name));
-    if found.is_empty() {
-        tracing::warn!("there is no WireGuard interface to watch yet; waiting for one");
-    }
-    let gateway = wireguard::addresses().map_err(system("list the gateway's addresses"))?;
-    collector.update(found, gateway);
+    collector.begin(found, gateway)?;
 
     let (drain, drain_ended) = spawn_drain(collector, inbox)?;
     let stop_watch = Arc::new(AtomicBool::new(false));
@@ -163,7 +179,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         "ready"
     );
     notify(NotifyState::Ready);
-    let outcome = wait_for_end(&names_watch, drain_ended).await;
+    let outcome = wait_for_end(&names_watch, &live, &config.policy_file, drain_ended).await;
 
     notify(NotifyState::Stopping);
     drop(stop_api);
@@ -236,6 +252,8 @@ fn spawn_drain(
 
 async fn wait_for_end(
     names_watch: &identity::Watch,
+    live: &Live,
+    policy_file: &Path,
     drain_ended: oneshot::Receiver<()>,
 ) -> Result<(), DaemonError> {
     let listen = |kind| signal(kind).map_err(system("listen for signals"));
@@ -255,6 +273,15 @@ async fn wait_for_end(
             }
             _ = hangup.recv() => {
                 names_watch.read();
+                match std::fs::read_to_string(policy_file) {
+                    Ok(text) => drop(live.tell(Request::PolicyFile(text))),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => tracing::error!(
+                        %error,
+                        file = %policy_file.display(),
+                        "the policy in force stays"
+                    ),
+                }
             }
             _ = &mut drain_ended => return Err(DaemonError::DrainFailed),
         }

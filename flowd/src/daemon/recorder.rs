@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
+use super::policy::Hits;
 use crate::{flows::Record, store::Writer};
 
 /// Records that one transaction takes.
@@ -15,6 +16,8 @@ pub(super) struct Recorder {
     watchers: broadcast::Sender<Arc<Record>>,
     /// Records since the start.
     pub(super) written: u64,
+    /// How often each rule decided.
+    pub(super) hits: Hits,
     /// What was wrong at the last write; told once.
     pub(super) error: Option<String>,
 }
@@ -25,7 +28,7 @@ pub(super) struct NotRecorded;
 
 impl Recorder {
     pub(super) fn new(writer: Writer, watchers: broadcast::Sender<Arc<Record>>) -> Self {
-        Self { writer, watchers, written: 0, error: None }
+        Self { writer, watchers, written: 0, hits: Hits::default(), error: None }
     }
 
     /// Records all or nothing.
@@ -52,6 +55,7 @@ impl Recorder {
             tracing::info!("recording again");
         }
         self.written += records.len() as u64;
+        records.iter().for_each(|record| self.hits.count(record));
         if self.watchers.receiver_count() > 0 {
             for record in records {
                 // Fails when the last watcher has just left.

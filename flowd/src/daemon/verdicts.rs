@@ -8,7 +8,10 @@ use crate::{
     dataplane::{Dataplane, DataplaneError},
     flows::Verdict,
     policy::{Compiled, HostTables, Policy, World},
+    wire,
 };
+
+use super::policy::size;
 
 /// A policy with its number.
 #[derive(Debug, Default)]
@@ -38,6 +41,7 @@ pub(super) struct Verdicts {
     /// The kernel's own tables, for judging on the host.
     pub(super) tables: HostTables,
     pub(super) head: Head,
+    pub(super) size: wire::PolicySize,
     epochs: BTreeMap<u32, Arc<Revision>>,
 }
 
@@ -61,6 +65,7 @@ impl Verdicts {
         dataplane: &mut Dataplane,
     ) -> Result<(), DataplaneError> {
         self.head = dataplane.install(&compiled)?;
+        self.size = size(&revision.policy, &compiled);
         self.tables = compiled.into();
         self.epochs.insert(self.head.epoch(), revision.clone());
         self.revision = revision;

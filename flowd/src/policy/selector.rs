@@ -1,6 +1,6 @@
 //! Who or what a rule speaks of.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
@@ -46,6 +46,21 @@ pub struct Endpoint<'a> {
     pub ip: IpAddr,
     /// Whether the gateway itself has the address.
     pub is_gateway: bool,
+}
+
+impl fmt::Display for Selector {
+    /// As it is written in a policy.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any"),
+            Self::Gateway => f.write_str("gateway"),
+            Self::Net(net) => net.fmt(f),
+            Self::Resource(name) => write!(f, "resource:{name}"),
+            Self::Peer(name) => write!(f, "peer:{name}"),
+            Self::User(user) => write!(f, "user:{user}"),
+            Self::Group(group) => write!(f, "group:{group}"),
+        }
+    }
 }
 
 impl Selector {

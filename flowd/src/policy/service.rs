@@ -1,6 +1,8 @@
 //! Protocols with their ports or ICMP types, as ranges of one number line.
 
-use std::ops::RangeInclusive;
+use std::{fmt, ops::RangeInclusive};
+
+use crate::flows::protocol_name;
 
 /// What a flow asks for: IANA protocol number in bits 16 to 23, below it the destination port, or
 /// the ICMP type (an echo reply counts as its request), or zero for everything else.
@@ -74,6 +76,33 @@ impl Services {
         after > 0 && self.0[after - 1].contains(&service.0)
     }
 
+    /// What is in both.
+    pub fn intersection(&self, other: &Self) -> Self {
+        let mut both = Vec::new();
+        for a in &self.0 {
+            for b in &other.0 {
+                both.push(*a.start().max(b.start())..=*a.end().min(b.end()));
+            }
+        }
+        Self::of(both)
+    }
+
+    /// What is in these and not in `other`.
+    pub fn without(&self, other: &Self) -> Self {
+        let mut outside = Vec::new();
+        let mut start = 0;
+        for range in &other.0 {
+            if start < *range.start() {
+                outside.push(start..=range.start() - 1);
+            }
+            start = range.end() + 1;
+        }
+        if start <= Service::LAST {
+            outside.push(start..=Service::LAST);
+        }
+        self.intersection(&Self(outside))
+    }
+
     /// Whether every service of `other` is among these.
     pub fn contain_all(&self, other: &Self) -> bool {
         other.0.iter().all(|inner| {
@@ -83,9 +112,55 @@ impl Services {
     }
 }
 
+impl fmt::Display for Services {
+    /// As people write them: `tcp/22, udp/8000-8100, icmp/8, gre`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_any() {
+            return f.write_str("everything");
+        }
+        let mut separator = "";
+        for range in &self.0 {
+            let mut start = *range.start();
+            while start <= *range.end() {
+                let protocol = Service(start).protocol();
+                let whole = Services::protocol(protocol);
+                let end = *range.end().min(whole.end());
+                let name = protocol_name(protocol);
+                f.write_str(separator)?;
+                match (Service(start).port_or_type(), Service(end).port_or_type()) {
+                    (0, u16::MAX) => f.write_str(&name)?,
+                    (first, last) if first == last => write!(f, "{name}/{first}")?,
+                    (first, last) => write!(f, "{name}/{first}-{last}")?,
+                }
+                separator = ", ";
+                start = whole.end() + 1;
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Service, Services};
+
+    #[test]
+    fn sets_of_services_are_cut_and_told() {
+        let of = |pairs: &[(u32, u32)]| Services::of(pairs.iter().map(|(a, b)| *a..=*b).collect());
+        let (a, b) = (of(&[(1, 9), (20, 29)]), of(&[(5, 22)]));
+        assert_eq!(a.intersection(&b), of(&[(5, 9), (20, 22)]));
+        assert_eq!(a.without(&b), of(&[(1, 4), (23, 29)]));
+        assert_eq!(a.without(&Services::any()), of(&[]));
+        assert_eq!(Services::any().without(&of(&[])), Services::any());
+        let told = Services::of(vec![
+            Service::new(6, 22).0..=Service::new(6, 22).0,
+            Service::new(6, 8000).0..=Service::new(6, 8100).0,
+            Services::protocol(17),
+            Service::new(1, 8).0..=Service::new(1, 8).0,
+        ]);
+        assert_eq!(told.to_string(), "icmp/8, tcp/22, tcp/8000-8100, udp");
+        assert_eq!(Services::any().to_string(), "everything");
+    }
 
     /// First and last service of each range.
     type Ranges = &'static [(u32, u32)];

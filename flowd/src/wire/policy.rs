@@ -57,7 +57,7 @@ pub struct PolicySize {
 }
 
 /// `POST /v1/policy/check`, and the larger part of `PUT /v1/policy`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyReport {
     /// Why it cannot be put into force; everything else is empty then.
     pub problems: Vec<Problem>,
@@ -73,7 +73,7 @@ pub struct PolicyReport {
     pub cut: Vec<CutFlow>,
     /// How many there are.
     pub cut_flows: u64,
-    /// The rule by which it cuts the connection of whoever asks; `Some(None)`: the default does.
+    /// Whether and how it cuts the connection of whoever asks.
     pub cuts_caller: Option<CallerCut>,
 }
 

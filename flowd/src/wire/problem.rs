@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy;
+
 /// Problem details (RFC 9457), served as `application/problem+json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -14,4 +16,7 @@ pub struct Problem {
     pub status: u16,
     /// One line: what is wrong, where, and what to do.
     pub detail: String,
+    /// Of a policy: everything that is wrong with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<policy::Problem>,
 }

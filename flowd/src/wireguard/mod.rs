@@ -1,7 +1,8 @@
 //! WireGuard's own view: its interfaces, their peers, its counters. The only module that knows
-//! `wireguard-control`. Keys other than public ones are dropped where they arrive.
+//! `wireguard-control` and netlink. Keys other than public ones are dropped where they arrive.
 
 mod links;
+mod route;
 mod watch;
 
 use std::{io, net::SocketAddr, path::Path, time::UNIX_EPOCH};
@@ -10,6 +11,7 @@ use ipnet::IpNet;
 use wireguard_control as wg;
 
 pub use links::{DeviceCounters, addresses, ifindex_of};
+pub use route::route;
 pub use watch::{Names, watch};
 
 /// Where userspace implementations put their control sockets

@@ -1,0 +1,141 @@
+//! `/v1/policy`: what is in force, what a text would do, putting it into force, and why.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{State, rejection::BytesRejection},
+};
+use ipnet::IpNet;
+
+use super::{ApiState, error::ApiError, flows::page, params::Params};
+use crate::{
+    flows::{Filter, protocol_number},
+    live::{Connection, Question, Request},
+    wire::{self, LastFlow},
+};
+
+/// Bytes of a policy.
+pub(super) const MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// `GET /v1/policy`.
+pub(super) async fn show(
+    State(state): State<ApiState>,
+    params: Params,
+) -> Result<Json<wire::Policy>, ApiError> {
+    params.only(&[])?;
+    Ok(Json(state.live.ask(|reply| Request::Policy { reply }).await?))
+}
+
+/// `POST /v1/policy/check`: what the policy in the body would do.
+pub(super) async fn check(
+    State(state): State<ApiState>,
+    params: Params,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<wire::PolicyReport>, ApiError> {
+    params.only(&["via"])?;
+    let (text, caller) = (text(body)?, via(&params)?);
+    let report = state.live.ask(|reply| Request::CheckPolicy { text, caller, reply }).await?;
+    Ok(Json(report))
+}
+
+/// `PUT /v1/policy`: puts the policy in the body into force.
+///
+/// `via` is the connection that the caller came by; a policy that would cut it is refused.
+pub(super) async fn apply(
+    State(state): State<ApiState>,
+    params: Params,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<wire::PolicyReport>, ApiError> {
+    params.only(&["via"])?;
+    let (text, caller) = (text(body)?, via(&params)?);
+    let report = state.live.ask(|reply| Request::ApplyPolicy { text, caller, reply }).await??;
+    if let Some(cut) = &report.cuts_caller {
+        let rule = match &cut.rule {
+            Some(rule) => format!("rule `{rule}`"),
+            None => "the default".to_owned(),
+        };
+        return Err(ApiError::Conflict(format!(
+            "{rule} would cut the connection that you came by, {}; apply it without `via` \
+             (flowctl: --yes) if that is meant",
+            cut.connection
+        )));
+    }
+    if !report.problems.is_empty() {
+        return Err(ApiError::Policy(report.problems));
+    }
+    Ok(Json(report))
+}
+
+/// `GET /v1/policy/why?src=…&dst=…`.
+pub(super) async fn why(
+    State(state): State<ApiState>,
+    params: Params,
+) -> Result<Json<wire::Why>, ApiError> {
+    params.only(&["src", "dst", "protocol", "port"])?;
+    let end = |name| {
+        params.get(name).filter(|text| !text.is_empty()).map(str::to_owned).ok_or_else(|| {
+            ApiError::BadRequest(format!(
+                "`{name}` is missing; it must be an address, or a peer's name or public key"
+            ))
+        })
+    };
+    let question = Question {
+        src: end("src")?,
+        dst: end("dst")?,
+        protocol: params.read(
+            "protocol",
+            "a name such as tcp, udp or icmp, or a number from 0 to 255",
+            protocol_number,
+        )?,
+        port: params.read("port", "a number from 0 to 65535", |text| text.parse().ok())?,
+    };
+    let asked = question.clone();
+    let mut answer = state
+        .live
+        .ask(|reply| Request::Why { question: asked, reply })
+        .await?
+        .map_err(ApiError::BadRequest)?;
+    let host = |ip: IpAddr| Some(IpNet::from(ip));
+    let protocol = answer.protocol.as_deref().and_then(protocol_number);
+    let filter = Filter {
+        src: host(answer.src.ip),
+        dst: host(answer.dst.ip),
+        protocol,
+        port: question.port.filter(|_| protocol.is_some_and(flowd_common::packet::has_ports)),
+        ..Filter::default()
+    };
+    let newest = page(state, filter, None, 1).await?.flows.into_iter().next();
+    answer.last_flow = newest.map(|flow| LastFlow {
+        flow_id: flow.flow_id,
+        state: flow.state,
+        last_seen: flow.last_seen,
+        verdict: flow.verdict,
+        enforced: flow.enforced,
+        rule: flow.rule,
+    });
+    Ok(Json(answer))
+}
+
+/// Refuses a method that a path of this module does not take.
+pub(super) async fn wrong_method(method: axum::http::Method, uri: axum::http::Uri) -> ApiError {
+    let takes = if uri.path() == "/v1/policy" { "GET and PUT" } else { "POST" };
+    ApiError::Method(format!("{} takes {takes}, not {method}", uri.path().escape_debug()))
+}
+
+fn text(body: Result<Bytes, BytesRejection>) -> Result<String, ApiError> {
+    let body = body.map_err(|_| {
+        ApiError::BadRequest(format!("the policy has more than {MAX_BYTES} bytes, or broke off"))
+    })?;
+    String::from_utf8(body.into())
+        .map_err(|_| ApiError::BadRequest("the policy is no UTF-8 text".to_owned()))
+}
+
+fn via(params: &Params) -> Result<Option<Connection>, ApiError> {
+    params.read("via", "two endpoints such as 10.8.0.2:50000-10.8.0.1:22", |text| {
+        let (client, server) = text.split_once('-')?;
+        let end = |text: &str| text.parse::<SocketAddr>().ok();
+        Some(Connection { client: end(client)?, server: end(server)? })
+    })
+}
