@@ -4,7 +4,10 @@ use std::process::{Command, Output};
 
 use flowd::{
     flows::{Counters, FlowId},
-    wire::{Flow, FlowDetail, FlowPage, InterfaceStatus, PeerList, Status, Summary, Top},
+    wire::{
+        Flow, FlowDetail, FlowPage, InterfaceStatus, PeerList, Policy, PolicyReport, Status,
+        Summary, Top,
+    },
 };
 use serde::de::DeserializeOwned;
 
@@ -81,6 +84,18 @@ impl<'a> Flowctl<'a> {
     /// `flowctl flow ID`.
     pub fn flow(&self, id: &FlowId) -> FlowDetail {
         self.json(&["flow", &id.to_string()])
+    }
+
+    /// `flowctl policy apply` of a text, which must succeed.
+    pub fn apply(&self, text: &str) -> PolicyReport {
+        self.site.write("candidate.toml", text);
+        let path = self.site.path("candidate.toml");
+        self.json(&["policy", "apply", path.to_str().expect("it is text")])
+    }
+
+    /// `flowctl policy show`.
+    pub fn policy(&self) -> Policy {
+        self.json(&["policy", "show"])
     }
 
     /// All flows that pass the filter, page by page.

@@ -85,12 +85,13 @@ impl Site {
              [identity]\npeers = {:?}\nwireguard = [{:?}]\nnetworkd = [{:?}]\n\
              [flows]\ntable_size = {table_size}\ndrain_interval_ms = {drain_interval_ms}\n\
              active_timeout_ms = {active_timeout_ms}\nidle_timeout_ms = {idle_timeout_ms}\n\
-             linger_ms = {linger_ms}\n",
+             linger_ms = {linger_ms}\n[policy]\nfile = {:?}\n",
             self.path("store"),
             self.socket(),
             self.path("peers.toml"),
             self.path("wireguard"),
             self.path("networkd"),
+            self.path("policy.toml"),
         )
     }
 

@@ -95,7 +95,13 @@ fn books(interface: &InterfaceStatus) -> Value {
     if interface.backend == "kernel" {
         return "see wg".into();
     }
-    let InterfaceStatus { seen, coalesced, device, .. } = interface;
+    let InterfaceStatus { seen, coalesced, dropped, device, .. } = interface;
+    // What was dropped on the way to the device, it has not seen.
+    let seen = &Counters {
+        tx_packets: seen.tx_packets.saturating_sub(dropped.tx_packets),
+        tx_bytes: seen.tx_bytes.saturating_sub(dropped.tx_bytes),
+        ..*seen
+    };
     let buffers = Counters {
         rx_packets: seen.rx_packets.saturating_sub(coalesced.rx_packets),
         rx_bytes: seen.rx_bytes.saturating_sub(coalesced.rx_bytes),
@@ -133,6 +139,12 @@ fn explain(screen: &mut Screen, interfaces: &[InterfaceStatus]) -> Result<(), Ct
                 "{name}: {} packets found the flow table full and are summed per peer: raise \
                  `flows.table_size`",
                 text::count(interface.overflow.packets())
+            ))?;
+        }
+        if interface.dropped.packets() > 0 {
+            screen.line(&format!(
+                "{name}: {} packets were dropped by the policy: see `flowctl flows --verdict deny`",
+                text::count(interface.dropped.packets())
             ))?;
         }
         for tally in &interface.uncounted {

@@ -7,6 +7,7 @@ mod books;
 mod change;
 mod counting;
 mod datapath;
+mod enforcement;
 mod identity;
 mod records;
 mod refusals;

@@ -1,0 +1,388 @@
+//! What a policy does to traffic through a real tunnel, seen from the far side.
+
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    time::Duration,
+};
+
+use flowd::{
+    flows::{Counters, EndReason, Initiator, Verdict},
+    policy::Mode,
+    wire::{Flow, Why},
+};
+use flowd_tests::{
+    flowctl::Flowctl,
+    site::Settings,
+    topology::{LAN_V4, LAN_V6, Topology},
+    traffic::{End, Load, raw, tcp, udp},
+    wait,
+};
+
+use crate::books::{assert_balanced, flowd_on};
+
+/// peer0 may ask the LAN for what stands here, and nobody may anything else.
+const STRICT: &str = r#"
+mode = "enforce"
+default = "deny"
+
+[resources]
+lan = ["10.20.0.0/24", "fd20::/64"]
+
+[[rules]]
+id = "open"
+action = "allow"
+from = ["peer0"]
+to = ["resource:lan"]
+protocols = ["tcp", "udp"]
+ports = ["5000", "8000-8100"]
+
+[[rules]]
+id = "ping"
+action = "allow"
+from = ["group:test"]
+to = ["resource:lan"]
+protocols = ["icmp:8", "icmpv6:128"]
+"#;
+
+fn lan_net() -> Topology {
+    let mut net = Topology::new(2);
+    net.add_lan();
+    net
+}
+
+fn lan(net: &Topology, ip: impl Into<IpAddr>) -> End<'_> {
+    (net.lan.as_ref().expect("it has one"), ip.into())
+}
+
+/// The ends of peer0 and of the LAN host, IPv4 and IPv6.
+fn ends(net: &Topology) -> [(End<'_>, End<'_>); 2] {
+    let peer = &net.peers[0];
+    [
+        ((&peer.namespace, peer.v4.into()), lan(net, LAN_V4)),
+        ((&peer.namespace, peer.v6.into()), lan(net, LAN_V6)),
+    ]
+}
+
+/// Sends datagrams that must not arrive: one of an allowed flow that is sent behind them does.
+fn send_in_vain(pair: &udp::Pair, payloads: &[usize], behind: &udp::Pair) -> Load {
+    for payload in payloads {
+        pair.near.send(&vec![1; *payload]).expect("it leaves the peer");
+    }
+    behind.send(&[1]);
+    pair.far.set_nonblocking(true).expect("a socket");
+    let arrived = pair.far.recv(&mut [0; 2_000]);
+    assert_eq!(arrived.unwrap_err().kind(), ErrorKind::WouldBlock, "a denied datagram arrived");
+    pair.far.set_nonblocking(false).expect("a socket");
+    let ip = pair.near.local_addr().expect("bound").ip();
+    payloads.iter().map(|payload| udp::datagram(ip, *payload)).fold(Load::default(), |a, b| a + b)
+}
+
+fn refused_by_silence(client: End<'_>, server: End<'_>, port: u16) {
+    let address = SocketAddr::new(server.1, port);
+    let listener = server.0.run(|| TcpListener::bind(address)).expect("the port is free");
+    let connected =
+        client.0.run(|| TcpStream::connect_timeout(&address, Duration::from_millis(1_500)));
+    assert_eq!(connected.unwrap_err().kind(), ErrorKind::TimedOut);
+    listener.set_nonblocking(true).expect("a socket");
+    assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+}
+
+fn only(ctl: &Flowctl<'_>, filter: &[&str]) -> Flow {
+    let flows = ctl.flows(filter);
+    assert_eq!(flows.len(), 1, "{filter:?}: {flows:#?}");
+    flows.into_iter().next().expect("one")
+}
+
+#[test]
+fn what_is_allowed_works_and_what_is_denied_does_not_arrive() {
+    let net = lan_net();
+    let (site, daemon) = flowd_on(&net, &Settings::default());
+    let ctl = site.flowctl(&net.gateway);
+    let report = ctl.apply(STRICT);
+    assert_eq!((report.revision, report.mode), (Some(1), Mode::Enforce));
+
+    for (near, far) in ends(&net) {
+        let marker = udp::Pair::on_port(near, far, 5000);
+        let allowed = marker.exchange(&[100; 3]);
+        let vain = udp::Pair::on_port(near, far, 6000);
+        let denied = send_in_vain(&vain, &[50, 100, 150], &marker);
+        let allowed = Load::both(allowed + udp::datagram(near.1, 1), allowed);
+        let dst = far.1.to_string();
+        let flow = ctl.one_flow(&["--dst", &dst, "--port", "5000"], allowed);
+        assert_eq!((flow.verdict, flow.enforced), (Verdict::Allow, false));
+        assert_eq!((flow.rule.as_deref(), flow.policy_revision), (Some("open"), 1));
+        let flow =
+            ctl.one_flow(&["--dst", &dst, "--port", "6000"], Load::both(denied, Load::default()));
+        assert_eq!((flow.verdict, flow.enforced), (Verdict::Deny, true));
+        assert_eq!((flow.rule, flow.policy_revision), (None, 1));
+        assert_eq!(flow.initiator, Initiator::Peer);
+
+        let mut connection = tcp::Connection::open(near, far, 8080);
+        connection.transfer(100_000, 200_000);
+        connection.close();
+        assert_eq!(only(&ctl, &["--dst", &dst, "--port", "8080"]).rule.as_deref(), Some("open"));
+        refused_by_silence(near, far, 9000);
+        let flow = only(&ctl, &["--dst", &dst, "--port", "9000"]);
+        assert_eq!((flow.verdict, flow.enforced), (Verdict::Deny, true));
+        assert!(flow.total.rx_packets > 0 && flow.total.tx_packets == 0, "{flow:#?}");
+
+        let pinged = raw::ping(near, far.1, 7, 3, 56);
+        let protocol = if far.1.is_ipv4() { "icmp" } else { "icmpv6" };
+        let flow =
+            ctl.one_flow(&["--dst", &dst, "--protocol", protocol], Load::both(pinged, pinged));
+        assert_eq!(flow.rule.as_deref(), Some("ping"));
+    }
+    // peer1 is in the group, and may ping only.
+    let (near, far) = ((&net.peers[1].namespace, net.peers[1].v4.into()), lan(&net, LAN_V4));
+    raw::ping(near, far.1, 9, 1, 56);
+    refused_by_silence(near, far, 8081);
+
+    // From the other side, nobody may open anything; an answer is no opening.
+    let back = udp::Pair::on_port(lan(&net, LAN_V4), ends(&net)[0].0, 5000);
+    let marker = udp::Pair::on_port(ends(&net)[0].0, lan(&net, LAN_V4), 8001);
+    marker.exchange(&[1]);
+    back.near.send(&[1; 80]).expect("it leaves the host");
+    deliver(&marker.far, &marker.near);
+    assert_nothing(&back.far);
+    let flow = only(&ctl, &["--src", "10.20.0.2", "--protocol", "udp"]);
+    assert_eq!((flow.verdict, flow.enforced), (Verdict::Deny, true));
+    assert_eq!(flow.initiator, Initiator::Remote);
+    assert_eq!(flow.total, Load::both(Load::default(), Load::of(1, 108)));
+
+    let policy = ctl.policy();
+    let hits: Vec<_> =
+        policy.rules.iter().map(|rule| (rule.id.as_deref(), rule.hits.flows)).collect();
+    assert_eq!(hits[1], (Some("ping"), 3), "{hits:?}");
+    assert!(hits[0].1 >= 5 && hits[2].1 >= 5, "{hits:?}");
+    assert_balanced(&ctl, "wg0");
+    let summary = ctl.summary();
+    let denied = ctl.flows(&["--verdict", "deny"]);
+    assert_eq!(summary.denied.flows, denied.len() as u64);
+    let bytes = denied.iter().map(|flow| flow.counters.bytes()).sum::<u64>();
+    assert_eq!(summary.denied.bytes, bytes);
+    daemon.stop();
+}
+
+fn deliver(from: &UdpSocket, to: &UdpSocket) {
+    from.send(&[1]).expect("it leaves");
+    to.recv(&mut [0; 16]).expect("it arrives");
+}
+
+fn assert_nothing(socket: &UdpSocket) {
+    socket.set_nonblocking(true).expect("a socket");
+    let got = socket.recv(&mut [0; 2_000]);
+    assert_eq!(got.unwrap_err().kind(), ErrorKind::WouldBlock, "something arrived");
+    socket.set_nonblocking(false).expect("a socket");
+}
+
+#[test]
+fn what_is_only_observed_passes_and_says_so() {
+    let net = lan_net();
+    let (site, daemon) = flowd_on(&net, &Settings::default());
+    let ctl = site.flowctl(&net.gateway);
+    ctl.apply(&STRICT.replace("enforce", "observe"));
+    let (near, far) = ends(&net)[0];
+    let load = udp::Pair::on_port(near, far, 6000).exchange(&[100; 4]);
+    let flow = ctl.one_flow(&["--port", "6000"], Load::both(load, load));
+    assert_eq!((flow.verdict, flow.enforced, flow.rule), (Verdict::Deny, false, None));
+    assert_eq!(ctl.interface("wg0").expect("attached").dropped, Counters::default());
+    daemon.stop();
+}
+
+#[test]
+fn a_swap_under_load_loses_nothing_allowed_and_stops_what_is_denied() {
+    let net = lan_net();
+    let (site, daemon) = flowd_on(&net, &Settings::default());
+    let ctl = site.flowctl(&net.gateway);
+    ctl.apply(STRICT);
+    let (near, far) = ends(&net)[0];
+    let newly_denied = udp::Pair::on_port(near, far, 8050);
+    let before = newly_denied.exchange(&[100; 5]);
+    let mut doomed = tcp::Connection::open(near, far, 8060);
+    doomed.transfer(1_000, 1_000);
+    let mut bulk = tcp::Connection::open(near, far, 5000);
+    let marker = udp::Pair::on_port(near, far, 5000);
+    marker.exchange(&[1]);
+    let narrow = STRICT.replace(r#""5000", "8000-8100""#, r#""5000""#);
+
+    let report = std::thread::scope(|scope| {
+        let transfer = scope.spawn(|| bulk.transfer(4_000_000, 12_000_000));
+        let mut report = None;
+        // Peers stay, rules change: each swap replaces everything in the kernel.
+        for round in 0..6 {
+            let text = if round % 2 == 0 { &narrow } else { STRICT };
+            let answer = ctl.apply(text);
+            report.get_or_insert(answer);
+        }
+        report.get_or_insert_with(|| unreachable!("there are rounds"));
+        ctl.apply(&narrow);
+        transfer.join().expect("every byte arrives");
+        report.expect("there are rounds")
+    });
+    assert_eq!(report.cut_flows, 2, "{report:#?}");
+    let mut ports: Vec<_> = report.cut.iter().map(|flow| flow.dst.port).collect();
+    ports.sort();
+    assert_eq!(ports, [Some(8050), Some(8060)]);
+    assert!(report.cut.iter().all(|flow| flow.enforced && flow.rule.is_none()), "{report:#?}");
+
+    let denied = send_in_vain(&newly_denied, &[100; 4], &marker);
+    // Not even an answer to what came before goes back.
+    newly_denied.far.send(&[2; 60]).expect("it leaves the host");
+    deliver(&marker.far, &marker.near);
+    assert_nothing(&newly_denied.near);
+    doomed.client.write_all(&[1; 500]).expect("the kernel takes it");
+    doomed.server.set_read_timeout(Some(Duration::from_millis(700))).expect("a socket");
+    doomed.server.read(&mut [0; 1_000]).expect_err("nothing comes through");
+
+    let flows = || ctl.flows(&["--port", "8050"]);
+    wait::until(wait::SOON, "the cut flow and the denied one are told apart", || {
+        flows().len() >= 2
+    });
+    let flows = flows();
+    let allowed: Vec<_> = flows.iter().filter(|flow| flow.verdict == Verdict::Allow).collect();
+    assert!(allowed.iter().all(|flow| flow.end_reason == Some(EndReason::Policy)), "{flows:#?}");
+    let sum = |flows: &[&Flow]| flows.iter().fold(Counters::default(), |sum, f| sum + f.total);
+    assert_eq!(sum(&allowed), Load::both(before, before));
+    let dropped: Vec<_> = flows.iter().filter(|flow| flow.verdict == Verdict::Deny).collect();
+    let answer = udp::datagram(near.1, 60);
+    wait::until_equal("what was denied is counted", &Load::both(denied, answer), || {
+        let flows = ctl.flows(&["--port", "8050", "--verdict", "deny"]);
+        flows.iter().fold(Counters::default(), |sum, flow| sum + flow.total)
+    });
+    assert!(dropped.iter().all(|flow| flow.enforced && flow.initiator == Initiator::Peer));
+    assert_balanced(&ctl, "wg0");
+    daemon.stop();
+}
+
+#[test]
+fn a_full_table_still_judges_every_packet() {
+    let net = lan_net();
+    let settings = Settings { table_size: 16, ..Settings::default() };
+    let (site, daemon) = flowd_on(&net, &settings);
+    let ctl = site.flowctl(&net.gateway);
+    ctl.apply(STRICT);
+    let (near, far) = ends(&net)[0];
+    let marker = udp::Pair::on_port(near, far, 5000);
+    marker.exchange(&[1]);
+    let vain: Vec<_> = (0..60).map(|n| udp::Pair::on_port(near, far, 6000 + n)).collect();
+    for pair in &vain {
+        send_in_vain(pair, &[100], &marker);
+    }
+    // What finds no room is judged without memory: questions and answers pass.
+    let late = udp::Pair::on_port(near, far, 8007);
+    late.exchange(&[100; 3]);
+    let denied = Load::of(60, 128);
+    wait::until_equal("denied in flows and overflow", &denied.packets, || {
+        let flows = ctl.flows(&["--verdict", "deny"]);
+        flows.iter().map(|flow| flow.counters.rx_packets).sum()
+    });
+    let overflow = ctl.flows(&["--verdict", "deny"]);
+    assert!(overflow.iter().any(|flow| flow.overflow && flow.enforced), "{overflow:#?}");
+    assert_balanced(&ctl, "wg0");
+    daemon.stop();
+}
+
+#[test]
+fn errors_about_allowed_flows_pass() {
+    let net = lan_net();
+    let (site, daemon) = flowd_on(&net, &Settings::default());
+    let ctl = site.flowctl(&net.gateway);
+    ctl.apply(STRICT);
+    let (near, far) = ends(&net)[0];
+    // Nobody listens on this allowed port: the host says so, and the sender hears it.
+    let socket = udp::bind(near, 0);
+    socket.connect(SocketAddr::new(far.1, 8010)).expect("a route");
+    socket.send(&[1; 30]).expect("it leaves");
+    let refused = socket.recv(&mut [0; 16]).expect_err("nobody listens");
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    let error = only(&ctl, &["--protocol", "icmp", "--dst", &near.1.to_string()]);
+    assert_eq!((error.verdict, error.rule.as_deref()), (Verdict::Allow, Some("open")));
+    daemon.stop();
+}
+
+#[test]
+fn a_wrong_policy_is_told_whole_and_changes_nothing() {
+    let net = lan_net();
+    let (site, daemon) = flowd_on(&net, &Settings::default());
+    let ctl = site.flowctl(&net.gateway);
+    ctl.apply(STRICT);
+    let wrong = "mode = \"enforced\"\n[[rules]]\nid = \"a\"\naction = \"allow\"\n\
+                 from = [\"peer9\"]\nto = [\"10.0.0.5/24\"]\nports = [\"99999\"]\n";
+    site.write("wrong.toml", wrong);
+    let path = site.path("wrong.toml");
+    let path = path.to_str().expect("text");
+    for command in ["check", "apply", "diff"] {
+        let output = ctl.run(&["policy", command, path]);
+        assert_eq!(output.status.code(), Some(1));
+        let told = String::from_utf8(output.stderr).expect("text");
+        let lines: Vec<_> = told.lines().collect();
+        assert_eq!(lines.len(), 4, "{told}");
+        for (line, start) in lines.iter().zip(["1:8: ", "5:9: ", "6:7: ", "7:10: "]) {
+            assert!(line.starts_with(&format!("{path}:{start}")), "{line}");
+        }
+    }
+    assert_eq!(ctl.policy().revision, 1);
+    let output = ctl.run(&["policy", "apply", "/nowhere/policy.toml"]);
+    assert_eq!(output.status.code(), Some(1));
+    daemon.stop();
+}
+
+#[test]
+fn whoever_would_cut_himself_off_is_asked_first() {
+    let net = lan_net();
+    let (site, daemon) = flowd_on(&net, &Settings::default());
+    let ctl = site.flowctl(&net.gateway);
+    site.write("candidate.toml", STRICT);
+    let path = site.path("candidate.toml");
+    let apply = |more: &[&str]| {
+        let mut command = ctl.command(&["policy", "apply", path.to_str().expect("text")]);
+        let (peer, gateway) = (net.peers[0].v4, net.gateway_v4(&net.peers[0]));
+        command.env("SSH_CONNECTION", format!("{peer} 50000 {gateway} 22"));
+        command.args(more).output().expect("flowctl is built")
+    };
+    let refused = flowd_tests::site::one_line_of_failure(&apply(&[]), 1);
+    assert!(refused.contains("would cut the connection") && refused.contains("--yes"), "{refused}");
+    assert_eq!(ctl.policy().revision, 0);
+    assert!(apply(&["--yes"]).status.success());
+    assert_eq!(ctl.policy().revision, 1);
+    daemon.stop();
+}
+
+#[test]
+fn why_tells_the_rule_the_peer_the_route_and_the_last_flow() {
+    let net = lan_net();
+    let (site, daemon) = flowd_on(&net, &Settings::default());
+    let ctl = site.flowctl(&net.gateway);
+    ctl.apply(STRICT);
+    let (near, far) = ends(&net)[0];
+    udp::Pair::on_port(near, far, 5000).exchange(&[1]);
+    let far_text = far.1.to_string();
+    let why: Why =
+        ctl.json(&["policy", "why", "peer0", &far_text, "--port", "5000", "--protocol", "udp"]);
+    assert_eq!(why.decisions.len(), 1);
+    assert_eq!(why.decisions[0].rule.as_deref(), Some("open"));
+    assert_eq!(why.src.ip, near.1);
+    let peer = why.src.peer.expect("found");
+    assert_eq!((peer.name.as_str(), why.src.interface.as_deref()), ("peer0", Some("wg0")));
+    assert!(why.src.latest_handshake.is_some());
+    assert_eq!((why.src.route.as_deref(), why.src.route_fits), (Some("wg0"), Some(true)));
+    assert_eq!((why.dst.route.as_deref(), why.dst.resource.as_deref()), (Some("lan"), Some("lan")));
+    let last = why.last_flow.expect("there was one");
+    assert_eq!((last.verdict, last.rule.as_deref()), (Verdict::Allow, Some("open")));
+
+    let why: Why = ctl.json(&["policy", "why", "peer1", &far_text]);
+    let decisions: Vec<_> = why
+        .decisions
+        .iter()
+        .map(|d| (d.rule.as_deref(), d.verdict, d.services.as_deref()))
+        .collect();
+    assert_eq!(
+        decisions,
+        [(Some("ping"), Verdict::Allow, Some("icmp/8, icmpv6/128")), (None, Verdict::Deny, None)]
+    );
+    assert!(why.last_flow.is_none());
+    let told = ctl.failure(&["policy", "why", "nobody", &far_text], 1);
+    assert!(told.contains("no address and no peer"), "{told}");
+    daemon.stop();
+}
