@@ -59,6 +59,8 @@ fn record(port: u16, window: i64) -> Record {
             endpoint: "192.0.2.7:51820".parse().ok(),
         })),
         remote_peer: None,
+        peer_resource: None,
+        remote_resource: None,
         verdict: Verdict::Allow,
         enforced: false,
         rule: None,

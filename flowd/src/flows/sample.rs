@@ -37,6 +37,8 @@ pub(super) fn record() -> Record {
         icmp: None,
         peer: Some(peer("alice", Some("alice@example.com"))),
         remote_peer: None,
+        peer_resource: None,
+        remote_resource: None,
         verdict: Verdict::Allow,
         enforced: false,
         rule: None,
