@@ -59,6 +59,8 @@ fn record(port: u16, window: i64) -> Record {
             endpoint: "192.0.2.7:51820".parse().ok(),
         })),
         remote_peer: None,
+        peer_resource: None,
+        remote_resource: Some("billing-db".into()),
         verdict: Verdict::Allow,
         enforced: false,
         rule: None,
@@ -175,7 +177,7 @@ async fn a_record_has_the_fields_of_the_contract() {
     let served = Served::start();
     let page = served.json("/v1/records?limit=1").await;
     let id = FlowId::new("gw", "wg0", &record(1, 0).tuple, START_MS).to_string();
-    let end = |ip: &str, port: u16, peer: Option<&str>| json!({ "ip": ip, "port": port, "peer": peer, "resource": null });
+    let end = |ip: &str, port: u16, peer: Option<&str>, resource: Option<&str>| json!({ "ip": ip, "port": port, "peer": peer, "resource": resource });
     let sums = json!({ "rx_packets": 2, "rx_bytes": 120, "tx_packets": 1, "tx_bytes": 60 });
     assert_eq!(
         page,
@@ -191,8 +193,8 @@ async fn a_record_has_the_fields_of_the_contract() {
                 "last_seen": "2026-11-21T04:01:00.000Z",
                 "protocol": "tcp",
                 "protocol_number": 6,
-                "src": end("10.8.0.2", 1, Some("=alice")),
-                "dst": end("10.0.0.1", 443, None),
+                "src": end("10.8.0.2", 1, Some("=alice"), None),
+                "dst": end("10.0.0.1", 443, None, Some("billing-db")),
                 "initiator": "peer",
                 "icmp": null,
                 "peer": {

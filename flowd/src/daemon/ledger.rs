@@ -180,6 +180,8 @@ impl View<'_> {
             icmp,
             peer: self.peers.identity(open.peer),
             remote_peer: self.peers.resident(key.ifindex, tuple.remote_addr),
+            peer_resource: self.verdicts.resource(tuple.peer_addr),
+            remote_resource: self.verdicts.resource(tuple.remote_addr),
             verdict: told.verdict,
             enforced: told.enforced,
             rule: told.rule,
@@ -209,6 +211,7 @@ mod tests {
         Counters, EndReason, FlowValue, Interfaces, Ledger, Peers, Record, TimeLine, Verdicts,
         View, total,
     };
+    use crate::policy::parse;
 
     #[derive(Clone, Copy, Debug)]
     enum Step {
@@ -256,6 +259,36 @@ mod tests {
                 records.iter().filter(|record| since_ms <= record.window_end_ms).collect();
             let openers = in_range.iter().filter(|record| record.opens_range(since_ms)).count();
             assert_eq!(openers, usize::from(!in_range.is_empty()), "a flow is counted once");
+        }
+    }
+
+    #[test]
+    fn a_record_has_the_names_that_resources_have_when_it_is_written() {
+        let addr = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap().into();
+        let key = FlowKey {
+            peer: addr("::ffff:10.8.0.2"),
+            remote: addr("::ffff:10.0.0.7"),
+            protocol: 17,
+            ..FlowKey::default()
+        };
+        let kernel = FlowValue { first_seen_ns: START.monotonic_ns, ..FlowValue::default() };
+        let (peers, interfaces) = (Peers::default(), Interfaces::default());
+        let (line, mut ledger) = (line(200), Ledger::default());
+        let open = *ledger.open(&key, &kernel, &line, &peers);
+        let cases = [
+            // resources, at the peer's side, at the other
+            ("", None, None),
+            ("[resources]\ndb = ['10.0.0.7']\n", None, Some("db")),
+            ("[resources]\nall = ['10.0.0.0/8']\ndb = ['10.0.0.0/24']", Some("all"), Some("db")),
+            ("[resources]\nvpn = ['10.8.0.0/24', '::/0']\n", Some("vpn"), None),
+        ];
+        for (text, inside, outside) in cases {
+            let mut verdicts = Verdicts::default();
+            verdicts.resources = parse(text, None).unwrap().policy.resource_names();
+            let view = View { line, peers: &peers, interfaces: &interfaces, verdicts: &verdicts };
+            let record = view.record(&key, &kernel, &open, None);
+            let names = (record.peer_resource.as_deref(), record.remote_resource.as_deref());
+            assert_eq!(names, (inside, outside), "{text}");
         }
     }
 

@@ -111,6 +111,8 @@ fn record(bucket: &Bucket, open: &Open, total: Counters, view: &View<'_>) -> Rec
         icmp: None,
         peer: view.peers.identity(bucket.peer),
         remote_peer: None,
+        peer_resource: None,
+        remote_resource: None,
         verdict: if bucket.outcome == Outcome::Allowed as u8 {
             Verdict::Allow
         } else {

@@ -1,12 +1,12 @@
 //! The policy in force and those that open flows were judged under.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, net::Ipv6Addr, sync::Arc};
 
 use flowd_common::policy::{Head, Judgement, Outcome};
 
 use crate::{
     dataplane::{Dataplane, DataplaneError},
-    flows::Verdict,
+    flows::{Prefixes, Verdict},
     policy::{Compiled, HostTables, Policy, World},
     wire,
 };
@@ -42,6 +42,8 @@ pub(super) struct Verdicts {
     pub(super) tables: HostTables,
     pub(super) head: Head,
     pub(super) size: wire::PolicySize,
+    /// What addresses are called now.
+    pub(super) resources: Prefixes<Arc<str>>,
     epochs: BTreeMap<u32, Arc<Revision>>,
 }
 
@@ -68,9 +70,15 @@ impl Verdicts {
         self.size = size(&revision.policy, &compiled);
         self.tables = compiled.into();
         self.epochs.insert(self.head.epoch(), revision.clone());
+        self.resources = revision.policy.resource_names();
         self.revision = revision;
         self.world = world;
         Ok(())
+    }
+
+    /// The most specific resource around an address, IPv4 v4-mapped.
+    pub(super) fn resource(&self, addr: Ipv6Addr) -> Option<Arc<str>> {
+        self.resources.around(addr).cloned()
     }
 
     /// What a judgement says, also one of an older policy.

@@ -243,6 +243,10 @@ pub struct Record {
     pub peer: Option<Arc<Identity>>,
     /// The peer at the other end, where the traffic is between two peers.
     pub remote_peer: Option<Arc<Identity>>,
+    /// The policy's most specific resource around the inside address; `None` for overflow.
+    pub peer_resource: Option<Arc<str>>,
+    /// The same of the other address.
+    pub remote_resource: Option<Arc<str>>,
     /// What the policy says.
     pub verdict: Verdict,
     /// Whether a denied packet was dropped.

@@ -27,6 +27,17 @@ impl<T> Prefixes<T> {
         self.by_length.entry(length).or_default().insert(masked(addr, length), value);
     }
 
+    /// Sets the value of a prefix of either family.
+    pub fn insert_net(&mut self, net: &IpNet, value: T) {
+        let (addr, length) = mapped(net);
+        self.insert(addr, length, value);
+    }
+
+    /// The value of the longest prefix around `addr`, of its own family.
+    pub fn around(&self, addr: Ipv6Addr) -> Option<&T> {
+        self.longest(addr, default_route(addr))
+    }
+
     /// The value of the longest prefix around `addr` that has at least `shortest` bits.
     pub fn longest(&self, addr: Ipv6Addr, shortest: u8) -> Option<&T> {
         self.by_length
@@ -50,13 +61,12 @@ pub struct Routes(Prefixes<PeerId>);
 impl Routes {
     /// Gives `net` to `peer`, whoever had it before, as WireGuard does.
     pub fn insert(&mut self, net: &IpNet, peer: PeerId) {
-        let (addr, length) = mapped(net);
-        self.0.insert(addr, length, peer);
+        self.0.insert_net(net, peer);
     }
 
     /// The peer that owns `addr`.
     pub fn owner(&self, addr: Ipv6Addr) -> Option<PeerId> {
-        self.0.longest(addr, default_route(addr)).copied()
+        self.0.around(addr).copied()
     }
 
     /// The peer that is meant when `addr` is the far end of a flow. A default route says who

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{Endpoint, Group, Selector, Service, Services};
-use crate::flows::Verdict;
+use crate::flows::{Prefixes, Verdict};
 
 /// What becomes of a denied packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +105,20 @@ impl Policy {
         rule.services.contains(service)
             && self.selects(&rule.from, from)
             && self.selects(&rule.to, to)
+    }
+
+    /// What addresses are called: by the resource with the longest prefix around them, the
+    /// alphabetically first of equals.
+    pub fn resource_names(&self) -> Prefixes<Arc<str>> {
+        let mut names = Prefixes::default();
+        // The last one inserted stays.
+        for (name, nets) in self.resources.iter().rev() {
+            let name: Arc<str> = name.as_str().into();
+            for net in nets {
+                names.insert_net(net, name.clone());
+            }
+        }
+        names
     }
 
     /// Whether any of the selectors means the endpoint.

@@ -431,6 +431,34 @@ fn what_is_odd_is_warned_of_with_its_place() {
 }
 
 #[test]
+fn the_most_specific_resource_names_an_address() {
+    let text = "[resources]\n\
+        lan = ['10.0.0.0/8', 'fd00::/8']\n\
+        office = ['10.1.0.0/16', 'fd00:1::/32']\n\
+        billing-db = ['10.1.2.3', 'fd00:1::3']\n\
+        twin = ['10.1.2.3', '10.0.0.0/8']\n\
+        v6 = ['::/0']\n";
+    let names = parse(text, None).unwrap().policy.resource_names();
+    let cases = [
+        ("::ffff:10.1.2.3", Some("billing-db")),
+        ("::ffff:10.1.2.4", Some("office")),
+        ("::ffff:10.2.0.1", Some("lan")),
+        ("::ffff:11.0.0.1", None),
+        ("fd00:1::3", Some("billing-db")),
+        ("fd00:1::4", Some("office")),
+        ("fd00:2::1", Some("lan")),
+        ("2001:db8::1", Some("v6")),
+    ];
+    for (addr, expected) in cases {
+        assert_eq!(names.around(addr.parse().unwrap()).map(AsRef::as_ref), expected, "{addr}");
+    }
+    let all = parse("[resources]\ninternet = ['0.0.0.0/0']\n", None).unwrap().policy;
+    let addrs = ["::ffff:9.9.9.9", "2001:db8::1"].map(|addr| addr.parse().unwrap());
+    let found = addrs.map(|addr| all.resource_names().around(addr).is_some());
+    assert_eq!(found, [true, false], "a default route names its own family");
+}
+
+#[test]
 fn ten_thousand_rules_are_one_policy() {
     let mut text = String::new();
     for rule in 0..10_000 {

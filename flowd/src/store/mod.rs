@@ -1,7 +1,8 @@
 //! The store: one SQLite file per UTC day, one writer, readers that open read-only.
 //!
 //! Owns everything that knows SQL. A record and its flow's ledger entry are written in one
-//! transaction; the ledger lives in the newest segment only.
+//! transaction; the ledger lives in the newest segment only. The writer migrates no segment that it
+//! does not need: readers read every version.
 
 mod reader;
 mod row;

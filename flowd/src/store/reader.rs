@@ -57,6 +57,9 @@ pub struct Reader {
 struct Segment {
     conn: Connection,
     names: Names,
+    /// What to select of a record. The writer brings the newest segments up to date; older ones
+    /// stay of their version.
+    columns: String,
 }
 
 impl Reader {
@@ -299,7 +302,7 @@ impl Segment {
             return Ok(None);
         }
         let names = Names::read(&conn).map_err(read(path))?;
-        Ok(Some(Self { conn, names }))
+        Ok(Some(Self { conn, names, columns: row::columns(version) }))
     }
 
     /// Shows the matching records with ids above `after`, by ascending id.
@@ -342,7 +345,7 @@ impl Segment {
             "SELECT {} FROM record JOIN interface USING (interface_id) WHERE {narrow} \
              AND window_end >= :since AND window_end < :until \
              AND {JUDGED} ORDER BY {order}",
-            row::RECORD
+            self.columns
         );
         let parameters = named_params! {
             ":bound": bound,
@@ -368,7 +371,7 @@ impl Segment {
         let sql = format!(
             "SELECT {} FROM record WHERE first_seen = :first_seen AND +record_id <= :watermark \
              ORDER BY record_id",
-            row::RECORD
+            self.columns
         );
         let parameters = named_params! {
             ":first_seen": first_seen_ms,

@@ -1,4 +1,4 @@
-use std::{net::Ipv6Addr, ops::ControlFlow, sync::Arc};
+use std::{net::Ipv6Addr, ops::ControlFlow, path::Path, sync::Arc};
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ use crate::{
         Record, State, Summary, TcpFlags, Tuple, Verdict,
     },
     live::Position,
-    store::Writer,
+    store::{Writer, schema},
 };
 
 const DAY_MS: i64 = 86_400_000;
@@ -106,6 +106,9 @@ fn records_of(number: u16, life: &Life) -> Vec<Record> {
             icmp: None,
             peer: peer.clone(),
             remote_peer: None,
+            peer_resource: None,
+            // A policy that changes while the flow lives.
+            remote_resource: (index > 0).then(|| format!("net-{}", index % 2).into()),
             verdict: life.verdict,
             enforced: false,
             rule: life.rule.map(Into::into),
@@ -203,7 +206,7 @@ impl Slow {
 }
 
 /// Writes the lives in the order of their records' ends, some records a transaction.
-fn write(dir: &std::path::Path, lives: &[Life]) -> Vec<Record> {
+fn write(dir: &Path, lives: &[Life]) -> Vec<Record> {
     let mut records: Vec<Record> =
         (0..).zip(lives).flat_map(|(number, life)| records_of(number, life)).collect();
     records.sort_by_key(|record| record.window_end_ms);
@@ -354,6 +357,68 @@ fn verdict_rule_and_user_are_asked_of_the_store() {
         assert_eq!(reader.summary(&filter, 9).unwrap().flows, flows, "{filter:?}");
         assert_eq!(reader.top(&filter, By::Verdict, 9).unwrap().total().flows, flows);
     }
+}
+
+/// A segment as the first version of the schema left it: a record of an open flow.
+fn write_version_1(path: &Path, id: u8) {
+    let conn = rusqlite::Connection::open(path).unwrap();
+    let zero = "x'00000000000000000000000000000000'";
+    let endpoints = format!("1, 17, {zero}, {zero}, {id}, 53");
+    conn.execute_batch(&format!(
+        "{} PRAGMA application_id = {}; PRAGMA user_version = 1;
+        INSERT INTO meta VALUES (1, 'gw', '1970-01-01');
+        INSERT INTO interface VALUES (1, 'wg0');
+        INSERT INTO record VALUES ({id}, {endpoints}, 0, 7, 8, 7, 9, 1, NULL, NULL, NULL, \
+            0, 0, 'dns', 1, 0, 1, 60, 0, 0, 1, 60, 0, 0, NULL);
+        INSERT INTO open_flow VALUES (7, {endpoints}, 8, 9, 1, NULL, NULL, NULL, \
+            0, 0, 'dns', 1, 0, 1, 60, 0, 0);",
+        schema::MIGRATIONS[0],
+        schema::APPLICATION_ID,
+    ))
+    .unwrap();
+}
+
+fn version(path: &Path) -> i64 {
+    let conn = rusqlite::Connection::open(path).unwrap();
+    conn.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn a_segment_of_version_1_is_read_as_it_is_and_its_ledger_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let segment = |day: &str| dir.path().join(format!("segments/{day}.sqlite"));
+    std::fs::create_dir(dir.path().join("segments")).unwrap();
+    let days = ["1970-01-01", "1970-01-02", "1970-01-03"].map(segment);
+    write_version_1(&days[0], 1);
+    write_version_1(&days[1], 2);
+    let reader = Reader::new(dir.path(), "gw");
+    let read = || {
+        let mut records = Vec::new();
+        let all = Filter::default();
+        let sink = &mut |record| {
+            records.push(record);
+            ControlFlow::Continue(())
+        };
+        reader.records(&all, 0, 9, sink).unwrap();
+        let flows = reader.flows(&all, None, 9, 9).unwrap();
+        assert_eq!(flows.len(), 2);
+        for record in &records {
+            let id = FlowId::new("gw", "wg0", &record.tuple, record.first_seen_ms);
+            assert_eq!(reader.flow(id, 9).unwrap().unwrap().0[0].rule.as_deref(), Some("dns"));
+        }
+        records.into_iter().map(|r| (r.record_id, r.remote_resource)).collect::<Vec<_>>()
+    };
+    assert_eq!(read(), [(1, None), (2, None)], "before any writer");
+
+    let mut writer = Writer::open(dir.path(), "gw", 2 * DAY_MS).unwrap();
+    let mut left = writer.leftovers().unwrap();
+    assert_eq!(left.len(), 1);
+    assert_eq!((&left[0].peer_resource, &left[0].remote_resource), (&None, &None));
+    left[0].remote_resource = Some("resolver".into());
+    writer.commit(2 * DAY_MS, &mut left).unwrap();
+    assert_eq!(read(), [(1, None), (2, None), (3, Some("resolver".into()))]);
+    assert_eq!(writer.leftovers().unwrap()[0].remote_resource.as_deref(), Some("resolver"));
+    assert_eq!(days.each_ref().map(|path| version(path)), [1, 2, 2], "the oldest is left alone");
 }
 
 #[test]

@@ -8,18 +8,27 @@ use crate::flows::{
     Counters, EndReason, Icmp, Identity, Initiator, Record, TcpFlags, Tuple, Verdict,
 };
 
-/// The columns that [`record`] reads, of a record.
-pub(super) const RECORD: &str = "record_id, interface_id, protocol, peer_addr, remote_addr, \
+/// The columns of a record since version 1 of the schema.
+const RECORD: &str = "record_id, interface_id, protocol, peer_addr, remote_addr, \
     peer_port, remote_port, overflow, first_seen, last_seen, window_start, window_end, initiator, \
     icmp, peer_id, remote_peer_id, verdict, enforced, rule, policy_revision, tcp_flags, \
     rx_packets_total, rx_bytes_total, tx_packets_total, tx_bytes_total, rx_packets, rx_bytes, \
     tx_packets, tx_bytes, end_reason";
+/// Those that it has since version 2.
+const RESOURCES: &str = "peer_resource, remote_resource";
 
-/// The same columns of the ledger: a record of nothing that follows the last one.
+/// The same columns of the newest ledger: a record of nothing that follows the last one.
 pub(super) const LEDGER: &str = "0, interface_id, protocol, peer_addr, remote_addr, peer_port, \
     remote_port, 0, first_seen, last_seen, window_end, window_end, initiator, icmp, peer_id, \
     remote_peer_id, verdict, enforced, rule, policy_revision, tcp_flags, rx_packets_total, \
-    rx_bytes_total, tx_packets_total, tx_bytes_total, 0, 0, 0, 0, NULL";
+    rx_bytes_total, tx_packets_total, tx_bytes_total, 0, 0, 0, 0, NULL, \
+    peer_resource, remote_resource";
+
+/// What [`record`] reads of a record, in a segment of this version.
+pub(super) fn columns(version: usize) -> String {
+    let resources = if version < 2 { "NULL, NULL" } else { RESOURCES };
+    format!("{RECORD}, {resources}")
+}
 
 /// The names that the rows of one segment point to.
 #[derive(Debug, Default)]
@@ -61,7 +70,7 @@ fn wrong(column: usize, error: impl std::error::Error + Send + Sync + 'static) -
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error.into())
 }
 
-/// A row of the columns [`RECORD`] or [`LEDGER`].
+/// A row of [`columns`] or [`LEDGER`].
 pub(super) fn record(row: &Row<'_>, names: &Names) -> rusqlite::Result<Record> {
     let addr = |column| row.get::<_, [u8; 16]>(column).map(Ipv6Addr::from);
     let count = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
@@ -112,6 +121,8 @@ pub(super) fn record(row: &Row<'_>, names: &Names) -> rusqlite::Result<Record> {
         end_reason: end
             .map(|end| EndReason::from_number(end).ok_or_else(|| outside(29, end)))
             .transpose()?,
+        peer_resource: row.get(30)?,
+        remote_resource: row.get(31)?,
     })
 }
 
@@ -125,7 +136,7 @@ pub(super) struct Ids {
 
 pub(super) fn insert_record(conn: &Connection, r: &Record, ids: Ids) -> rusqlite::Result<()> {
     let (t, c, n) = (&r.tuple, &r.total, &r.counters);
-    let sql = format!("INSERT INTO record ({RECORD}) VALUES (?{})", ",?".repeat(29));
+    let sql = format!("INSERT INTO record ({RECORD}, {RESOURCES}) VALUES (?{})", ",?".repeat(31));
     conn.prepare_cached(&sql)?.execute(params![
         r.record_id.cast_signed(),
         ids.interface,
@@ -157,6 +168,8 @@ pub(super) fn insert_record(conn: &Connection, r: &Record, ids: Ids) -> rusqlite
         n.tx_packets.cast_signed(),
         n.tx_bytes.cast_signed(),
         r.end_reason.map(EndReason::number),
+        r.peer_resource.as_deref(),
+        r.remote_resource.as_deref(),
     ])?;
     Ok(())
 }
@@ -168,8 +181,8 @@ pub(super) fn upsert_open(conn: &Connection, r: &Record, ids: Ids) -> rusqlite::
         "INSERT OR REPLACE INTO open_flow (first_seen, interface_id, protocol, peer_addr, \
          remote_addr, peer_port, remote_port, last_seen, window_end, initiator, icmp, peer_id, \
          remote_peer_id, verdict, enforced, rule, policy_revision, tcp_flags, rx_packets_total, \
-         rx_bytes_total, tx_packets_total, tx_bytes_total) \
-         VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+         rx_bytes_total, tx_packets_total, tx_bytes_total, peer_resource, remote_resource) \
+         VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     )?
     .execute(params![
         r.first_seen_ms,
@@ -194,6 +207,8 @@ pub(super) fn upsert_open(conn: &Connection, r: &Record, ids: Ids) -> rusqlite::
         c.rx_bytes.cast_signed(),
         c.tx_packets.cast_signed(),
         c.tx_bytes.cast_signed(),
+        r.peer_resource.as_deref(),
+        r.remote_resource.as_deref(),
     ])?;
     Ok(())
 }

@@ -8,7 +8,8 @@ use super::OpenError;
 pub(super) const APPLICATION_ID: i64 = 0x666c_7764;
 
 /// Entry `n` takes a file from version `n` to `n + 1`. Append only: never edit a released entry.
-pub(super) const MIGRATIONS: &[&str] = &["
+pub(super) const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE meta (
     only     INTEGER PRIMARY KEY CHECK (only = 1),
     gateway  TEXT NOT NULL,
@@ -87,7 +88,15 @@ CREATE TABLE open_flow (
     tx_bytes_total   INTEGER NOT NULL,
     PRIMARY KEY (first_seen, interface_id, protocol, peer_addr, remote_addr, peer_port, remote_port)
 ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+-- Names of resources, as the policy had them at the time.
+ALTER TABLE record ADD COLUMN peer_resource TEXT;
+ALTER TABLE record ADD COLUMN remote_resource TEXT;
+ALTER TABLE open_flow ADD COLUMN peer_resource TEXT;
+ALTER TABLE open_flow ADD COLUMN remote_resource TEXT;
+",
+];
 
 /// The version of a file; refuses files of others and newer ones without touching them.
 pub(super) fn check(conn: &Connection) -> Result<usize, OpenError> {

@@ -316,6 +316,8 @@ mod tests {
             icmp: None,
             peer: None,
             remote_peer: None,
+            peer_resource: None,
+            remote_resource: None,
             verdict: Verdict::Allow,
             enforced: false,
             rule: None,
@@ -335,6 +337,8 @@ mod tests {
         let refused = Writer::open(dir.path(), "gw", 0).unwrap_err().to_string();
         assert!(refused.contains("in use"), "{refused}");
         let mut batch = [record(1), record(2)];
+        batch[0].peer_resource = Some("branch".into());
+        batch[0].remote_resource = Some("billing-db".into());
         writer.commit(0, &mut batch).unwrap();
         assert_eq!(batch.map(|record| record.record_id), [1, 2]);
         let mut bad = [record(3), record(4)];
@@ -350,6 +354,8 @@ mod tests {
         assert_eq!(left.len(), 2);
         assert_eq!(left[0].counters, Counters::default());
         assert_eq!(left[0].total, record(1).total);
+        assert_eq!(left[0].peer_resource.as_deref(), Some("branch"));
+        assert_eq!(left[0].remote_resource.as_deref(), Some("billing-db"));
         left[0].end_reason = Some(EndReason::Shutdown);
         writer.commit(2 * DAY, &mut left[..1]).unwrap();
         assert_eq!(left[0].record_id, 3);

@@ -1,5 +1,7 @@
 //! One record, as in DESIGN: names are fixed.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
@@ -88,17 +90,15 @@ impl Record {
 /// Source and destination: the initiator comes first, the peer's side where it is unknown.
 fn endpoints(record: &flows::Record) -> (Endpoint, Endpoint) {
     let tuple = &record.tuple;
-    let name = |identity: &Option<std::sync::Arc<Identity>>| {
-        identity.as_ref().map(|identity| identity.name.clone())
-    };
-    let end = |ip, port, peer| Endpoint {
+    let end = |ip, port, peer: &Option<Arc<Identity>>, resource: &Option<Arc<str>>| Endpoint {
         ip: (!record.overflow).then_some(ip),
         port: (!record.overflow && tuple.has_ports()).then_some(port),
-        peer,
-        resource: None,
+        peer: peer.as_ref().map(|peer| peer.name.clone()),
+        resource: resource.as_deref().map(str::to_owned),
     };
-    let inside = end(tuple.peer_ip(), tuple.peer_port, name(&record.peer));
-    let outside = end(tuple.remote_ip(), tuple.remote_port, name(&record.remote_peer));
+    let inside = end(tuple.peer_ip(), tuple.peer_port, &record.peer, &record.peer_resource);
+    let outside =
+        end(tuple.remote_ip(), tuple.remote_port, &record.remote_peer, &record.remote_resource);
     record.initiator.first(inside, outside)
 }
 
@@ -109,4 +109,37 @@ pub struct RecordPage {
     pub records: Vec<Record>,
     /// Pass it as `cursor` for the next page; `None` when this was the last.
     pub next_cursor: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        flows::{self, Initiator, sample},
+        wire::{Flow, FlowState, Record, csv_row},
+    };
+
+    #[test]
+    fn a_resource_stands_at_its_end_whoever_opened_the_flow() {
+        let (branch, db) = (Some("branch"), Some("billing-db"));
+        let cases = [
+            // initiator, source, destination
+            (Initiator::Peer, branch, db),
+            (Initiator::Unknown, branch, db),
+            (Initiator::Remote, db, branch),
+        ];
+        for (initiator, src, dst) in cases {
+            let record = flows::Record {
+                initiator,
+                peer_resource: branch.map(Into::into),
+                remote_resource: db.map(Into::into),
+                ..sample::record()
+            };
+            let one = Record::new("gw", &record);
+            assert_eq!((one.src.resource.as_deref(), one.dst.resource.as_deref()), (src, dst));
+            let flow = Flow::new("gw", &flows::Flow::new(record), FlowState::Open);
+            assert_eq!((flow.src, flow.dst), (one.src.clone(), one.dst.clone()));
+            let cells = csv_row(&one);
+            assert_eq!((Some(&*cells[13]), Some(&*cells[17])), (src, dst));
+        }
+    }
 }

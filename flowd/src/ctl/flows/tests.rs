@@ -44,6 +44,8 @@ fn record(protocol: u8, peer: &str, remote: &str, ports: (u16, u16)) -> Record {
             endpoint: None,
         })),
         remote_peer: None,
+        peer_resource: None,
+        remote_resource: None,
         verdict: Verdict::Allow,
         enforced: false,
         rule: None,
