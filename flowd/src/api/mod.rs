@@ -8,6 +8,7 @@ mod flows;
 mod metrics;
 mod params;
 mod records;
+mod replay;
 mod socket;
 mod time;
 mod top;
@@ -16,8 +17,8 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::State,
-    routing::{any, get},
+    extract::{DefaultBodyLimit, State},
+    routing::{any, get, post},
 };
 use tokio::net::UnixListener;
 
@@ -78,6 +79,12 @@ fn router(state: ApiState) -> Router {
         .route("/v1/top", get(top::top).fallback(wrong_method))
         .route("/v1/peers", get(peers).fallback(wrong_method))
         .route("/v1/watch", get(records::watch).fallback(wrong_method))
+        .route(
+            "/v1/policy/replay",
+            post(replay::replay)
+                .layer(DefaultBodyLimit::max(replay::MAX_BYTES))
+                .fallback(replay::wrong_method),
+        )
         .route("/metrics", get(metrics::metrics).fallback(wrong_method))
         .fallback(any(unknown_path))
         .with_state(state)
@@ -106,7 +113,8 @@ async fn peers(
 async fn unknown_path(uri: axum::http::Uri) -> ApiError {
     ApiError::NotFound(format!(
         "there is no {}; the endpoints are /v1/status, /v1/summary, /v1/flows, \
-         /v1/flows/{{flow_id}}, /v1/records, /v1/top, /v1/peers, /v1/watch and /metrics",
+         /v1/flows/{{flow_id}}, /v1/records, /v1/top, /v1/peers, /v1/watch, /v1/policy/replay and \
+         /metrics",
         uri.path().escape_debug()
     ))
 }

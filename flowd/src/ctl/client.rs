@@ -2,12 +2,13 @@
 
 use std::{fmt::Write as _, io::ErrorKind, path::Path, time::Duration};
 
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::{
-    Request, Response,
+    Method, Request, Response,
     body::{Bytes, Incoming},
     client::conn::http1,
-    header::{ACCEPT, HOST},
+    header::{ACCEPT, CONTENT_TYPE, HOST},
+    http::request::Builder,
 };
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -18,6 +19,8 @@ use crate::wire::Problem;
 
 /// How long an answer may take that is no stream.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The same for what the daemon has to work on.
+const LONG_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Parameters of a query.
 pub(super) type Pairs = [(&'static str, String)];
@@ -39,14 +42,24 @@ impl<'a> Client<'a> {
         path: &str,
         pairs: &Pairs,
     ) -> Result<T, CtlError> {
-        let answer = async {
-            let body = self.open(path, pairs, "application/json").await?;
-            Ok::<_, CtlError>(body.collect().await?.to_bytes())
-        };
-        let bytes = tokio::time::timeout(PATIENCE, answer)
-            .await
-            .map_err(|_| CtlError::Timeout(PATIENCE.as_secs()))??;
-        serde_json::from_slice(&bytes).map_err(|error| CtlError::Nonsense(error.to_string()))
+        whole(self.open(path, pairs, "application/json"), PATIENCE).await
+    }
+
+    /// The whole answer to a text.
+    pub(super) async fn send_text<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        pairs: &Pairs,
+        body: String,
+    ) -> Result<T, CtlError> {
+        let request = Request::builder()
+            .method(method)
+            .uri(target(path, pairs))
+            .header(CONTENT_TYPE, "application/toml")
+            .header(ACCEPT, "application/json");
+        let answer = async { success(self.send(request, Full::from(body)).await?).await };
+        whole(answer, LONG_PATIENCE).await
     }
 
     /// The body of an answer that may have no end.
@@ -56,23 +69,14 @@ impl<'a> Client<'a> {
         pairs: &Pairs,
         accept: &str,
     ) -> Result<Incoming, CtlError> {
-        let response = self.send(path, pairs, accept).await?;
-        if response.status().is_success() {
-            return Ok(response.into_body());
-        }
-        let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
-        Err(match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) => CtlError::Refused(super::text::visible(&problem.detail)),
-            Err(_) => CtlError::Nonsense(format!("it says {status}")),
-        })
+        let request = Request::get(target(path, pairs)).header(ACCEPT, accept);
+        success(self.send(request, Full::default()).await?).await
     }
 
     async fn send(
         &self,
-        path: &str,
-        pairs: &Pairs,
-        accept: &str,
+        request: Builder,
+        body: Full<Bytes>,
     ) -> Result<Response<Incoming>, CtlError> {
         let stream = UnixStream::connect(self.socket).await.map_err(|source| {
             let path = self.socket.to_owned();
@@ -85,13 +89,37 @@ impl<'a> Client<'a> {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // Drives the connection; it ends with the sender, and its errors reach the body too.
         tokio::spawn(connection);
-        let request = Request::get(target(path, pairs))
+        let request = request
             .header(HOST, "flowd")
-            .header(ACCEPT, accept)
-            .body(Empty::<Bytes>::new())
+            .body(body)
             .map_err(|error| CtlError::Nonsense(error.to_string()))?;
         Ok(sender.send_request(request).await?)
     }
+}
+
+/// The body of an answer, unless it is a refusal.
+async fn success(response: Response<Incoming>) -> Result<Incoming, CtlError> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response.into_body());
+    }
+    let body = response.into_body().collect().await?.to_bytes();
+    Err(match serde_json::from_slice::<Problem>(&body) {
+        Ok(problem) => CtlError::Refused(super::text::visible(&problem.detail)),
+        Err(_) => CtlError::Nonsense(format!("it says {status}")),
+    })
+}
+
+/// An answer, whole and within some time.
+async fn whole<T: DeserializeOwned>(
+    body: impl Future<Output = Result<Incoming, CtlError>>,
+    patience: Duration,
+) -> Result<T, CtlError> {
+    let answer = async { Ok::<_, CtlError>(body.await?.collect().await?.to_bytes()) };
+    let bytes = tokio::time::timeout(patience, answer)
+        .await
+        .map_err(|_| CtlError::Timeout(patience.as_secs()))??;
+    serde_json::from_slice(&bytes).map_err(|error| CtlError::Nonsense(error.to_string()))
 }
 
 fn target(path: &str, pairs: &Pairs) -> String {

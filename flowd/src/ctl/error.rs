@@ -23,6 +23,12 @@ pub(super) enum CtlError {
     /// What the daemon said, which tells what to do.
     #[error("{0}")]
     Refused(String),
+    /// A file that the user named.
+    #[error("cannot read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    /// The command has said it all already.
+    #[error("it has been told")]
+    Told,
     #[error("the daemon's answer makes no sense ({0}); is it another version?")]
     Nonsense(String),
     #[error("cannot write: {0}")]

@@ -8,6 +8,7 @@ mod flow;
 mod flows;
 mod output;
 mod peers;
+mod policy;
 mod records;
 mod status;
 mod summary;
@@ -36,6 +37,7 @@ pub fn run(cli: &Cli) -> ExitCode {
     };
     match done {
         Ok(()) | Err(CtlError::ClosedPipe) => ExitCode::SUCCESS,
+        Err(CtlError::Told) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("flowctl: {error}");
             ExitCode::FAILURE
@@ -79,6 +81,7 @@ async fn execute(cli: &Cli) -> Result<(), CtlError> {
             let answer: wire::PeerList = client.get("/v1/peers", &pairs).await?;
             peers::run(&mut screen, cli.output, &answer)
         }
+        Command::Policy { command } => policy::run(&client, &mut screen, cli.output, command).await,
         Command::Watch(filters) => {
             records::watch(&client, &mut screen, cli.output, &filters.pairs()).await
         }

@@ -11,7 +11,7 @@ use flowd_common::{
 use crate::{
     dataplane::DataplaneError,
     flows::{By, Counters, Filter, FlowId, Ranking, Record, State},
-    live::{Pending, PendingSummary, Position, Request},
+    live::{Pending, PendingSummary, Position, Request, Surroundings},
     wire::{self, Timestamp},
 };
 
@@ -41,6 +41,11 @@ impl Collector {
             }
             Request::Status { reply } => self.status().map(|answer| drop(reply.send(answer))),
             Request::Peers { reply } => self.peer_list().map(|answer| drop(reply.send(answer))),
+            Request::World { reply } => {
+                let (world, known) = (self.peers.world(), self.peers.known());
+                drop(reply.send(self.pending(Surroundings { world, known })));
+                Ok(())
+            }
             Request::Interfaces { .. } | Request::Names(_) | Request::Stop => Ok(()),
         };
         if let Err(error) = answered {

@@ -128,7 +128,12 @@ impl Peers {
 
     /// Everybody a policy may name: who is there, and who is known by name.
     pub(super) fn known(&self) -> Vec<Identity> {
-        self.world().identities.values().map(|identity| identity.as_ref().clone()).collect()
+        let present = self.members.values().filter_map(|member| self.identities.get(&member.id));
+        let present = present.map(|identity| identity.as_ref().clone());
+        let all = self.names.known().chain(present);
+        let by_key: BTreeMap<String, Identity> =
+            all.map(|identity| (identity.public_key.clone(), identity)).collect();
+        by_key.into_values().collect()
     }
 
     fn member(&mut self, key: &(u32, String), endpoint: Option<SocketAddr>) -> PeerId {
