@@ -1,8 +1,16 @@
 //! What operators see of replays, as text.
 
-use super::{Change, Format, Replay, Screen, Tally, Verdict, show};
+use std::{
+    io::{Read as _, Write as _},
+    os::unix::net::UnixListener,
+    path::Path,
+    thread,
+};
+
+use super::{Change, Client, CtlError, Filters, Format, Replay, Screen, Tally, Verdict, run, show};
 use crate::{
     ctl::output::Sink,
+    policy::Problem,
     wire::{self, Timestamp},
 };
 
@@ -98,4 +106,48 @@ fn every_form_says_the_same() {
     let cells = rows[1].iter().collect::<Vec<_>>().join(" ");
     assert_eq!(cells, " deny old allow  1 19 1140");
     assert_eq!(rows.len(), 2);
+}
+
+/// A daemon that takes one request, which it hands back, and gives one answer.
+async fn asked(answer: String, file: &Path) -> (Result<String, CtlError>, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("flowd.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let daemon = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = String::new();
+        let mut chunk = [0; 4096];
+        while !request.ends_with(POLICY) {
+            let read = stream.read(&mut chunk).unwrap();
+            assert_ne!(read, 0, "the request is whole: {request}");
+            request += str::from_utf8(&chunk[..read]).unwrap();
+        }
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", answer.len());
+        stream.write_all((head + &answer).as_bytes()).unwrap();
+        request
+    });
+    let sink = Sink::default();
+    let mut screen = Screen::fixed(Box::new(sink.clone()), NOW, 90);
+    let filters = Filters { since: Some("1h".to_owned()), ..Filters::default() };
+    let client = Client::new(&socket);
+    let done = run(&client, &mut screen, Format::Json, file, &filters).await;
+    (done.map(|()| sink.text()), daemon.join().unwrap())
+}
+
+const POLICY: &str = "default = \"deny\" # ü\n";
+
+#[tokio::test]
+async fn the_file_is_sent_as_it_is_and_its_problems_are_a_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("policy.toml");
+    std::fs::write(&file, POLICY).unwrap();
+    let (done, request) = asked(serde_json::to_string(&replay()).unwrap(), &file).await;
+    assert_eq!(serde_json::from_str::<Replay>(&done.unwrap()).unwrap(), replay());
+    assert!(request.starts_with("POST /v1/policy/replay?since=1h HTTP/1.1\r\n"), "{request}");
+    assert!(request.contains("content-type: application/toml\r\n"), "{request}");
+
+    let problem = Problem { line: 1, column: 1, text: "no".to_owned() };
+    let wrong = Replay { problems: vec![problem], ..replay() };
+    let (done, _) = asked(serde_json::to_string(&wrong).unwrap(), &file).await;
+    assert!(matches!(done, Err(CtlError::Told)), "{done:?}");
 }
