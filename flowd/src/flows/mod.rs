@@ -10,7 +10,7 @@ mod protocol;
 mod record;
 mod routes;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 mod session;
 mod summary;
 mod top;

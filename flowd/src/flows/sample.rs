@@ -1,4 +1,4 @@
-//! Records for the tests of this directory.
+//! Records for tests.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub(super) fn peer(name: &str, user: Option<&str>) -> Arc<Identity> {
 }
 
 /// The only record of a TCP flow of alice.
-pub(super) fn record() -> Record {
+pub(crate) fn record() -> Record {
     let counters = Counters { rx_packets: 2, rx_bytes: 120, tx_packets: 1, tx_bytes: 60 };
     Record {
         record_id: 1,

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::{Judge, Replayed, Replayer, Turn, judge};
 use crate::{
-    flows::{Counters, Icmp, Identity, Initiator, Record, Tally, TcpFlags, Tuple, Verdict},
+    flows::{Counters, Icmp, Identity, Initiator, Record, Tally, Tuple, Verdict, sample},
     policy::{Endpoint, Group, Mode, Policy, Rule, Selector, Service, Services, parse},
 };
 
@@ -30,35 +30,7 @@ fn peer(name: &str) -> Peer {
 
 /// The only record of a TCP flow that alice opened.
 fn record() -> Record {
-    let counters = Counters { rx_packets: 2, rx_bytes: 120, tx_packets: 1, tx_bytes: 60 };
-    Record {
-        record_id: 1,
-        interface: "wg0".into(),
-        tuple: Tuple {
-            protocol: 6,
-            peer_addr: "::ffff:10.8.0.2".parse().unwrap(),
-            remote_addr: "::ffff:10.0.0.1".parse().unwrap(),
-            peer_port: 40_000,
-            remote_port: 443,
-        },
-        window_start_ms: 0,
-        window_end_ms: 60_000,
-        first_seen_ms: 0,
-        last_seen_ms: 60_000,
-        initiator: Initiator::Peer,
-        icmp: None,
-        peer: peer("alice"),
-        remote_peer: None,
-        verdict: Verdict::Allow,
-        enforced: false,
-        rule: None,
-        policy_revision: 0,
-        counters,
-        total: counters,
-        tcp_flags: TcpFlags::default(),
-        end_reason: None,
-        overflow: false,
-    }
+    Record { peer: peer("alice"), ..sample::record() }
 }
 
 fn icmp(r#type: u8) -> Record {
