@@ -89,6 +89,7 @@ pub(super) enum Command {
 
 /// What to do about the policy.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one a run")]
 pub(super) enum PolicyCommand {
     /// Check a policy, and tell what it would cut; change nothing.
     #[command(after_help = "Example: flowctl policy check policy.toml")]

@@ -7,7 +7,7 @@ use std::{
     fs::{self, DirBuilder},
     io,
     os::{
-        fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
         unix::{ffi::OsStrExt as _, fs::DirBuilderExt as _, fs::MetadataExt as _},
     },
     path::{Path, PathBuf},
@@ -24,6 +24,10 @@ use super::{DataplaneError, batch::Batch};
 
 /// `BPF_OBJ_PIN` of `enum bpf_cmd` in `include/uapi/linux/bpf.h`.
 const BPF_OBJ_PIN: libc::c_long = 6;
+/// `BPF_OBJ_GET` there.
+const BPF_OBJ_GET: libc::c_long = 7;
+/// `BPF_LINK_DETACH` there, since 5.9: whoever else holds the link, its program is off.
+const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// The `pathname` member of `union bpf_attr` there.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -38,6 +42,13 @@ struct PinAttr {
 #[derive(Debug)]
 pub struct Pins {
     dir: PathBuf,
+}
+
+/// The `link_detach` member there.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct DetachAttr {
+    link_fd: u32,
 }
 
 impl Pins {
@@ -103,7 +114,15 @@ impl Pins {
         };
         let mut removed = 0;
         for entry in entries {
-            fs::remove_file(entry?.path())?;
+            let path = entry?.path();
+            // Removing the file would do it too, some time later.
+            if let Ok(object) = get(&path)
+                && path != self.flows()
+                && let Err(error) = detach(object.as_fd())
+            {
+                tracing::debug!(%error, path = %path.display(), "its interface is gone");
+            }
+            fs::remove_file(path)?;
             removed += 1;
         }
         fs::remove_dir(&self.dir)?;
@@ -137,9 +156,27 @@ fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
         bpf_fd: object.as_raw_fd() as u32,
         file_flags: 0,
     };
-    // SAFETY: the attribute is of the size that is told, and its path is a terminated string that
-    // lives through the call.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_PIN, &raw const attr, size_of::<PinAttr>()) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    bpf(BPF_OBJ_PIN, &attr).map(drop)
+}
+
+/// Opens the object behind a name in the BPF file system.
+fn get(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attr = PinAttr { pathname: path.as_ptr() as u64, ..PinAttr::zeroed() };
+    let fd = bpf(BPF_OBJ_GET, &attr)?;
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes the program of a link off.
+fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let attr = DetachAttr { link_fd: link.as_raw_fd() as u32 };
+    bpf(BPF_LINK_DETACH, &attr).map(drop)
+}
+
+fn bpf(command: libc::c_long, attr: &impl Pod) -> io::Result<RawFd> {
+    let attr = bytemuck::bytes_of(attr);
+    // SAFETY: the attribute is as long as it is told, and what it points to lives through the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_ptr(), attr.len()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as RawFd) }
 }

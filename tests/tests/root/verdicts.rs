@@ -43,7 +43,11 @@ fn policies() -> usize {
     }
 }
 
-const PEERS: [(&str, Option<&str>, &[&str], u32, &[&str]); 6] = [
+/// Name, user, groups, interface, allowed-ips.
+type PeerRow =
+    (&'static str, Option<&'static str>, &'static [&'static str], u32, &'static [&'static str]);
+
+const PEERS: [PeerRow; 6] = [
     ("alice", Some("al@example.com"), &["ops"], LOOPBACK, &["10.8.0.2/32", "fd08::2/128"]),
     ("alice-phone", Some("al@example.com"), &[], LOOPBACK, &["10.8.0.3/32", "fd08::3/128"]),
     ("bob", Some("bob@example.com"), &["dev"], LOOPBACK, &["10.8.0.4/31", "fd08::4/127"]),

@@ -16,6 +16,8 @@ use crate::setup::Kernel;
 
 /// Printed by the machine in front of the tests' exit code.
 pub(super) const SENTINEL: &str = "flowd-vm-exit:";
+/// The line that says that the kernel has booted.
+pub(super) const IS_UP: &str = "flowd-vm-up";
 
 /// What tests and tunnels load; dependencies follow by themselves.
 const MODULES: &[&str] = &["wireguard", "sch_ingress", "cls_bpf", "veth", "tun", "dummy"];
@@ -54,10 +56,11 @@ pub(super) fn write(
 
 /// The first process: makes the system usable, runs the tests, powers off.
 fn init_script(modules: &[String], filter: Option<&str>) -> String {
-    let mut script = String::from(
+    let mut script = format!(
         "#!/bin/busybox sh
 export PATH=/usr/bin:/bin HOME=/root WG_COLOR_MODE=never
 /bin/busybox --install -s /bin
+echo {IS_UP}
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev

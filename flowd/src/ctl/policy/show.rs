@@ -77,7 +77,7 @@ fn show(screen: &mut Screen, policy: &Policy) -> Result<(), CtlError> {
 pub(super) fn report(screen: &mut Screen, report: &PolicyReport) -> Result<(), CtlError> {
     match report.revision {
         Some(revision) => {
-            screen.line(&format!("Policy {revision} is in force: {}", meaning(report.mode)))?
+            screen.line(&format!("Policy {revision} is in force: {}", meaning(report.mode)))?;
         }
         None => screen.line(&format!("The policy is right: {}", meaning(report.mode)))?,
     }
