@@ -11,6 +11,11 @@
 //! marked as cut, and the packet makes the next generation, which was opened by whoever opened the
 //! first: so a reply to a flow that was cut is no new conversation the other way.
 
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value, keys and values would be copied to the stack, of which there is little"
+)]
+
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST, TC_ACT_SHOT, TC_ACT_UNSPEC},
     helpers::{bpf_jiffies64, bpf_ktime_get_ns},
@@ -45,7 +50,7 @@ impl Fate {
     pub fn action(self) -> i32 {
         match self {
             Self::Pass => TC_ACT_UNSPEC,
-            Self::Drop => TC_ACT_SHOT as i32,
+            Self::Drop => TC_ACT_SHOT,
         }
     }
 }

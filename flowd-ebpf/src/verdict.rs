@@ -4,7 +4,7 @@ use aya_ebpf::{maps::lpm_trie::Key, programs::TcContext};
 use flowd_common::{
     addr::Addr,
     counter::Direction,
-    flow::{FlowKey, FlowValue, RETIRED},
+    flow::{FlowValue, RETIRED},
     packet::Headers,
     policy::{
         self, Decision, Endpoint, EndpointPrefix, Head, Interval, Judgement, Outcome, Pair, Tables,

@@ -30,10 +30,11 @@ fn render(status: &Status) -> String {
     let mut text = Text::default();
     text.family("flowd_build_info", "gauge", "Version of flowd; always 1.");
     text.sample("flowd_build_info", &[("version", &status.version)], 1);
-    directions(&mut text, status, "flowd_packets_total", "Packets seen.", |c| {
+    let seen = |interface: &InterfaceStatus| interface.seen;
+    directions(&mut text, status, "flowd_packets_total", "Packets seen.", seen, |c| {
         (c.rx_packets, c.tx_packets)
     });
-    directions(&mut text, status, "flowd_bytes_total", "Bytes at layer 3 seen.", |c| {
+    directions(&mut text, status, "flowd_bytes_total", "Bytes at layer 3 seen.", seen, |c| {
         (c.rx_bytes, c.tx_bytes)
     });
     let name = "flowd_overflow_packets_total";
@@ -46,6 +47,9 @@ fn render(status: &Status) -> String {
             (interface.overflow.rx_packets, interface.overflow.tx_packets),
         );
     }
+    let dropped = |interface: &InterfaceStatus| interface.dropped;
+    let (name, help) = ("flowd_dropped_packets_total", "Packets dropped by the policy.");
+    directions(&mut text, status, name, help, dropped, |c| (c.rx_packets, c.tx_packets));
     let name = "flowd_uncounted_packets_total";
     text.family(name, "counter", "Packets in no flow and no overflow bucket, by reason.");
     for interface in &status.interfaces {
@@ -66,6 +70,18 @@ fn render(status: &Status) -> String {
             "gauge",
             "Flows that fit into it.",
             status.flow_table.capacity,
+        ),
+        (
+            "flowd_policy_revision",
+            "gauge",
+            "Revision of the policy in force; 0: none.",
+            u64::from(status.policy.revision),
+        ),
+        (
+            "flowd_policy_enforced",
+            "gauge",
+            "1 while the policy drops what it denies.",
+            u64::from(status.policy.mode == "enforce"),
         ),
         ("flowd_drains_total", "counter", "Reads of the kernel's tables.", status.drain.count),
         ("flowd_records_total", "counter", "Records written.", status.drain.records),
@@ -93,11 +109,12 @@ fn directions(
     status: &Status,
     name: &str,
     help: &str,
+    of: impl Fn(&InterfaceStatus) -> Counters,
     pick: impl Fn(&Counters) -> (u64, u64),
 ) {
     text.family(name, "counter", help);
     for interface in &status.interfaces {
-        text.both(name, interface, &[], pick(&interface.seen));
+        text.both(name, interface, &[], pick(&of(interface)));
     }
 }
 

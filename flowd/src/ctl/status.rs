@@ -21,6 +21,9 @@ pub(super) fn show(screen: &mut Screen, status: &Status) -> Result<(), CtlError>
         status.policy.revision,
         text::visible(&status.policy.mode),
     ))?;
+    if status.policy.mode == "enforce" && !status.policy.stays {
+        screen.line("The policy is not in force while flowd is down: see flowd's log")?;
+    }
     screen.line("")?;
     if status.interfaces.is_empty() {
         screen.line("No WireGuard interface is watched.")?;

@@ -207,6 +207,7 @@ impl Collector {
             policy: wire::PolicyStatus {
                 revision: self.verdicts.revision(),
                 mode: self.verdicts.revision.policy.mode.word().to_owned(),
+                stays: self.interfaces.are_staying(),
             },
         })
     }

@@ -116,4 +116,6 @@ pub struct PolicyStatus {
     pub revision: u32,
     /// `observe` or `enforce`.
     pub mode: String,
+    /// Whether it stays in force while the daemon is down or restarts.
+    pub stays: bool,
 }
