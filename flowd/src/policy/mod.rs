@@ -28,6 +28,8 @@ mod compile;
 mod host;
 
 #[cfg(test)]
+mod doc_tests;
+#[cfg(test)]
 mod tests;
 
 pub use compile::{Compiled, Limits, TooLarge, compile};
