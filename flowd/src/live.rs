@@ -10,8 +10,9 @@ use std::{
 use tokio::sync::{broadcast, oneshot};
 
 use crate::{
-    flows::{By, Filter, FlowId, Ranking, Record, Summary, Tuple},
+    flows::{By, Filter, FlowId, Identity, Ranking, Record, Summary, Tuple},
     identity::Names,
+    policy::World,
     wire, wireguard,
 };
 
@@ -59,6 +60,15 @@ pub struct PendingSummary {
     pub summary: Summary,
     /// How many flows match and live, whether or not they did anything since.
     pub open_flows: u64,
+}
+
+/// What a policy is applied to, and whom it may name.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// Peers, their addresses, the gateway's own.
+    pub world: World,
+    /// Everybody who is a peer or has a name, each once.
+    pub known: Vec<Identity>,
 }
 
 /// A message to the drain thread. It answers questions between two drains; a dropped reply is no
@@ -109,6 +119,11 @@ pub enum Request {
     Peers {
         /// Where the answer goes.
         reply: oneshot::Sender<Vec<wire::Peer>>,
+    },
+    /// What a policy would be applied to.
+    World {
+        /// Where the answer goes.
+        reply: oneshot::Sender<Pending<Surroundings>>,
     },
     /// What WireGuard says now, and the gateway's own addresses.
     Interfaces {

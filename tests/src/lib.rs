@@ -8,6 +8,7 @@
 pub mod counters;
 pub mod daemon;
 pub mod flowctl;
+pub mod mount;
 pub mod namespace;
 pub mod site;
 pub mod skip;

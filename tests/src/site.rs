@@ -12,7 +12,9 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{daemon::Daemon, flowctl::Flowctl, namespace::Namespace, topology::Topology, wait};
+use crate::{
+    daemon::Daemon, flowctl::Flowctl, mount, namespace::Namespace, topology::Topology, wait,
+};
 
 /// The `[flows]` table and the interfaces; everything else is the same in every test.
 #[derive(Clone, Debug)]
@@ -64,6 +66,7 @@ impl Site {
             )
             .expect("a string grows");
         }
+        mount::bpf(&site.path("bpf"));
         site.write("peers.toml", &peers);
         site.configure(&site.config(settings));
         site
@@ -85,13 +88,14 @@ impl Site {
              [identity]\npeers = {:?}\nwireguard = [{:?}]\nnetworkd = [{:?}]\n\
              [flows]\ntable_size = {table_size}\ndrain_interval_ms = {drain_interval_ms}\n\
              active_timeout_ms = {active_timeout_ms}\nidle_timeout_ms = {idle_timeout_ms}\n\
-             linger_ms = {linger_ms}\n[policy]\nfile = {:?}\n",
+             linger_ms = {linger_ms}\n[policy]\nfile = {:?}\n[datapath]\npins = {:?}\n",
             self.path("store"),
             self.socket(),
             self.path("peers.toml"),
             self.path("wireguard"),
             self.path("networkd"),
             self.path("policy.toml"),
+            self.path("bpf/flowd"),
         )
     }
 
@@ -144,6 +148,12 @@ impl Site {
     /// A file of this site.
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join(name)
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        mount::release(&self.path("bpf"));
     }
 }
 

@@ -9,6 +9,7 @@ mod metrics;
 mod params;
 mod policy;
 mod records;
+mod replay;
 mod socket;
 mod time;
 mod top;
@@ -93,6 +94,12 @@ fn router(state: ApiState) -> Router {
                 .fallback(policy::wrong_method),
         )
         .route("/v1/policy/why", get(policy::why).fallback(wrong_method))
+        .route(
+            "/v1/policy/replay",
+            post(replay::replay)
+                .layer(DefaultBodyLimit::max(policy::MAX_BYTES))
+                .fallback(policy::wrong_method),
+        )
         .route("/metrics", get(metrics::metrics).fallback(wrong_method))
         .fallback(any(unknown_path))
         .with_state(state)

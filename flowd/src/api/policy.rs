@@ -124,7 +124,7 @@ pub(super) async fn wrong_method(method: axum::http::Method, uri: axum::http::Ur
     ApiError::Method(format!("{} takes {takes}, not {method}", uri.path().escape_debug()))
 }
 
-fn text(body: Result<Bytes, BytesRejection>) -> Result<String, ApiError> {
+pub(super) fn text(body: Result<Bytes, BytesRejection>) -> Result<String, ApiError> {
     let body = body.map_err(|_| {
         ApiError::BadRequest(format!("the policy has more than {MAX_BYTES} bytes, or broke off"))
     })?;

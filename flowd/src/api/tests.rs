@@ -1,5 +1,7 @@
 //! The API over a real socket, with a store of a few records and a stand-in for the drain thread.
 
+mod replay;
+
 use std::{path::PathBuf, sync::Arc, sync::mpsc};
 
 use axum::body::Bytes;
@@ -18,7 +20,7 @@ use crate::{
         Counters, EndReason, FlowId, Identity, Initiator, Ranking, Record, Summary, TcpFlags,
         Tuple, Verdict,
     },
-    live::{Live, Pending, PendingSummary, Position, Request},
+    live::{Live, Pending, PendingSummary, Position, Request, Surroundings},
     store::{Reader, Writer},
     wire,
 };
@@ -166,6 +168,11 @@ fn drain_thread(inbox: &mpsc::Receiver<Request>, watermark: u64) {
                 drop(reply.send(Pending { watermark, answer }));
             }
             Request::Peers { reply } => drop(reply.send(Vec::new())),
+            Request::World { reply } => {
+                let known = open.peer.iter().map(|peer| peer.as_ref().clone()).collect();
+                let answer = Surroundings { known, ..Surroundings::default() };
+                drop(reply.send(Pending { watermark, answer }));
+            }
             // A reply that is dropped, as by a drain thread that has failed.
             _ => {}
         }

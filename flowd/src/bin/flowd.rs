@@ -11,10 +11,10 @@ use tracing_subscriber::EnvFilter;
 
 /// Counts what every WireGuard peer of this gateway does, flow by flow.
 #[derive(Parser)]
-#[command(version, args_conflicts_with_subcommands = true)]
+#[command(version)]
 struct Cli {
     /// Configuration file [default: /etc/flowd/flowd.toml, which need not exist]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
@@ -22,6 +22,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Take flowd's programs off every interface of this network namespace, where they stayed to
+    /// enforce a policy; only while no daemon runs.
+    Detach,
     /// Check a configuration file and do nothing else.
     CheckConfig {
         /// The file to check.
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Some(Command::CheckConfig { file }) => check_config(&file),
+        Some(Command::Detach) => detach(cli.config),
         None => run(cli.config),
     };
     match done {
@@ -50,6 +54,13 @@ fn main() -> ExitCode {
 fn check_config(file: &std::path::Path) -> Result<(), String> {
     Config::read(file).map_err(|error| error.to_string())?;
     println!("{} is valid", file.display());
+    Ok(())
+}
+
+fn detach(file: Option<PathBuf>) -> Result<(), String> {
+    let config = read_config(file).map_err(|error| error.to_string())?;
+    let removed = daemon::detach(&config).map_err(|error| chain(&error))?;
+    println!("{removed} programs, links and tables of flowd were taken off");
     Ok(())
 }
 

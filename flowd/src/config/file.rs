@@ -11,7 +11,7 @@ use crate::policy::Limits;
 
 /// The keys of each table; the empty name is the top. A test holds them against the structs.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
-    ("", &["gateway", "interfaces", "store", "api", "flows", "identity", "policy"]),
+    ("", &["gateway", "interfaces", "store", "api", "flows", "identity", "policy", "datapath"]),
     ("store", &["path"]),
     ("api", &["socket"]),
     (
@@ -26,6 +26,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
         ],
     ),
     ("identity", &["peers", "wireguard", "networkd"]),
+    ("datapath", &["pins"]),
     ("policy", &["file", "max_prefixes", "max_pairs", "max_intervals"]),
 ];
 
@@ -39,6 +40,7 @@ pub(super) struct File {
     flows: Flows,
     identity: Identity,
     policy: Policy,
+    datapath: Datapath,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -74,6 +76,12 @@ struct Identity {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+struct Datapath {
+    pins: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct Policy {
     file: Option<PathBuf>,
     max_prefixes: Option<u64>,
@@ -85,7 +93,7 @@ impl File {
     /// Fills in the defaults; what is wrong goes to `problems`, and then the result is not to be
     /// used.
     pub(super) fn into_config(self, problems: &mut Vec<Problem>) -> Config {
-        let Self { gateway, interfaces, store, api, flows, identity, policy } = self;
+        let Self { gateway, interfaces, store, api, flows, identity, policy, datapath } = self;
         check_gateway(gateway.as_deref(), problems);
         check_interfaces(&interfaces, problems);
         let mut number = |key, value: Option<u64>, range: RangeInclusive<u64>, default: u64| {
@@ -148,6 +156,7 @@ impl File {
         };
         let wireguard = paths("identity.wireguard", identity.wireguard, "/etc/wireguard");
         let networkd = paths("identity.networkd", identity.networkd, "/etc/systemd/network");
+        let pins = path("datapath.pins", datapath.pins, "/sys/fs/bpf/flowd");
         let policy_file = path("policy.file", policy.file, "/etc/flowd/policy.toml");
         if socket.as_os_str().len() > range::SOCKET_BYTES {
             problems.push(Problem::too_long("api.socket", &socket, range::SOCKET_BYTES));
@@ -157,6 +166,7 @@ impl File {
             socket,
             names: Sources { peers, wireguard, networkd },
             policy_file,
+            pins,
             limits,
             gateway: gateway.unwrap_or_else(host_name),
             interfaces,

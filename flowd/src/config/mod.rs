@@ -48,6 +48,8 @@ pub struct Config {
     pub names: Sources,
     /// The policy; it need not exist.
     pub policy_file: PathBuf,
+    /// Where the kernel keeps what outlives the daemon: a directory of a BPF file system.
+    pub pins: PathBuf,
     /// How large the kernel's tables of a policy may become.
     pub limits: Limits,
 }
@@ -145,7 +147,7 @@ mod tests {
             ("[sotre]\n", "line 1: unknown key `sotre`; did you mean `store`?"),
             (
                 "colour = 1\n",
-                "line 1: unknown key `colour`; known here are gateway, interfaces, store, api, flows, identity, policy",
+                "line 1: unknown key `colour`; known here are gateway, interfaces, store, api, flows, identity, policy, datapath",
             ),
             (
                 "[flows]\ndrain_interval_ms = 5\n",

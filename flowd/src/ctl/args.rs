@@ -132,6 +132,18 @@ pub(super) enum PolicyCommand {
         #[arg(long)]
         port: Option<String>,
     },
+    /// Whose stored flows would have got another verdict under a policy.
+    ///
+    /// Judges the stored records of a range, by default of the last seven days, by the names and
+    /// groups that the peers had then; changes nothing. What open flows did since their last
+    /// record is left out.
+    #[command(after_help = "Example: flowctl policy replay policy.toml --since 24h")]
+    Replay {
+        /// The policy; - for standard input.
+        file: PathBuf,
+        #[command(flatten)]
+        filters: Filters,
+    },
 }
 
 /// What to look at. Every filter narrows.
@@ -246,7 +258,7 @@ pub(super) struct Page {
 mod tests {
     use clap::{CommandFactory as _, Parser as _};
 
-    use super::{Cli, Command};
+    use super::{Cli, Command, PolicyCommand};
 
     fn parses(line: &str) {
         let words = line.split_whitespace().take_while(|word| !matches!(*word, ">" | "|"));
@@ -317,13 +329,14 @@ mod tests {
             ("state", "open"),
         ];
         let flags = values.map(|(name, value)| format!("--{name} {value}")).join(" ");
-        for command in ["flows", "summary", "records", "watch", "top"] {
+        for command in ["flows", "summary", "records", "watch", "top", "policy replay x.toml"] {
             let line = format!("flowctl {command} {flags}");
             let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
             let filters = match cli.command {
                 Command::Flows(page) | Command::Records(page) => page.filters,
                 Command::Summary(filters) | Command::Watch(filters) => filters,
                 Command::Top(top) => top.filters,
+                Command::Policy { command: PolicyCommand::Replay { filters, .. } } => filters,
                 other => panic!("{other:?}"),
             };
             assert_eq!(filters.pairs(), values.map(|(name, value)| (name, value.to_owned())));

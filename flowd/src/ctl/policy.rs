@@ -1,6 +1,7 @@
 //! `flowctl policy`: what is in force, what another would do, and why.
 
 mod diff;
+mod replay;
 mod show;
 mod why;
 
@@ -39,6 +40,9 @@ pub(super) async fn run(
         }
         PolicyCommand::Diff { file } => diff::run(client, screen, format, file).await,
         PolicyCommand::Apply { file, yes } => apply(client, screen, format, file, *yes).await,
+        PolicyCommand::Replay { file, filters } => {
+            replay::run(client, screen, format, file, filters).await
+        }
         PolicyCommand::Why { src, dst, protocol, port } => {
             let mut pairs = vec![("src", src.clone()), ("dst", dst.clone())];
             pairs.extend(protocol.clone().map(|protocol| ("protocol", protocol)));

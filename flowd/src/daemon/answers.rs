@@ -11,7 +11,7 @@ use flowd_common::{
 use crate::{
     dataplane::DataplaneError,
     flows::{By, Counters, Filter, FlowId, Ranking, Record, State},
-    live::{Pending, PendingSummary, Position, Request},
+    live::{Pending, PendingSummary, Position, Request, Surroundings},
     wire::{self, Timestamp},
 };
 
@@ -51,6 +51,11 @@ impl Collector {
             }
             Request::Why { question, reply } => {
                 let _gone = reply.send(self.why(&question));
+                Ok(())
+            }
+            Request::World { reply } => {
+                let (world, known) = (self.peers.world(), self.peers.known());
+                drop(reply.send(self.pending(Surroundings { world, known })));
                 Ok(())
             }
             Request::Interfaces { .. }

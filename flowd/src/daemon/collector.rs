@@ -15,14 +15,19 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use flowd_common::{flow::FlowKey, limits::RETIRE_BATCH, peer::PeerId};
+use flowd_common::{
+    flow::{CUT, FlowKey, FlowValue},
+    limits::RETIRE_BATCH,
+    peer::PeerId,
+};
 
 use crate::{
     config::Config,
-    dataplane::{Dataplane, DataplaneError, TimeLine, Why},
+    dataplane::{Dataplane, DataplaneError, Pins, Predecessor, TimeLine, Why},
     flows::{Counters, EndReason, Record, Timeouts},
     identity::Names,
     live::Request,
+    policy::Mode,
     wire, wireguard,
 };
 
@@ -84,6 +89,7 @@ impl Collector {
         names: Names,
         revisions: Revisions,
         policy: Arc<Revision>,
+        pins: Option<Pins>,
     ) -> Self {
         Self {
             config,
@@ -92,7 +98,7 @@ impl Collector {
             ledger: Ledger::default(),
             overflow: OverflowLedger::default(),
             peers: Peers::new(names),
-            interfaces: Interfaces::default(),
+            interfaces: Interfaces::new(pins),
             finished: Finished::default(),
             verdicts: Verdicts::of(policy),
             revisions,
@@ -108,11 +114,34 @@ impl Collector {
         &mut self,
         found: Vec<wireguard::Interface>,
         gateway: BTreeSet<IpAddr>,
+        mut predecessor: Option<Predecessor>,
+        left: Vec<Record>,
     ) -> Result<(), DaemonError> {
         self.peers.update(&found, gateway.clone());
         self.put_into_force().map_err(DaemonError::NotInForce)?;
+        let failed = |error: DataplaneError| DaemonError::TakeOver(error.to_string());
+        if let Some(old) = &mut predecessor {
+            let flows = self.seed(old).map_err(failed)?;
+            tracing::info!(flows, "took over from the flowd before");
+        }
         self.update(found, gateway);
+        if predecessor.is_some() || !left.is_empty() {
+            self.settle(predecessor.as_mut(), left).map_err(failed)?;
+        }
+        self.keep_in_force();
         Ok(())
+    }
+
+    /// Makes the programs stay when the daemon goes, where the policy is enforced.
+    pub(super) fn keep_in_force(&mut self) {
+        let enforced = self.verdicts.revision.policy.mode == Mode::Enforce;
+        if !self.interfaces.stay(enforced, &self.dataplane) {
+            tracing::warn!(
+                pins = %self.config.pins.display(),
+                "nothing is dropped while flowd is down or restarts: mount the BPF file system, or \
+                 set another `datapath.pins`"
+            );
+        }
     }
 
     /// Takes what WireGuard says now. Peers first: a flow finds its peer from its first packet on.
@@ -159,8 +188,13 @@ impl Collector {
     /// Takes the programs off, drains for the last time and ends every flow.
     fn stop(mut self) {
         self.interfaces.read_devices();
-        self.interfaces.detach_all();
-        self.drain(Due::Ending(EndReason::Shutdown));
+        if self.interfaces.are_staying() {
+            self.drain(Due::Ending(EndReason::Shutdown));
+            self.interfaces.leave_all();
+        } else {
+            self.interfaces.detach_all();
+            self.drain(Due::Ending(EndReason::Shutdown));
+        }
         if self.recorder.error.is_some() {
             tracing::error!(
                 flows = self.ledger.len(),
@@ -301,11 +335,15 @@ impl Collector {
         for keys in ended.chunks(RETIRE_BATCH as usize) {
             let mut records = Vec::with_capacity(keys.len());
             let mut last = Vec::with_capacity(keys.len());
+            let mut staying = Vec::new();
             dataplane.retire(keys, Why::Ended, |key, value| {
                 let open = *ledger.open(key, value, line, peers);
                 let end = open.ending.unwrap_or(EndReason::Idle);
                 let record = view.record(key, value, &open, Some(end));
                 last.push((*key, open.peer, record.total, record.window_end_ms));
+                if end == EndReason::Shutdown && interfaces.are_staying() {
+                    staying.push((*key, emptied(value, line)));
+                }
                 // What a cut left behind, and no packet followed.
                 if record.total != Counters::default() {
                     records.push(record);
@@ -318,7 +356,13 @@ impl Collector {
             for (key, _, total, window_end_ms) in &last {
                 ledger.recorded(key, *total, *window_end_ms);
             }
-            dataplane.delete(keys)?;
+            // A daemon that goes leaves its programs the memory of what may go on.
+            if staying.is_empty() {
+                dataplane.delete(keys)?;
+            }
+            for (key, value) in &staying {
+                dataplane.revive(key, value)?;
+            }
             for (key, peer, total, _) in last {
                 ledger.close(&key);
                 *finished.by_interface.entry(key.ifindex).or_default() += total;
@@ -345,6 +389,21 @@ impl Collector {
             }
         }
         Ok(())
+    }
+}
+
+/// The entry of a flow whose counts are recorded, as it goes on without a daemon.
+fn emptied(value: &FlowValue, line: &TimeLine) -> FlowValue {
+    FlowValue {
+        first_seen_ns: line.clocks().monotonic_ns,
+        last_seen_jiffies: value.last_seen_jiffies,
+        marks: value.marks & CUT,
+        judgement: value.judgement,
+        peer_id: value.peer_id,
+        initiator: value.initiator,
+        icmp_type: value.icmp_type,
+        icmp_code: value.icmp_code,
+        ..FlowValue::default()
     }
 }
 

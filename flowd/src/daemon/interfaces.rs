@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use crate::{
-    dataplane::{Attachment, Dataplane},
+    dataplane::{Attachment, Dataplane, Pins},
     flows::Counters,
     wireguard::{DeviceCounters, Interface},
 };
@@ -46,9 +46,50 @@ pub(super) struct Interfaces {
     by_index: BTreeMap<u32, Watched>,
     /// Interfaces that could not be attached, told once.
     refused: HashSet<u32>,
+    /// Where programs are kept; `None`: there is no such place.
+    pins: Option<Pins>,
+    /// Whether the programs stay when the daemon goes.
+    stay: bool,
 }
 
 impl Interfaces {
+    /// None yet; programs are kept in `pins`.
+    pub(super) fn new(pins: Option<Pins>) -> Self {
+        Self { pins, ..Self::default() }
+    }
+
+    /// Makes the programs stay when the daemon goes, or go with it. Whether they now do as they are
+    /// told.
+    pub(super) fn stay(&mut self, stay: bool, dataplane: &Dataplane) -> bool {
+        let before = std::mem::replace(&mut self.stay, stay);
+        let Some(pins) = &self.pins else {
+            return !stay;
+        };
+        let mut done = Ok(());
+        if stay && !before {
+            done = dataplane.keep_flows(pins);
+        } else if !stay {
+            done = pins.forget_flows();
+        }
+        for watched in self.by_index.values_mut() {
+            let Some(attachment) = &mut watched.attachment else { continue };
+            if stay {
+                done = done.and(attachment.stay(pins));
+            } else {
+                attachment.go_with_the_daemon();
+            }
+        }
+        if let Err(error) = &done {
+            tracing::error!(%error, "programs cannot be kept in the BPF file system");
+        }
+        done.is_ok()
+    }
+
+    /// Whether the programs stay when the daemon goes.
+    pub(super) fn are_staying(&self) -> bool {
+        self.stay && self.pins.is_some()
+    }
+
     /// Whether the attached interfaces have the names, the peers and the allowed-ips of `found`, so
     /// that only WireGuard's counters are new.
     pub(super) fn are_configured_as(&self, found: &[Interface]) -> bool {
@@ -105,8 +146,13 @@ impl Interfaces {
     fn attach(&mut self, interface: Interface, now_ms: i64, dataplane: &mut Dataplane) {
         let name: Arc<str> = interface.name.as_str().into();
         let baseline = read_device(&name);
-        match dataplane.attach(&name, interface.ifindex) {
-            Ok(attachment) => {
+        match dataplane.attach(&name, interface.ifindex, self.pins.as_ref()) {
+            Ok(mut attachment) => {
+                if let Some(pins) = self.pins.as_ref().filter(|_| self.stay)
+                    && let Err(error) = attachment.stay(pins)
+                {
+                    tracing::error!(interface = %name, %error, "its programs go with the daemon");
+                }
                 let by = attachment.by.word();
                 tracing::info!(
                     interface = %name,
@@ -148,6 +194,16 @@ impl Interfaces {
             .collect();
         for ifindex in &gone[..gone.len().saturating_sub(REMEMBERED)] {
             self.by_index.remove(ifindex);
+        }
+    }
+
+    /// Lets go of programs that stay on their interfaces.
+    pub(super) fn leave_all(&mut self) {
+        for watched in self.by_index.values_mut() {
+            if let Some(attachment) = watched.attachment.take() {
+                attachment.leave();
+                tracing::info!(interface = %watched.name, "the policy stays in force");
+            }
         }
     }
 

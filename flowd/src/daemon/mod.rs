@@ -19,6 +19,7 @@ mod policy;
 mod recorder;
 mod revisions;
 mod startup;
+mod takeover;
 mod verdicts;
 mod why;
 
@@ -46,8 +47,7 @@ use self::{
 use crate::{
     api,
     config::Config,
-    dataplane::{Dataplane, LinkHeader, LoadError},
-    flows::EndReason,
+    dataplane::{self, Dataplane, LinkHeader, LoadError, Pins},
     identity::{self, NamesError},
     live::{Live, Request},
     store, wireguard,
@@ -94,6 +94,9 @@ pub enum DaemonError {
          leave `interfaces` out to watch them all"
     )]
     NotWireguard(String),
+    /// What a flowd before left could not be taken over.
+    #[error("cannot take over from the flowd before: {0}")]
+    TakeOver(String),
     /// A bug in flowd.
     #[error("the drain thread has failed; see the log")]
     DrainFailed,
@@ -120,7 +123,8 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         .ok_or(DaemonError::NotAlone)?;
     let mut reader = identity::Reader::new(config.names.clone());
     let names = reader.read()?;
-    let recorder_writer = open_store(&config)?;
+    let writer = store::Writer::open(&config.store, &config.gateway, now_ms())?;
+    let left = writer.leftovers().map_err(|error| DaemonError::Leftovers(error.to_string()))?;
     let socket = api::bind(&config.socket)?;
     let dataplane = Dataplane::load(config.table_size, LinkHeader::None)?;
 
@@ -137,6 +141,12 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         Revisions::open(&config.store).map_err(system("open the directory of the policies"))?;
     let policy = startup::policy(&config, &revisions, &found, &names)?;
 
+    let pins = startup::pins(&config);
+    let predecessor = pins.as_ref().and_then(Pins::predecessor);
+    if predecessor.is_none() && !left.is_empty() {
+        tracing::warn!(flows = left.len(), "the last flowd was killed; ending its open flows");
+    }
+
     let (live, inbox, watchers) = Live::new();
     let state = api::ApiState {
         live: live.clone(),
@@ -146,12 +156,13 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let mut collector = Collector::new(
         config.clone(),
         dataplane,
-        Recorder::new(recorder_writer, watchers),
+        Recorder::new(writer, watchers),
         names,
         revisions,
         policy,
+        pins,
     );
-    collector.begin(found, gateway)?;
+    collector.begin(found, gateway, predecessor, left)?;
 
     let (drain, drain_ended) = spawn_drain(collector, inbox)?;
     let stop_watch = Arc::new(AtomicBool::new(false));
@@ -200,20 +211,13 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     }
 }
 
-/// Opens the store, and ends what a killed daemon left open: its kernel tables went with it.
-fn open_store(config: &Config) -> Result<store::Writer, DaemonError> {
-    let mut writer = store::Writer::open(&config.store, &config.gateway, now_ms())?;
-    let mut left = writer.leftovers().map_err(|error| DaemonError::Leftovers(error.to_string()))?;
-    if !left.is_empty() {
-        tracing::warn!(flows = left.len(), "the last flowd was killed; ending its open flows");
-        for record in &mut left {
-            record.end_reason = Some(EndReason::Shutdown);
-        }
-        writer
-            .commit(now_ms(), &mut left)
-            .map_err(|error| DaemonError::Leftovers(error.to_string()))?;
-    }
-    Ok(writer)
+/// Takes flowd's programs off every interface of this network namespace; how many there were. Only
+/// while no daemon runs.
+pub fn detach(config: &Config) -> Result<usize, DaemonError> {
+    let _alone = alone::claim()
+        .map_err(system("claim the network namespace"))?
+        .ok_or(DaemonError::NotAlone)?;
+    dataplane::detach_everything(&config.pins).map_err(system("take the programs off"))
 }
 
 /// Refuses a name in `interfaces` that is there but no WireGuard interface; one that is not there

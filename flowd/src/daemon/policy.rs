@@ -108,6 +108,7 @@ impl Collector {
             return Err(error.into());
         }
         self.recorder.hits.clear();
+        self.keep_in_force();
         let cut = self.judge_open_flows()?;
         let denied: Vec<&Cut> = cut.iter().filter(|cut| cut.now.is_denied()).collect();
         tracing::info!(

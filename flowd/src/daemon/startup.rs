@@ -1,4 +1,4 @@
-//! The policy that a starting daemon goes on with.
+//! What a starting daemon goes on with: the policy, and the place of the pins.
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    dataplane::Pins,
     flows::Identity,
     identity::Names,
     policy::{self, Known},
@@ -58,6 +59,18 @@ pub(super) fn policy(
             }
             tracing::error!(revision = in_force.number, "the policy that was in force stays");
             Ok(in_force)
+        }
+    }
+}
+
+/// Where programs are kept; `None` where there is no such place, which matters when a policy is
+/// enforced, and is told then.
+pub(super) fn pins(config: &Config) -> Option<Pins> {
+    match Pins::open(&config.pins) {
+        Ok(pins) => Some(pins),
+        Err(error) => {
+            tracing::debug!(%error, "no place for pins");
+            None
         }
     }
 }

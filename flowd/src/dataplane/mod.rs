@@ -8,6 +8,7 @@ mod attachment;
 mod batch;
 mod clock;
 mod error;
+mod pins;
 mod policy;
 mod retire;
 
@@ -32,9 +33,10 @@ use flowd_common::{
 
 use self::batch::Batch;
 pub use self::{
-    attachment::{AttachedBy, Attachment},
+    attachment::{AttachedBy, Attachment, detach_everything},
     clock::TimeLine,
     error::{DataplaneError, LoadError},
+    pins::{Pins, Predecessor},
     retire::Why,
 };
 use crate::policy::Compiled;
@@ -191,6 +193,26 @@ impl Dataplane {
     /// The policy in force.
     pub fn in_force(&self) -> Head {
         self.policy.in_force()
+    }
+
+    /// Makes the flow table outlive the daemon.
+    pub fn keep_flows(&self, pins: &Pins) -> io::Result<()> {
+        pins.keep_flows(self.flows_fd.as_fd())
+    }
+
+    /// Makes the entry of a flow, unless a packet has.
+    pub fn seed(&mut self, key: &FlowKey, value: &FlowValue) -> Result<(), DataplaneError> {
+        match self.flows.insert(key, value, BPF_NOEXIST) {
+            Ok(()) => Ok(()),
+            Err(error) if error::os_error(&error) == Some(libc::EEXIST) => Ok(()),
+            Err(source) => Err(DataplaneError::Write { table: "flow", source }),
+        }
+    }
+
+    /// Returns when every classifier that runs now has left.
+    pub fn wait_for_classifiers(&self) -> Result<(), DataplaneError> {
+        retire::wait_for_classifiers()
+            .map_err(|source| DataplaneError::Read { table: "flow", source })
     }
 
     /// Replaces the value of a flow that is retired, after which it lives again.

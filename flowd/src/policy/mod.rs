@@ -1,7 +1,7 @@
 //! The policy: which peer may talk to what. Pure: no clock, no file, no kernel.
 //!
 //! A text is parsed and checked whole, interpreted rule by rule ([`Policy::decide`], the
-//! specification), and compiled for the kernel ([`compile`]).
+//! specification), compiled for the kernel ([`compile`]), and replayed over records ([`Replayer`]).
 
 mod rule;
 mod selector;
@@ -27,6 +27,8 @@ mod problem;
 mod compile;
 mod host;
 
+mod replay;
+
 #[cfg(test)]
 mod doc_tests;
 #[cfg(test)]
@@ -37,6 +39,7 @@ pub use host::HostTables;
 pub use names::Known;
 pub use parse::{Checked, parse};
 pub use problem::Problem;
+pub use replay::{Replayed, Replayer, Turn};
 pub use rule::{Mode, Policy, Rule};
 pub use selector::{Endpoint, Group, Selector};
 pub use service::{Service, Services};

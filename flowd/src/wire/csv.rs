@@ -1,6 +1,6 @@
 //! Records and flows as rows of text, with names that stay.
 
-use super::{Endpoint, Flow, FlowState, Peer, Record, TopRow, Traffic};
+use super::{Change, Endpoint, Flow, FlowState, Peer, Record, TopRow, Traffic};
 use crate::flows::{Counters, Identity, Tally};
 
 /// The columns of a record.
@@ -235,6 +235,26 @@ pub fn top_csv_row(top: &TopRow) -> Vec<String> {
     for Tally { flows, packets, bytes } in [allowed, denied] {
         row.extend([flows, packets, bytes].map(u64::to_string));
     }
+    row
+}
+
+/// The columns of a change of verdict.
+pub const CHANGE_CSV_COLUMNS: [&str; 8] =
+    ["peer", "was", "was_rule", "would_be", "rule", "flows", "packets", "bytes"];
+
+/// The cells of a change of verdict, in the order of [`CHANGE_CSV_COLUMNS`].
+pub fn change_csv_row(change: &Change) -> Vec<String> {
+    let Change { peer, was, was_rule, would_be, rule, traffic } = change;
+    let Tally { flows, packets, bytes } = traffic;
+    let text = |text: &Option<String>| text.as_deref().map(csv_text).unwrap_or_default();
+    let mut row = vec![
+        text(peer),
+        was.word().to_owned(),
+        text(was_rule),
+        would_be.word().to_owned(),
+        text(rule),
+    ];
+    row.extend([flows, packets, bytes].map(u64::to_string));
     row
 }
 

@@ -13,8 +13,8 @@ mod timestamp;
 mod top;
 
 pub use csv::{
-    CSV_COLUMNS, FLOW_CSV_COLUMNS, PEER_CSV_COLUMNS, TOP_CSV_COLUMNS, csv_row, csv_text,
-    flow_csv_row, peer_csv_row, top_csv_row,
+    CHANGE_CSV_COLUMNS, CSV_COLUMNS, FLOW_CSV_COLUMNS, PEER_CSV_COLUMNS, TOP_CSV_COLUMNS,
+    change_csv_row, csv_row, csv_text, flow_csv_row, peer_csv_row, top_csv_row,
 };
 pub use flow::{Flow, FlowDetail, FlowPage, FlowState};
 pub use peer::{Peer, PeerList, WireguardCounters};

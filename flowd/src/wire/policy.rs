@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Endpoint, FlowState, Timestamp};
 use crate::{
     flows::{FlowId, Identity, Tally, Verdict},
-    policy::{Mode, Problem},
+    policy::{Mode, Problem, Replayed, Turn},
 };
 
 /// `GET /v1/policy`.
@@ -199,8 +199,26 @@ pub struct Replay {
     pub denied: Tally,
     /// What it would allow.
     pub allowed: Tally,
-    /// What cannot be judged, since it found the flow table full.
+    /// What cannot be judged: it found the flow table full, or is an ICMP error that the policy
+    /// would deny and that may belong to a flow which it allows.
     pub unjudged: Tally,
+}
+
+impl Replay {
+    /// What became of the records of a range.
+    pub fn new((since, until): (Option<Timestamp>, Timestamp), replayed: Replayed) -> Self {
+        let Replayed { allowed, denied, unjudged, turns } = replayed;
+        Self {
+            problems: Vec::new(),
+            since,
+            until,
+            flows: allowed.flows + denied.flows,
+            changes: turns.into_iter().map(Change::from).collect(),
+            denied,
+            allowed,
+            unjudged,
+        }
+    }
 }
 
 /// Flows of one peer that another rule would decide otherwise.
@@ -219,4 +237,12 @@ pub struct Change {
     /// How much of it.
     #[serde(flatten)]
     pub traffic: Tally,
+}
+
+impl From<(Turn, Tally)> for Change {
+    fn from((turn, traffic): (Turn, Tally)) -> Self {
+        let Turn { peer, was, was_rule, would_be, rule } = turn;
+        let text = |id: std::sync::Arc<str>| id.to_string();
+        Self { peer, was, was_rule: was_rule.map(text), would_be, rule: rule.map(text), traffic }
+    }
 }

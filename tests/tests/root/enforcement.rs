@@ -3,6 +3,7 @@
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -385,4 +386,110 @@ fn why_tells_the_rule_the_peer_the_route_and_the_last_flow() {
     let told = ctl.failure(&["policy", "why", "nobody", &far_text], 1);
     assert!(told.contains("no address and no peer"), "{told}");
     daemon.stop();
+}
+
+/// Sends what must not arrive until it is told to stop, and says how many it sent.
+fn pour_in_vain(pair: &udp::Pair, stop: &AtomicBool) -> u64 {
+    let mut sent = 0;
+    while !stop.load(Ordering::Relaxed) {
+        pair.near.send(&[1; 100]).expect("it leaves the peer");
+        sent += 1;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    sent
+}
+
+#[test]
+fn a_restart_opens_no_hole_and_open_flows_go_on() {
+    let net = lan_net();
+    let (site, mut daemon) = flowd_on(&net, &Settings::default());
+    let ctl = site.flowctl(&net.gateway);
+    ctl.apply(STRICT);
+    let (near, far) = ends(&net)[0];
+    let denied = udp::Pair::on_port(near, far, 6000);
+    let allowed = udp::Pair::on_port(near, far, 5000);
+    let mut connection = tcp::Connection::open(near, far, 8080);
+    let mut exchanged = allowed.exchange(&[100; 3]);
+    connection.transfer(10_000, 10_000);
+    let stop = AtomicBool::new(false);
+    let (sent, daemon) = std::thread::scope(|scope| {
+        let pouring = scope.spawn(|| pour_in_vain(&denied, &stop));
+        for round in 0..4 {
+            if round % 2 == 0 {
+                daemon.stop();
+            } else {
+                daemon.kill();
+            }
+            // Without a daemon the policy stays in force, and what it allows goes on: the far side
+            // first, which could not open anything.
+            for _ in 0..3 {
+                deliver(&allowed.far, &allowed.near);
+                deliver(&allowed.near, &allowed.far);
+                exchanged = exchanged + udp::datagram(near.1, 1);
+            }
+            connection.transfer(5_000, 5_000);
+            daemon = site.start(&net.gateway);
+            site.flowctl(&net.gateway).attached("wg0");
+            deliver(&allowed.far, &allowed.near);
+            deliver(&allowed.near, &allowed.far);
+            exchanged = exchanged + udp::datagram(near.1, 1);
+            connection.transfer(5_000, 5_000);
+            assert_eq!(ctl.policy().revision, 1);
+        }
+        stop.store(true, Ordering::Relaxed);
+        (pouring.join().expect("it sends"), daemon)
+    });
+    assert_nothing(&denied.far);
+    connection.close();
+    // Every packet of either is in the records, over restarts and kills.
+    let sum = |filter: &[&str]| {
+        ctl.flows(filter).iter().fold(Counters::default(), |sum, flow| sum + flow.counters)
+    };
+    let load = Load { packets: sent, bytes: sent * 128 };
+    wait::until_equal("what was denied is counted", &Load::both(load, Load::default()), || {
+        sum(&["--port", "6000"])
+    });
+    wait::until_equal("what was allowed is counted", &Load::both(exchanged, exchanged), || {
+        sum(&["--port", "5000"])
+    });
+    let flows = ctl.flows(&["--port", "6000"]);
+    assert!(flows.iter().all(|flow| flow.verdict == Verdict::Deny && flow.enforced), "{flows:#?}");
+    let flows = ctl.flows(&["--port", "5000"]);
+    assert!(flows.iter().all(|flow| flow.verdict == Verdict::Allow), "{flows:#?}");
+    assert!(flows.iter().all(|flow| flow.rule.as_deref() == Some("open")), "{flows:#?}");
+    assert!(flows.iter().all(|flow| flow.initiator == Initiator::Peer), "{flows:#?}");
+    daemon.stop();
+}
+
+#[test]
+fn a_policy_that_only_observes_goes_with_the_daemon_and_detach_takes_the_rest_off() {
+    let net = lan_net();
+    let (site, daemon) = flowd_on(&net, &Settings::default());
+    let ctl = site.flowctl(&net.gateway);
+    let (near, far) = ends(&net)[0];
+    let denied = udp::Pair::on_port(near, far, 6000);
+    ctl.apply(STRICT);
+    let marker = udp::Pair::on_port(near, far, 5000);
+    send_in_vain(&denied, &[1], &marker);
+    daemon.stop();
+    send_in_vain(&denied, &[1], &marker);
+
+    let mut command = site.flowd(&net.gateway);
+    let output = command.arg("detach").output().expect("flowd is built");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    denied.exchange(&[1]);
+
+    let daemon = site.start(&net.gateway);
+    site.flowctl(&net.gateway).attached("wg0");
+    let denied = udp::Pair::on_port(near, far, 6001);
+    send_in_vain(&denied, &[1], &marker);
+    let mut command = site.flowd(&net.gateway);
+    let refused = flowd_tests::site::one_line_of_failure(
+        &command.arg("detach").output().expect("flowd is built"),
+        1,
+    );
+    assert!(refused.contains("stop it first"), "{refused}");
+    ctl.apply(&STRICT.replace("enforce", "observe"));
+    daemon.kill();
+    denied.exchange(&[1]);
 }
