@@ -1,4 +1,5 @@
-//! `docs/policy.md` against the language: every example is what the text around it says.
+//! `docs/policy.md` and the README against the language: every example is what the text around it
+//! says.
 
 use std::{
     collections::BTreeSet,
@@ -34,9 +35,13 @@ struct Block {
 }
 
 fn blocks() -> Vec<Block> {
+    blocks_of(DOCUMENT)
+}
+
+fn blocks_of(document: &'static str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut line = 1;
-    for (position, piece) in DOCUMENT.split("```").enumerate() {
+    for (position, piece) in document.split("```").enumerate() {
         if position % 2 == 1 {
             let (kind, text) = piece.split_once('\n').expect("a fence ends its line");
             blocks.push(Block { kind, text, line });
@@ -87,6 +92,14 @@ fn the_examples_are_right_and_nothing_is_odd_about_them() {
             assert!(!checked.policy.rules.is_empty(), "line {line}");
         }
     }
+}
+
+#[test]
+fn the_policy_in_the_readme_is_right() {
+    let blocks = blocks_of(include_str!("../../../README.md"));
+    let example = blocks.iter().find(|block| block.text.contains("[[rules]]")).unwrap();
+    let checked = parse(example.text, Some(&Known { identities: &identities() })).unwrap();
+    assert_eq!(checked.warnings, []);
 }
 
 #[test]
