@@ -281,11 +281,27 @@ mod tests {
     #[test]
     fn the_commands_in_the_readme_parse() {
         let readme = include_str!("../../../README.md");
-        let lines: Vec<_> = readme.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
-        assert!(lines.len() >= 4, "the tour has commands");
-        for line in lines {
-            parses(line);
+        assert!(check_commands(readme) >= 4, "the tour has commands");
+    }
+
+    #[test]
+    fn the_commands_in_the_document_of_the_policy_parse() {
+        let document = include_str!("../../../docs/policy.md");
+        assert!(check_commands(document) >= 10, "the roll-out has commands");
+    }
+
+    /// Parses every command of flowctl in a text: behind a prompt, in a pipe, and between
+    /// backticks. Returns how many stand behind a prompt.
+    fn check_commands(text: &str) -> usize {
+        let prompts: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
+        let outside: String = text.split("```").step_by(2).collect();
+        let quoted = outside.replace('\n', " ");
+        let quoted = quoted.split('`').skip(1).step_by(2);
+        let pipes = prompts.iter().flat_map(|line| line.split(" | "));
+        for command in pipes.chain(quoted).filter(|text| text.starts_with("flowctl ")) {
+            parses(command);
         }
+        prompts.len()
     }
 
     #[test]

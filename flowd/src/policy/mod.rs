@@ -30,6 +30,8 @@ mod host;
 mod replay;
 
 #[cfg(test)]
+mod doc_tests;
+#[cfg(test)]
 mod tests;
 
 pub use compile::{Compiled, Limits, TooLarge, compile};
