@@ -116,9 +116,17 @@ impl Collector {
         gateway: BTreeSet<IpAddr>,
         mut predecessor: Option<Predecessor>,
         left: Vec<Record>,
+        policy_file: Option<String>,
     ) -> Result<(), DaemonError> {
         self.peers.update(&found, gateway.clone());
         self.put_into_force().map_err(DaemonError::NotInForce)?;
+        if let Some(text) = policy_file
+            && !self.take_policy_file(text)
+            && self.verdicts.revision() == 0
+        {
+            let file = self.config.policy_file.display();
+            return Err(DaemonError::NotInForce(format!("{file} cannot be used; see above")));
+        }
         let failed = |error: DataplaneError| DaemonError::TakeOver(error.to_string());
         if let Some(old) = &mut predecessor {
             let flows = self.seed(old).map_err(failed)?;
@@ -165,7 +173,7 @@ impl Collector {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(Request::Interfaces { found, gateway }) => self.update(found, gateway),
                 Ok(Request::Names(names)) => self.rename(names),
-                Ok(Request::PolicyFile(text)) => self.take_policy_file(text),
+                Ok(Request::PolicyFile(text)) => drop(self.take_policy_file(text)),
                 Ok(question) => self.answer(question),
                 Err(RecvTimeoutError::Timeout) => {}
             }

@@ -139,7 +139,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let gateway = wireguard::addresses().map_err(system("list the gateway's addresses"))?;
     let revisions =
         Revisions::open(&config.store).map_err(system("open the directory of the policies"))?;
-    let policy = startup::policy(&config, &revisions, &found, &names)?;
+    let (policy, policy_file) = startup::policy(&config, &revisions, &found, &names)?;
 
     let pins = startup::pins(&config);
     let predecessor = pins.as_ref().and_then(Pins::predecessor);
@@ -162,7 +162,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         policy,
         pins,
     );
-    collector.begin(found, gateway, predecessor, left)?;
+    collector.begin(found, gateway, predecessor, left, policy_file)?;
 
     let (drain, drain_ended) = spawn_drain(collector, inbox)?;
     let stop_watch = Arc::new(AtomicBool::new(false));

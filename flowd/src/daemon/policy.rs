@@ -25,8 +25,9 @@ use crate::{
     dataplane::DataplaneError,
     flows::{FlowId, Record, Tally},
     live::{Connection, NotApplied},
-    policy::{Checked, Compiled, HostTables, Known, Policy, Problem, World, compile, parse},
+    policy::{Checked, Compiled, HostTables, Known, Mode, Policy, Problem, World, compile, parse},
     wire::{self, Timestamp},
+    wireguard,
 };
 
 /// Cut flows that an answer lists; it counts all.
@@ -135,17 +136,13 @@ impl Collector {
     }
 
     /// Puts the configured file into force when it says something new; what is wrong with it is
-    /// told, and the policy in force stays.
-    pub(super) fn take_policy_file(&mut self, text: String) {
+    /// told, and the policy in force stays. Whether the file is in force or was looked at before.
+    pub(super) fn take_policy_file(&mut self, text: String) -> bool {
         if !self.revisions.is_news(&text) {
-            return;
+            return true;
         }
         let path = self.config.policy_file.display().to_string();
-        if let Err(error) = self.revisions.note(&text) {
-            tracing::error!(%error, file = path, "the policy in force stays");
-            return;
-        }
-        match self.apply_policy(text, None) {
+        match self.apply_policy(text.clone(), None) {
             Ok(report) => {
                 for warning in &report.warnings {
                     tracing::warn!("{path}:{warning}");
@@ -153,12 +150,17 @@ impl Collector {
                 for problem in &report.problems {
                     tracing::error!("{path}:{problem}");
                 }
-                if !report.problems.is_empty() {
-                    tracing::error!(file = path, "the policy in force stays");
+                if report.problems.is_empty() {
+                    if let Err(error) = self.revisions.note(&text) {
+                        tracing::warn!(%error, file = path, "it will be read again as news");
+                    }
+                    return true;
                 }
+                tracing::error!(file = path, "the policy in force stays");
             }
             Err(error) => tracing::error!(%error, file = path, "the policy in force stays"),
         }
+        false
     }
 
     fn candidate(&self, text: &str) -> Result<Candidate, Vec<Problem>> {
@@ -176,7 +178,7 @@ impl Collector {
         candidate: &Candidate,
         caller: Option<Connection>,
     ) -> Result<wire::PolicyReport, DataplaneError> {
-        let Candidate { checked: Checked { policy, warnings }, compiled, world } = candidate;
+        let Candidate { checked: Checked { policy, warnings }, compiled, world: _ } = candidate;
         let head = Head::new(0, compiled.flags);
         let tables = HostTables::from(compiled.clone());
         let line = self.time_line()?;
@@ -198,8 +200,11 @@ impl Collector {
                 }
             }
         })?;
-        let cuts_caller =
-            caller.and_then(|caller| caller_cut(caller, policy, world, &tables, head));
+        let cuts_caller = caller.filter(|_| policy.mode == Mode::Enforce).and_then(|caller| {
+            let route = wireguard::route(caller.client.ip()).unwrap_or_default()?;
+            let (ifindex, _) = interfaces.iter().find(|(_, watched)| *watched.name == *route)?;
+            caller_cut(caller, ifindex, policy, &tables, head)
+        });
         Ok(wire::PolicyReport {
             problems: Vec::new(),
             warnings: warnings.clone(),
@@ -248,38 +253,29 @@ pub(super) fn size(policy: &Policy, compiled: &Compiled) -> wire::PolicySize {
     }
 }
 
-/// The rule by which a connection through a tunnel would be dropped, if it would.
+/// The rule by which a connection through the tunnel `ifindex` would be dropped, if it would.
 fn caller_cut(
     caller: Connection,
+    ifindex: u32,
     policy: &Policy,
-    world: &World,
     tables: &HostTables,
     head: Head,
 ) -> Option<wire::CallerCut> {
     let Connection { client, server } = caller;
-    for &ifindex in world.routes.keys() {
-        let peer = Addr::from(client.ip().to_canonical());
-        if world.near(ifindex, peer.into()).peer.is_none() {
-            continue;
-        }
-        let key = FlowKey {
-            peer,
-            remote: Addr::from(server.ip().to_canonical()),
-            peer_port: client.port(),
-            remote_port: server.port(),
-            ifindex,
-            protocol: TCP,
-            ..FlowKey::default()
-        };
-        let judged = judge(tables, head, &key, 0, Wanted::OF_PEER).of(Initiator::Peer as u8);
-        if judged.outcome() == Outcome::Dropped {
-            return Some(wire::CallerCut {
-                connection: format!("{client} to {server}"),
-                rule: rule_of(policy, judged),
-            });
-        }
-    }
-    None
+    let key = FlowKey {
+        peer: Addr::from(client.ip().to_canonical()),
+        remote: Addr::from(server.ip().to_canonical()),
+        peer_port: client.port(),
+        remote_port: server.port(),
+        ifindex,
+        protocol: TCP,
+        ..FlowKey::default()
+    };
+    let judged = judge(tables, head, &key, 0, Wanted::OF_PEER).of(Initiator::Peer as u8);
+    (judged.outcome() == Outcome::Dropped).then(|| wire::CallerCut {
+        connection: format!("{client} to {server}"),
+        rule: rule_of(policy, judged),
+    })
 }
 
 /// How often each rule decided, as far as it is recorded.

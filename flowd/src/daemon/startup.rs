@@ -2,13 +2,7 @@
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
-use super::{
-    DaemonError,
-    collector::now_ms,
-    revisions::{Revisions, Written},
-    system,
-    verdicts::Revision,
-};
+use super::{DaemonError, revisions::Revisions, system, verdicts::Revision};
 use crate::{
     config::Config,
     dataplane::Pins,
@@ -18,49 +12,35 @@ use crate::{
     wireguard,
 };
 
-/// The configured file where it says something new, else what was in force before. A wrong file
-/// leaves what was in force, and refuses the start where nothing was.
+/// The policy that was in force, and the configured file's text where it says something new. A
+/// wrong file refuses the start where no policy was in force; else it is told when it is taken.
 pub(super) fn policy(
     config: &Config,
     revisions: &Revisions,
     found: &[wireguard::Interface],
     names: &Names,
-) -> Result<Arc<Revision>, DaemonError> {
+) -> Result<(Arc<Revision>, Option<String>), DaemonError> {
     let in_force = revisions.newest().map_err(system("read the policy that was in force"))?;
     let path = config.policy_file.display();
     let text = match std::fs::read_to_string(&config.policy_file) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(in_force),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((in_force, None)),
         Err(error) => {
             return Err(DaemonError::Policy(format!("cannot read policy {path}: {error}")));
         }
     };
     if !revisions.is_news(&text) {
-        return Ok(in_force);
+        return Ok((in_force, None));
     }
-    let identities = everybody(found, names);
-    match policy::parse(&text, Some(&Known { identities: &identities })) {
-        Ok(checked) => {
-            for warning in &checked.warnings {
-                tracing::warn!("{path}:{warning}");
-            }
-            revisions.note(&text).map_err(system("keep the policy"))?;
-            let written = Written { text, policy: checked.policy };
-            revisions.keep(in_force.number, written, now_ms()).map_err(system("keep the policy"))
-        }
-        Err(problems) if in_force.number == 0 => {
+    if in_force.number == 0 {
+        let identities = everybody(found, names);
+        if let Err(problems) = policy::parse(&text, Some(&Known { identities: &identities })) {
             let lines: Vec<_> =
                 problems.iter().map(|problem| format!("{path}:{problem}")).collect();
-            Err(DaemonError::Policy(lines.join("\n")))
-        }
-        Err(problems) => {
-            for problem in problems {
-                tracing::error!("{path}:{problem}");
-            }
-            tracing::error!(revision = in_force.number, "the policy that was in force stays");
-            Ok(in_force)
+            return Err(DaemonError::Policy(lines.join("\n")));
         }
     }
+    Ok((in_force, Some(text)))
 }
 
 /// Where programs are kept; `None` where there is no such place, which matters when a policy is
