@@ -87,8 +87,47 @@ fn show(stage: &Stage, options: Options) -> Result<()> {
         flowd.ctl(&["top", "--by", "dst", "--sort", "flows"])?;
         flowd.ctl(&["flows"])?;
         flowd.ctl(&["flow", &flowd.biggest()?])?;
+        show_policy(&flowd, &network, stage, &files)?;
     }
     Ok(())
+}
+
+/// A policy that lets peers read pages and ask for names, and observes what else they do.
+const POLICY: &str = r#"mode = "observe"
+default = "deny"
+
+[resources]
+intranet = ["10.99.0.10", "fd99::10"]
+
+[[rules]]
+id = "web"
+action = "allow"
+from = ["any"]
+to = ["resource:intranet"]
+protocols = ["tcp"]
+ports = ["80"]
+
+[[rules]]
+id = "dns"
+action = "allow"
+from = ["any"]
+to = ["resource:intranet"]
+protocols = ["udp"]
+ports = ["53"]
+"#;
+
+fn show_policy(flowd: &Flowd, network: &Network, stage: &Stage, files: &Path) -> Result<()> {
+    let policy = files.join("policy.toml");
+    fs::write(&policy, POLICY)?;
+    println!("\nA policy, which only observes for now:\n\n{POLICY}");
+    let policy = policy.to_string_lossy();
+    flowd.ctl(&["policy", "replay", &policy])?;
+    flowd.ctl(&["policy", "apply", &policy])?;
+    network.traffic()?;
+    stage.pause(SETTLE)?;
+    flowd.ctl(&["flows", "--verdict", "deny"])?;
+    flowd.ctl(&["policy", "show"])?;
+    flowd.ctl(&["policy", "why", "10.88.0.2", network::SERVER_4, "--port", "80"])
 }
 
 fn transfer_words() -> [String; 4] {
@@ -126,18 +165,22 @@ impl Flowd {
             "gateway = \"demo-gw\"
 interfaces = [\"{interface}\"]
 [store]
-path = \"{}\"
+path = \"{0}/store\"
 [api]
-socket = \"{}\"
+socket = \"{1}\"
 [flows]
 drain_interval_ms = 500
 active_timeout_ms = 2000
 [identity]
-peers = \"{}\"
+peers = \"{2}\"
 wireguard = []
 networkd = []
+[policy]
+file = \"{0}/policy-of-the-demo.toml\"
+[datapath]
+pins = \"{0}/bpf\"
 ",
-            files.join("store").display(),
+            files.display(),
             self.socket.display(),
             peers.display()
         )
