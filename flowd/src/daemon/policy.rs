@@ -140,11 +140,7 @@ impl Collector {
             return;
         }
         let path = self.config.policy_file.display().to_string();
-        if let Err(error) = self.revisions.note(&text) {
-            tracing::error!(%error, file = path, "the policy in force stays");
-            return;
-        }
-        match self.apply_policy(text, None) {
+        match self.apply_policy(text.clone(), None) {
             Ok(report) => {
                 for warning in &report.warnings {
                     tracing::warn!("{path}:{warning}");
@@ -152,8 +148,11 @@ impl Collector {
                 for problem in &report.problems {
                     tracing::error!("{path}:{problem}");
                 }
-                if !report.problems.is_empty() {
+                if report.revision.is_none() {
+                    // It stays news: what it lacks may be a name that is read later.
                     tracing::error!(file = path, "the policy in force stays");
+                } else if let Err(error) = self.revisions.note(&text) {
+                    tracing::error!(%error, file = path, "the next start takes the file again");
                 }
             }
             Err(error) => tracing::error!(%error, file = path, "the policy in force stays"),

@@ -31,7 +31,7 @@ pub(super) fn policy(
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(in_force),
         Err(error) => {
-            return Err(DaemonError::Policy(format!("cannot read policy {path}: {error}")));
+            return in_force_or(in_force, vec![format!("cannot read policy {path}: {error}")]);
         }
     };
     if !revisions.is_news(&text) {
@@ -43,23 +43,34 @@ pub(super) fn policy(
             for warning in &checked.warnings {
                 tracing::warn!("{path}:{warning}");
             }
-            revisions.note(&text).map_err(system("keep the policy"))?;
+            // In this order: a file that is not kept yet must stay news.
             let written = Written { text, policy: checked.policy };
-            revisions.keep(in_force.number, written, now_ms()).map_err(system("keep the policy"))
+            let kept = revisions
+                .keep(in_force.number, written, now_ms())
+                .map_err(system("keep the policy"))?;
+            revisions.note(&kept.text).map_err(system("keep the policy"))?;
+            Ok(kept)
         }
-        Err(problems) if in_force.number == 0 => {
-            let lines: Vec<_> =
-                problems.iter().map(|problem| format!("{path}:{problem}")).collect();
-            Err(DaemonError::Policy(lines.join("\n")))
-        }
-        Err(problems) => {
-            for problem in problems {
-                tracing::error!("{path}:{problem}");
-            }
-            tracing::error!(revision = in_force.number, "the policy that was in force stays");
-            Ok(in_force)
-        }
+        Err(problems) => in_force_or(
+            in_force,
+            problems.iter().map(|problem| format!("{path}:{problem}")).collect(),
+        ),
     }
+}
+
+/// What was in force, if there was anything, in spite of what is wrong with the file.
+fn in_force_or(
+    in_force: Arc<Revision>,
+    problems: Vec<String>,
+) -> Result<Arc<Revision>, DaemonError> {
+    if in_force.number == 0 {
+        return Err(DaemonError::Policy(problems.join("\n")));
+    }
+    for problem in problems {
+        tracing::error!("{problem}");
+    }
+    tracing::error!(revision = in_force.number, "the policy that was in force stays");
+    Ok(in_force)
 }
 
 /// Everybody that a policy may name.
@@ -70,4 +81,60 @@ fn everybody(found: &[wireguard::Interface], names: &Names) -> Vec<Identity> {
     let by_key: BTreeMap<String, Identity> =
         all.map(|identity| (identity.public_key.clone(), identity)).collect();
     by_key.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::{Config, Names, Revisions, policy};
+
+    fn config(dir: &Path) -> Config {
+        let mut config = Config::parse("gateway = \"gw\"\n").unwrap();
+        config.store = dir.to_owned();
+        config.policy_file = dir.join("policy.toml");
+        config
+    }
+
+    #[test]
+    fn a_file_that_was_not_kept_is_news_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        let revisions = Revisions::open(&config.store).unwrap();
+        let start = || policy(&config, &revisions, &[], &Names::default());
+        fs::write(&config.policy_file, "mode = \"enforce\"\ndefault = \"deny\"\n").unwrap();
+        // The disk is full at the text, then at the note that the file has been looked at.
+        for (blocked, kept) in [("new", 0), ("file.sha256", 1)] {
+            let blocked = dir.path().join("policy").join(blocked);
+            fs::create_dir(&blocked).unwrap();
+            start().unwrap_err();
+            assert_eq!(revisions.newest().unwrap().number, kept);
+            fs::remove_dir(&blocked).unwrap();
+        }
+        assert_eq!(start().unwrap().number, 2);
+        assert_eq!(start().unwrap().number, 2);
+    }
+
+    #[test]
+    fn a_wrong_file_leaves_what_was_in_force_and_is_told_at_every_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = config(dir.path());
+        let revisions = Revisions::open(&config.store).unwrap();
+        let start = || policy(&config, &revisions, &[], &Names::default());
+        let wrong: [&[u8]; 2] = [b"mode = 7\n", b"\xff\n"];
+        for text in wrong {
+            fs::write(&config.policy_file, text).unwrap();
+            for _ in 0..2 {
+                start().unwrap_err();
+            }
+        }
+        fs::write(&config.policy_file, "mode = \"enforce\"\n").unwrap();
+        assert_eq!(start().unwrap().number, 1);
+        for text in wrong {
+            fs::write(&config.policy_file, text).unwrap();
+            for _ in 0..2 {
+                assert_eq!(start().unwrap().number, 1);
+            }
+        }
+    }
 }
