@@ -135,7 +135,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let gateway = wireguard::addresses().map_err(system("list the gateway's addresses"))?;
     let revisions =
         Revisions::open(&config.store).map_err(system("open the directory of the policies"))?;
-    let policy = startup::policy(&config, &revisions, &found, &names)?;
+    let policy = startup::policy(&config, &revisions, &found, &gateway, &names)?;
 
     let (live, inbox, watchers) = Live::new();
     let state = api::ApiState {

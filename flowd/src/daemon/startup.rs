@@ -1,10 +1,16 @@
 //! The policy that a starting daemon goes on with.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    sync::Arc,
+};
 
 use super::{
     DaemonError,
     collector::now_ms,
+    peers::Peers,
     revisions::{Revisions, Written},
     system,
     verdicts::Revision,
@@ -13,7 +19,7 @@ use crate::{
     config::Config,
     flows::Identity,
     identity::Names,
-    policy::{self, Known},
+    policy::{self, Checked, Known, Problem, compile},
     wireguard,
 };
 
@@ -23,6 +29,7 @@ pub(super) fn policy(
     config: &Config,
     revisions: &Revisions,
     found: &[wireguard::Interface],
+    gateway: &BTreeSet<IpAddr>,
     names: &Names,
 ) -> Result<Arc<Revision>, DaemonError> {
     let in_force = revisions.newest().map_err(system("read the policy that was in force"))?;
@@ -38,7 +45,15 @@ pub(super) fn policy(
         return Ok(in_force);
     }
     let identities = everybody(found, names);
-    match policy::parse(&text, Some(&Known { identities: &identities })) {
+    let fits = |checked: Checked| {
+        let mut peers = Peers::new(names.clone());
+        peers.update(found, gateway.clone());
+        match compile(&checked.policy, &peers.world(), &config.limits) {
+            Ok(_) => Ok(checked),
+            Err(error) => Err(vec![Problem { line: 1, column: 1, text: error.to_string() }]),
+        }
+    };
+    match policy::parse(&text, Some(&Known { identities: &identities })).and_then(fits) {
         Ok(checked) => {
             for warning in &checked.warnings {
                 tracing::warn!("{path}:{warning}");
@@ -85,9 +100,10 @@ fn everybody(found: &[wireguard::Interface], names: &Names) -> Vec<Identity> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
+    use std::{collections::BTreeSet, fs, path::Path};
 
     use super::{Config, Names, Revisions, policy};
+    use crate::wireguard::{Backend, Interface};
 
     fn config(dir: &Path) -> Config {
         let mut config = Config::parse("gateway = \"gw\"\n").unwrap();
@@ -101,7 +117,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = config(dir.path());
         let revisions = Revisions::open(&config.store).unwrap();
-        let start = || policy(&config, &revisions, &[], &Names::default());
+        let start = || policy(&config, &revisions, &[], &BTreeSet::new(), &Names::default());
         fs::write(&config.policy_file, "mode = \"enforce\"\ndefault = \"deny\"\n").unwrap();
         // The disk is full at the text, then at the note that the file has been looked at.
         for (blocked, kept) in [("new", 0), ("file.sha256", 1)] {
@@ -118,10 +134,22 @@ mod tests {
     #[test]
     fn a_wrong_file_leaves_what_was_in_force_and_is_told_at_every_start() {
         let dir = tempfile::tempdir().unwrap();
-        let config = config(dir.path());
+        let mut config = config(dir.path());
+        config.limits.intervals = 10;
         let revisions = Revisions::open(&config.store).unwrap();
-        let start = || policy(&config, &revisions, &[], &Names::default());
-        let wrong: [&[u8]; 2] = [b"mode = 7\n", b"\xff\n"];
+        let wg0 = Interface {
+            name: "wg0".to_owned(),
+            ifindex: 7,
+            backend: Backend::Kernel,
+            peers: Vec::new(),
+        };
+        let start = || {
+            let found = std::slice::from_ref(&wg0);
+            policy(&config, &revisions, found, &BTreeSet::new(), &Names::default())
+        };
+        let too_large = "[[rules]]\nid = 'a'\naction = 'deny'\nfrom = ['any']\nto = ['any']\n\
+                         protocols = ['tcp']\nports = [1, 3, 5, 7, 9, 11, 13]\n";
+        let wrong: [&[u8]; 3] = [b"mode = 7\n", b"\xff\n", too_large.as_bytes()];
         for text in wrong {
             fs::write(&config.policy_file, text).unwrap();
             for _ in 0..2 {
