@@ -129,6 +129,17 @@ pub const fn tells_its_initiator(protocol: u8) -> bool {
     matches!(protocol, protocol::TCP | protocol::ICMP | protocol::ICMPV6)
 }
 
+/// Whether a packet opens a conversation, whatever came before it: a SYN alone, an echo request.
+#[inline(always)]
+pub const fn is_opening(protocol: u8, tcp_flags: u8, icmp_type: u8) -> bool {
+    match protocol {
+        protocol::TCP => tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN,
+        protocol::ICMP => icmp_type == 8,
+        protocol::ICMPV6 => icmp_type == 128,
+        _ => false,
+    }
+}
+
 /// Whether a message tells of an error in another flow's packet (RFC 792; RFC 4443, section 2.1).
 #[inline(always)]
 pub const fn is_icmp_error(protocol: u8, icmp_type: u8) -> bool {

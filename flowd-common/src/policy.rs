@@ -116,12 +116,6 @@ impl Judgement {
     pub const fn is_denied(self) -> bool {
         self.0 & 3 != Outcome::Allowed as u64
     }
-
-    /// The same rule and outcome in another epoch.
-    #[inline(always)]
-    pub const fn in_epoch(self, epoch: u32) -> Self {
-        Self((epoch as u64) << 32 | self.0 & 0xffff_ffff)
-    }
 }
 
 /// Names a set of endpoints: those of one interface, on one side of it.

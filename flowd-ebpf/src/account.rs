@@ -2,7 +2,8 @@
 //!
 //! - parsed, flow known, live and judged under the policy in force: add
 //! - parsed, anything else: `meet` judges, and adds to the flow, ends it, or makes a new one
-//! - no room for a new entry: the peer's overflow bucket
+//! - no room for a new entry, or a packet that its flow does not speak for: the peer's overflow
+//!   bucket
 //! - not parsed, or no room there either: a named counter
 //!
 //! Every packet takes exactly one of these ends.
@@ -25,7 +26,7 @@ use aya_log_ebpf::debug;
 use flowd_common::{
     counter::{Counter, CounterKey, Direction, Tally},
     flow::{CUT, FlowKey, FlowValue, Initiator, OverflowKey, RETIRED, TX_FLAGS_SHIFT},
-    packet::{Fragment, Headers, Weight, headers, is_icmp_error, tells_its_initiator},
+    packet::{Fragment, Headers, Weight, headers, is_icmp_error, is_opening, tells_its_initiator},
     policy::{Head, Judgement, Opinion, Outcome, Wanted},
 };
 
@@ -137,6 +138,15 @@ fn add_to_settled(
     if outcome == Outcome::Dropped as u64 && entry.may_be_opened_by(direction) {
         return None;
     }
+    if head.has(Head::STRICT) {
+        let FlowKey { protocol, .. } = headers.key;
+        let opens = is_opening(protocol, headers.tcp_flags, headers.icmp_type);
+        if opens && entry.initiator() != headers.initiator(direction) as u8
+            || is_icmp_error(protocol, headers.icmp_type)
+        {
+            return None;
+        }
+    }
     entry.add(headers.tcp_flags, direction, weight);
     Some(outcome)
 }
@@ -198,6 +208,12 @@ impl Met {
     fn weight(&self) -> Weight {
         Weight { packets: self.packets, bytes: self.bytes }
     }
+
+    /// Whether it opens a conversation and somebody else has opened the entry's.
+    #[inline(always)]
+    fn opens_another(&self, initiator: u8) -> bool {
+        self.asks != initiator && is_opening(self.key.protocol, self.tcp_flags, self.icmp_type)
+    }
 }
 
 /// Decides about a packet whose flow is new, or was judged under another policy; its outcome.
@@ -224,59 +240,81 @@ fn find_or_make(ctx: &TcContext, met: &mut Met, direction: Direction, head: Head
     judge(ctx, met, direction, head, wanted);
 
     let mut opened = Opened { initiator: met.asks, marks: 0 };
-    if let Some(entry) = &first
-        && let Some(outcome) = go_on(entry, met, &mut opened, direction, head)
+    let mut next = Next::Successor;
+    if let Some(entry) = &first {
+        next = go_on(entry, met, &mut opened, direction, head);
+    }
+    if next == Next::Successor
+        && let Some(entry) = &second
     {
+        next = go_on(entry, met, &mut opened, direction, head);
+    }
+    if let Next::Counted(outcome) = next {
         return outcome;
     }
-    if let Some(entry) = &second
-        && let Some(outcome) = go_on(entry, met, &mut opened, direction, head)
-    {
-        return outcome;
-    }
-    if first.is_none() || second.is_none() {
-        met.key.generation = u8::from(first.is_some());
-        if let Some(outcome) = create(met, &opened, direction) {
-            return outcome;
+    if next == Next::Successor {
+        if first.is_none() || second.is_none() {
+            met.key.generation = u8::from(first.is_some());
+            if let Some(outcome) = create(met, &opened, direction) {
+                return outcome;
+            }
         }
-    }
-    // A full table remembers nobody: what may be an answer passes when the question would. TCP and
-    // ICMP tell questions from answers themselves.
-    if !tells_its_initiator(met.key.protocol) && opened.marks & CUT == 0 {
-        opened.initiator = Initiator::Unknown as u8;
-    }
-    if wanted != Wanted::BOTH {
-        judge(ctx, met, direction, head, Wanted::BOTH);
+        // A full table remembers nobody: what may be an answer passes when the question would. TCP
+        // and ICMP tell questions from answers themselves.
+        if !tells_its_initiator(met.key.protocol) && opened.marks & CUT == 0 {
+            opened.initiator = Initiator::Unknown as u8;
+        }
+        if wanted != Wanted::BOTH {
+            judge(ctx, met, direction, head, Wanted::BOTH);
+        }
     }
     overflow(met, met.opinion.of(opened.initiator), direction)
 }
 
-/// Adds to an entry whose outcome stays; `None` when it has ended, and `opened` says what follows.
+/// What becomes of a packet that has met an entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// It has been added, and this is its outcome.
+    Counted(u64),
+    /// The entry has ended; `opened` says what follows.
+    Successor,
+    /// The entry goes on without it; `opened` says who asks.
+    Apart,
+}
+
+/// Adds to an entry whose outcome stays, if it holds for the packet too.
 #[inline(always)]
-fn go_on(
-    entry: &Entry,
-    met: &Met,
-    opened: &mut Opened,
-    direction: Direction,
-    head: Head,
-) -> Option<u64> {
+fn go_on(entry: &Entry, met: &Met, opened: &mut Opened, direction: Direction, head: Head) -> Next {
     if entry.marks & RETIRED != 0 {
-        if entry.marks & CUT != 0 {
-            *opened = Opened { initiator: entry.initiator(), marks: CUT };
+        let initiator = entry.initiator();
+        if entry.marks & CUT != 0 && !met.opens_another(initiator) {
+            *opened = Opened { initiator, marks: CUT };
         }
-        return None;
+        return Next::Successor;
     }
-    match entry.judge_again(&met.opinion, met.asks, direction, head) {
-        None => {
-            entry.add(met.tcp_flags, direction, met.weight());
-            Some(entry.outcome())
-        }
-        Some(other) => {
-            entry.cut();
-            *opened = other;
-            None
-        }
+    if let Some(other) = entry.judge_again(met, direction, head) {
+        entry.cut();
+        *opened = other;
+        return Next::Successor;
     }
+    if is_judged_apart(entry, met, head) {
+        *opened = Opened { initiator: met.asks, marks: 0 };
+        return Next::Apart;
+    }
+    entry.add(met.tcp_flags, direction, met.weight());
+    Next::Counted(entry.outcome())
+}
+
+/// Whether something else is said of the packet than of the entry, which does not speak for it.
+///
+/// Who may answer may not open: an entry that an answer made, or that was met in mid-stream, passes
+/// no SYN of a side that may open nothing. And what one ICMP error quotes says nothing of the next.
+#[inline(always)]
+fn is_judged_apart(entry: &Entry, met: &Met, head: Head) -> bool {
+    let allowed = entry.outcome() == Outcome::Allowed as u64;
+    let by_itself = allowed && met.opens_another(entry.initiator())
+        || is_icmp_error(met.key.protocol, met.icmp_type);
+    head.has(Head::STRICT) && by_itself && met.opinion.of(met.asks).0 & 3 != entry.outcome()
 }
 
 /// Who opened a conversation, and the marks of its entry from the start.
@@ -296,9 +334,9 @@ fn judge(ctx: &TcContext, met: &mut Met, direction: Direction, head: Head, wante
     if denied && is_icmp_error(met.key.protocol, met.icmp_type) {
         let (header_bytes, ifindex) = (u64::from(met.header_bytes), u64::from(met.key.ifindex));
         let quoted = Judgement(verdict::of_the_quoted(ctx, header_bytes, ifindex, direction));
-        if !quoted.is_denied() {
-            met.opinion.of_peer = quoted.in_epoch(head.epoch());
-            met.opinion.of_remote = met.opinion.of_peer;
+        if !quoted.is_denied() && quoted.epoch() == head.epoch() {
+            met.opinion.of_peer = quoted;
+            met.opinion.of_remote = quoted;
         }
     }
 }
@@ -352,13 +390,8 @@ impl Entry {
     /// `None`: the outcome stays, and the judgement is now that of the policy in force. Otherwise
     /// who opened what follows.
     #[inline(always)]
-    fn judge_again(
-        &self,
-        opinion: &Opinion,
-        asks: u8,
-        direction: Direction,
-        head: Head,
-    ) -> Option<Opened> {
+    fn judge_again(&self, met: &Met, direction: Direction, head: Head) -> Option<Opened> {
+        let (opinion, asks) = (&met.opinion, met.asks);
         if self.outcome() == Outcome::Dropped as u64
             && self.may_be_opened_by(direction)
             && asks != Initiator::Unknown as u8
@@ -373,6 +406,9 @@ impl Entry {
         let initiator = self.initiator();
         let judgement = opinion.of(initiator);
         if judgement.0 & 3 != self.outcome() {
+            if met.opens_another(initiator) {
+                return Some(Opened { initiator: asks, marks: 0 });
+            }
             return Some(Opened { initiator, marks: CUT });
         }
         // SAFETY: as in `find`; forms an address.
@@ -454,9 +490,9 @@ fn create(met: &mut Met, opened: &Opened, direction: Direction) -> Option<u64> {
     if FLOWS.insert(&met.key, &met.value, u64::from(BPF_NOEXIST)).is_ok() {
         return Some(judgement.0 & 3);
     }
-    // Another CPU may have made it meanwhile.
+    // Another CPU may have made it meanwhile, of a packet of which something else is said.
     let entry = Entry::find(&met.key)?;
-    if entry.marks & RETIRED != 0 {
+    if entry.marks & RETIRED != 0 || entry.outcome() != judgement.0 & 3 {
         return None;
     }
     entry.add(met.tcp_flags, direction, met.weight());

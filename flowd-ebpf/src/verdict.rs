@@ -92,6 +92,8 @@ pub extern "C" fn flowd_judge(head: u64, wanted: u32) -> i32 {
 }
 
 /// What is said of the flow whose packet an ICMP error quotes, if it may pass: then the error may.
+///
+/// An error goes to the sender of what it quotes; one that does not is none.
 #[inline(never)]
 pub fn of_the_quoted(
     ctx: &TcContext,
@@ -103,6 +105,16 @@ pub fn of_the_quoted(
     let Some(mut key) = Headers::quoted(&Skb::new(ctx), header_bytes, ifindex, direction) else {
         return DENIED;
     };
+    let Some(met) = Met::get() else {
+        return DENIED;
+    };
+    let goes_to_its_sender = match direction {
+        Direction::Ingress => key.remote == met.key.remote,
+        Direction::Egress => key.peer == met.key.peer,
+    };
+    if !goes_to_its_sender {
+        return DENIED;
+    }
     for generation in 0..2 {
         key.generation = generation;
         if let Some(flow) = FLOWS.get_ptr(key)

@@ -138,10 +138,16 @@ impl Collector {
     /// Puts the configured file into force when it says something new; what is wrong with it is
     /// told, and the policy in force stays. Whether the file is in force or was looked at before.
     pub(super) fn take_policy_file(&mut self, text: String) -> bool {
+        let path = self.config.policy_file.display().to_string();
+        if text == self.verdicts.revision.text
+            && let Err(error) = self.revisions.note(&text)
+        {
+            tracing::warn!(%error, file = path, "it will be read again as news");
+            return true;
+        }
         if !self.revisions.is_news(&text) {
             return true;
         }
-        let path = self.config.policy_file.display().to_string();
         match self.apply_policy(text.clone(), None) {
             Ok(report) => {
                 for warning in &report.warnings {

@@ -42,7 +42,9 @@ impl Revisions {
         for entry in fs::read_dir(&self.dir)? {
             let name = entry?.file_name();
             let number = name.to_str().and_then(|name| name.strip_suffix(".toml")?.parse().ok());
-            newest = newest.max(number.unwrap_or(0));
+            // Other files may lie here too, such as an editor's.
+            let ours = number.filter(|number| name == *file_name(*number));
+            newest = newest.max(ours.unwrap_or(0));
         }
         if newest == 0 {
             return Ok(Arc::default());
@@ -70,7 +72,7 @@ impl Revisions {
         written: Written,
         now_ms: i64,
     ) -> io::Result<Arc<Revision>> {
-        let number = before + 1;
+        let number = before.checked_add(1).ok_or_else(|| io::Error::other("no number is left"))?;
         self.write(&self.path(number), written.text.as_bytes())?;
         let Written { text, policy } = written;
         Ok(Arc::new(Revision { number, applied_ms: now_ms, text, policy }))
@@ -98,7 +100,7 @@ impl Revisions {
     }
 
     fn path(&self, number: u32) -> PathBuf {
-        self.dir.join(format!("{number:010}.toml"))
+        self.dir.join(file_name(number))
     }
 
     fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
@@ -110,6 +112,10 @@ impl Revisions {
         fs::rename(&temporary, path)?;
         fs::File::open(&self.dir)?.sync_all()
     }
+}
+
+fn file_name(number: u32) -> String {
+    format!("{number:010}.toml")
 }
 
 fn digest(text: &str) -> String {
@@ -144,5 +150,20 @@ mod tests {
         assert!(!revisions.is_news("a") && revisions.is_news("b"));
         revisions.take_back(&revisions.newest().unwrap());
         assert_eq!(revisions.newest().unwrap().number, 1);
+    }
+
+    #[test]
+    fn other_files_are_no_policies_and_the_last_number_is_the_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let revisions = Revisions::open(dir.path()).unwrap();
+        for name in ["7.toml", "+8.toml", "99999999999.toml", "0000000009.toml~", "new", "a.toml"] {
+            std::fs::write(dir.path().join("policy").join(name), "!").unwrap();
+        }
+        assert_eq!(revisions.newest().unwrap().number, 0);
+        let policy = || Written { text: String::new(), policy: policy::Policy::default() };
+        revisions.keep(u32::MAX - 1, policy(), 7).unwrap();
+        let last = revisions.newest().unwrap().number;
+        assert_eq!(last, u32::MAX);
+        revisions.keep(last, policy(), 7).unwrap_err();
     }
 }

@@ -25,10 +25,17 @@ pub(super) fn policy(
     let text = match std::fs::read_to_string(&config.policy_file) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((in_force, None)),
-        Err(error) => {
+        Err(error) if in_force.number == 0 => {
             return Err(DaemonError::Policy(format!("cannot read policy {path}: {error}")));
         }
+        Err(error) => {
+            tracing::error!(%error, file = %path, "the policy that was in force stays");
+            return Ok((in_force, None));
+        }
     };
+    if text == in_force.text {
+        revisions.note(&text).map_err(system("keep the policy"))?;
+    }
     if !revisions.is_news(&text) {
         return Ok((in_force, None));
     }

@@ -330,6 +330,26 @@ fn a_wrong_policy_is_told_whole_and_changes_nothing() {
 }
 
 #[test]
+fn a_file_that_was_wrong_is_looked_at_again_when_it_is_asked_for() {
+    let net = lan_net();
+    let (site, mut daemon) = flowd_on(&net, &Settings::default());
+    let ctl = site.flowctl(&net.gateway);
+    let policy = "[[rules]]\nid = \"a\"\naction = \"allow\"\nfrom = [\"dave\"]\nto = [\"any\"]\n";
+    site.write("policy.toml", policy);
+    daemon.read_names();
+    wait::until(wait::SOON, "the mistake is told", || {
+        daemon.log().contains("the policy in force stays")
+    });
+    let peers = std::fs::read_to_string(site.path("peers.toml")).expect("written");
+    site.write("peers.toml", &peers.replace("name = \"peer1\"", "name = \"dave\""));
+    wait::until(wait::SOON, "the same file comes into force", || {
+        daemon.read_names();
+        ctl.policy().revision == 1
+    });
+    daemon.kill();
+}
+
+#[test]
 fn whoever_would_cut_himself_off_is_asked_first() {
     let net = lan_net();
     let (site, daemon) = flowd_on(&net, &Settings::default());

@@ -12,3 +12,4 @@ mod identity;
 mod records;
 mod refusals;
 mod verdicts;
+mod ways_past;
