@@ -14,7 +14,7 @@ use flowd_common::{
 
 use crate::{
     account::Met,
-    maps::{CHAINS, ENDPOINTS, FLOWS, PAIRS, POLICY},
+    maps::{CHAINS, FLOWS, HOSTS, NETS, PAIRS, POLICY},
     skb::Skb,
 };
 
@@ -35,8 +35,14 @@ struct Slot(u32);
 impl Tables for Slot {
     #[inline(always)]
     fn endpoint(&self, view: u32, addr: Addr) -> Endpoint {
-        let key = Key::new(EndpointPrefix::FULL_BITS, EndpointPrefix { view, addr });
-        let Some(tree) = ENDPOINTS.get(self.0) else {
+        let host = EndpointPrefix { view, addr };
+        if let Some(endpoint) = HOSTS.get_value_ptr_mut(self.0, &host) {
+            // SAFETY: the daemon fills a set before it is in force and changes nothing in it
+            // afterwards.
+            return unsafe { *endpoint };
+        }
+        let key = Key::new(EndpointPrefix::FULL_BITS, host);
+        let Some(tree) = NETS.get(self.0) else {
             return Endpoint::default();
         };
         tree.get(&key).copied().unwrap_or_default()
@@ -46,8 +52,7 @@ impl Tables for Slot {
     fn chain(&self, pair: &Pair) -> Option<u32> {
         PAIRS
             .get_value_ptr_mut(self.0, pair)
-            // SAFETY: the daemon fills a set before it is in force and changes nothing in it
-            // afterwards.
+            // SAFETY: as in `endpoint`.
             .map(|chain| unsafe { *chain })
     }
 

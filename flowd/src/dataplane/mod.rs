@@ -119,7 +119,8 @@ impl Dataplane {
             counters_fd,
             policy: policy::PolicyMaps::new(
                 take(&mut ebpf, "POLICY").0,
-                take(&mut ebpf, "ENDPOINTS").0,
+                take(&mut ebpf, "HOSTS").0,
+                take(&mut ebpf, "NETS").0,
                 take(&mut ebpf, "PAIRS").0,
                 take(&mut ebpf, "CHAINS").0,
             ),

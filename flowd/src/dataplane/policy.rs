@@ -17,24 +17,30 @@ use crate::policy::Compiled;
 const NO_PREALLOC: u32 = 1;
 const INNER_MAP: u32 = 1 << 12;
 
-type Endpoints = LpmTrie<MapData, EndpointPrefix, Endpoint>;
+/// Bits of an address that is a prefix of its own.
+const HOST_BITS: u8 = 128;
+
+type Hosts = HashMap<MapData, EndpointPrefix, Endpoint>;
+type Nets = LpmTrie<MapData, EndpointPrefix, Endpoint>;
 type Pairs = HashMap<MapData, Pair, u32>;
 type Chains = Array<MapData, Interval>;
 
 /// The maps of the policy.
 pub(super) struct PolicyMaps {
     head: Array<MapData, Head>,
-    endpoints: ArrayOfMaps<MapData, Endpoints>,
+    hosts: ArrayOfMaps<MapData, Hosts>,
+    nets: ArrayOfMaps<MapData, Nets>,
     pairs: ArrayOfMaps<MapData, Pairs>,
     chains: ArrayOfMaps<MapData, Chains>,
     in_force: Head,
 }
 
 impl PolicyMaps {
-    pub(super) fn new(head: Map, endpoints: Map, pairs: Map, chains: Map) -> Self {
+    pub(super) fn new(head: Map, hosts: Map, nets: Map, pairs: Map, chains: Map) -> Self {
         Self {
             head: Array::try_from(head).expect("POLICY is an array of one word"),
-            endpoints: ArrayOfMaps::try_from(endpoints).expect("ENDPOINTS is an array of maps"),
+            hosts: ArrayOfMaps::try_from(hosts).expect("HOSTS is an array of maps"),
+            nets: ArrayOfMaps::try_from(nets).expect("NETS is an array of maps"),
             pairs: ArrayOfMaps::try_from(pairs).expect("PAIRS is an array of maps"),
             chains: ArrayOfMaps::try_from(chains).expect("CHAINS is an array of maps"),
             in_force: Head::default(),
@@ -63,10 +69,17 @@ impl PolicyMaps {
 
     fn fill(&mut self, slot: u32, compiled: &Compiled) -> Result<(), MapError> {
         let size = |entries: usize| u32::try_from(entries.max(1)).unwrap_or(u32::MAX);
-        let mut endpoints = Endpoints::create(size(compiled.endpoints.len()), NO_PREALLOC)?;
-        for (bits, prefix, endpoint) in &compiled.endpoints {
-            let bits = EndpointPrefix::VIEW_BITS + u32::from(*bits);
-            endpoints.insert(&Key::new(bits, *prefix), endpoint, 0)?;
+        let endpoints = compiled.endpoints.iter();
+        let host_count = endpoints.clone().filter(|(bits, ..)| *bits == HOST_BITS).count();
+        let mut hosts = Hosts::create(size(host_count), 0)?;
+        let mut nets = Nets::create(size(endpoints.len() - host_count), NO_PREALLOC)?;
+        for (bits, prefix, endpoint) in endpoints {
+            if *bits == HOST_BITS {
+                hosts.insert(prefix, endpoint, 0)?;
+            } else {
+                let bits = EndpointPrefix::VIEW_BITS + u32::from(*bits);
+                nets.insert(&Key::new(bits, *prefix), endpoint, 0)?;
+            }
         }
         let mut pairs = Pairs::create(size(compiled.pairs.len()), 0)?;
         for (pair, chain) in &compiled.pairs {
@@ -76,7 +89,8 @@ impl PolicyMaps {
         for (interval, index) in compiled.intervals.iter().zip(0..) {
             chains.set(index, interval, 0)?;
         }
-        self.endpoints.set(slot, &endpoints, 0)?;
+        self.hosts.set(slot, &hosts, 0)?;
+        self.nets.set(slot, &nets, 0)?;
         self.pairs.set(slot, &pairs, 0)?;
         self.chains.set(slot, &chains, 0)
     }

@@ -33,9 +33,12 @@ pub(crate) fn map_ids() -> BTreeSet<u32> {
 
 /// Bytes of the maps of a policy that was installed since there were only the maps of `before`.
 pub(crate) fn of_policy(before: &BTreeSet<u32>, compiled: &Compiled) -> io::Result<u64> {
-    // Bytes of key (a prefix begins with its length) and value, and entries.
+    let hosts = compiled.endpoints.iter().filter(|(bits, ..)| *bits == 128).count();
+    let nets = compiled.endpoints.len() - hosts;
+    // Bytes of key (that of a tree begins with the length) and value, and entries.
     let tables = [
-        (4 + size_of::<EndpointPrefix>(), size_of::<Endpoint>(), compiled.endpoints.len()),
+        (size_of::<EndpointPrefix>(), size_of::<Endpoint>(), hosts),
+        (4 + size_of::<EndpointPrefix>(), size_of::<Endpoint>(), nets),
         (size_of::<Pair>(), size_of::<u32>(), compiled.pairs.len()),
         (size_of::<u32>(), size_of::<Interval>(), compiled.intervals.len()),
     ];
