@@ -11,7 +11,7 @@ use flowd_common::{
     counter::{CounterKey, Tally},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentPorts, OverflowKey},
     limits,
-    policy::{Endpoint, EndpointPrefix, Head, Interval, Pair},
+    policy::{Endpoint, EndpointPrefix, Head, Interval, PairBucket},
 };
 
 use crate::account::Met;
@@ -55,10 +55,12 @@ pub static HOSTS: btf_maps::ArrayOfMaps<btf_maps::HashMap<EndpointPrefix, Endpoi
 pub static NETS: btf_maps::ArrayOfMaps<btf_maps::LpmTrie<EndpointPrefix, Endpoint, 1>, 2> =
     btf_maps::ArrayOfMaps::new();
 
-/// Where the chain of a pair of roles begins.
+/// Where the chains of pairs of roles begin.
 #[btf_map]
-pub static PAIRS: btf_maps::ArrayOfMaps<btf_maps::HashMap<Pair, u32, 1>, 2> =
-    btf_maps::ArrayOfMaps::new();
+pub static PAIRS: btf_maps::ArrayOfMaps<
+    btf_maps::Array<PairBucket, 1, { BPF_F_INNER_MAP as usize }>,
+    2,
+> = btf_maps::ArrayOfMaps::new();
 
 /// Which rule decides for which service.
 #[btf_map]

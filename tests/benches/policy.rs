@@ -158,9 +158,9 @@ impl<'n> Lane<'n> {
             before = memory::map_ids();
             dataplane.install(&compiled)
         });
-        installed?;
+        let head = installed?;
         row.swap = duration;
-        row.memory_bytes = memory::of_policy(&before, &compiled)?;
+        row.memory_bytes = memory::of_policy(&before, &compiled, head)?;
         Ok(Self { dataplane, generated, new: Vec::new(), row })
     }
 

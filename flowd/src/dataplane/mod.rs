@@ -8,6 +8,7 @@ mod attachment;
 mod batch;
 mod clock;
 mod error;
+mod pairs;
 mod policy;
 mod retire;
 

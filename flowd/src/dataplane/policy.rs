@@ -8,9 +8,9 @@
 //! So no packet sees half a policy, and a failure before the word changes leaves the old one.
 
 use aya::maps::{Array, ArrayOfMaps, HashMap, LpmTrie, Map, MapData, MapError, lpm_trie::Key};
-use flowd_common::policy::{Endpoint, EndpointPrefix, Head, Interval, Pair};
+use flowd_common::policy::{Endpoint, EndpointPrefix, Head, Interval, PairBucket};
 
-use super::{DataplaneError, retire::wait_for_classifiers};
+use super::{DataplaneError, pairs::Buckets, retire::wait_for_classifiers};
 use crate::policy::Compiled;
 
 /// `BPF_F_NO_PREALLOC` and `BPF_F_INNER_MAP` in `include/uapi/linux/bpf.h`.
@@ -22,7 +22,7 @@ const HOST_BITS: u8 = 128;
 
 type Hosts = HashMap<MapData, EndpointPrefix, Endpoint>;
 type Nets = LpmTrie<MapData, EndpointPrefix, Endpoint>;
-type Pairs = HashMap<MapData, Pair, u32>;
+type Pairs = Array<MapData, PairBucket>;
 type Chains = Array<MapData, Interval>;
 
 /// The maps of the policy.
@@ -53,21 +53,22 @@ impl PolicyMaps {
 
     pub(super) fn install(&mut self, compiled: &Compiled) -> Result<Head, DataplaneError> {
         let slot = 1 - self.in_force.slot();
-        self.fill(slot, compiled).map_err(write)?;
+        let buckets = Buckets::of(&compiled.pairs);
+        self.fill(slot, compiled, &buckets).map_err(write)?;
         let epoch = self.in_force.epoch().wrapping_add(1).max(1);
-        let head = Head::new(epoch, compiled.flags | u64::from(slot));
+        let head = Head::new(epoch, compiled.flags | buckets.flags() | u64::from(slot));
         self.head.set(0, head, 0).map_err(write)?;
         self.in_force = head;
         wait_for_classifiers()
             .map_err(|source| DataplaneError::Read { table: "policy", source })?;
         // What is left of the old set is small; failing to free it costs memory only.
-        if let Err(error) = self.fill(1 - slot, &Compiled::default()) {
+        if let Err(error) = self.fill(1 - slot, &Compiled::default(), &Buckets::of(&[])) {
             tracing::warn!(%error, "the tables of the old policy stay in memory");
         }
         Ok(head)
     }
 
-    fn fill(&mut self, slot: u32, compiled: &Compiled) -> Result<(), MapError> {
+    fn fill(&mut self, slot: u32, compiled: &Compiled, buckets: &Buckets) -> Result<(), MapError> {
         let size = |entries: usize| u32::try_from(entries.max(1)).unwrap_or(u32::MAX);
         let endpoints = compiled.endpoints.iter();
         let host_count = endpoints.clone().filter(|(bits, ..)| *bits == HOST_BITS).count();
@@ -81,9 +82,9 @@ impl PolicyMaps {
                 nets.insert(&Key::new(bits, *prefix), endpoint, 0)?;
             }
         }
-        let mut pairs = Pairs::create(size(compiled.pairs.len()), 0)?;
-        for (pair, chain) in &compiled.pairs {
-            pairs.insert(pair, chain, 0)?;
+        let mut pairs = Pairs::create(size(buckets.all().len()), INNER_MAP)?;
+        for (bucket, index) in buckets.all().iter().zip(0..) {
+            pairs.set(index, bucket, 0)?;
         }
         let mut chains = Chains::create(size(compiled.intervals.len()), INNER_MAP)?;
         for (interval, index) in compiled.intervals.iter().zip(0..) {

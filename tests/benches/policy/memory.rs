@@ -11,7 +11,7 @@ use std::{
 };
 
 use flowd::policy::Compiled;
-use flowd_common::policy::{Endpoint, EndpointPrefix, Interval, Pair};
+use flowd_common::policy::{Endpoint, EndpointPrefix, Head, Interval, PairBucket};
 
 const BPF_MAP_GET_NEXT_ID: libc::c_long = 12;
 const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
@@ -32,14 +32,18 @@ pub(crate) fn map_ids() -> BTreeSet<u32> {
 }
 
 /// Bytes of the maps of a policy that was installed since there were only the maps of `before`.
-pub(crate) fn of_policy(before: &BTreeSet<u32>, compiled: &Compiled) -> io::Result<u64> {
+pub(crate) fn of_policy(
+    before: &BTreeSet<u32>,
+    compiled: &Compiled,
+    head: Head,
+) -> io::Result<u64> {
     let hosts = compiled.endpoints.iter().filter(|(bits, ..)| *bits == 128).count();
     let nets = compiled.endpoints.len() - hosts;
     // Bytes of key (that of a tree begins with the length) and value, and entries.
     let tables = [
         (size_of::<EndpointPrefix>(), size_of::<Endpoint>(), hosts),
         (4 + size_of::<EndpointPrefix>(), size_of::<Endpoint>(), nets),
-        (size_of::<Pair>(), size_of::<u32>(), compiled.pairs.len()),
+        (size_of::<u32>(), size_of::<PairBucket>(), 1 << head.bucket_bits()),
         (size_of::<u32>(), size_of::<Interval>(), compiled.intervals.len()),
     ];
     let mut bytes = 0;
