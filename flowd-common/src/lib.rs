@@ -49,4 +49,6 @@ map_types! {
     policy::Judgement: 8,
     policy::Opinion: 24,
     policy::Pair: 12,
+    policy::PairBucket: 64,
+    policy::PairSlot: 16,
 }

@@ -16,6 +16,8 @@ pub const MAX_RULES: u32 = 1 << 20;
 pub const CHAIN_STEPS: u32 = 21;
 /// Entries of one chain.
 pub const MAX_CHAIN: u32 = (1 << (CHAIN_STEPS - 1)) - 1;
+/// Buckets in which a pair is looked for.
+pub const BUCKET_PROBES: u32 = 16;
 /// Named counters: (interface, reason, direction).
 pub const MAX_COUNTERS: u32 = 4_096;
 /// IPv6 extension headers that the parser follows before it gives up.

@@ -4,6 +4,8 @@
 //! under the verifier and under `cargo test` on the host. It reads headers only, never payload, and
 //! knows nothing of maps, verdicts or counters.
 
+use core::mem::MaybeUninit;
+
 use bytemuck::Pod;
 
 use crate::{
@@ -172,72 +174,7 @@ const ICMP_BYTES: usize = 8;
 /// Reads the headers of a packet that crosses interface `ifindex` in `direction`.
 #[inline(always)]
 pub fn headers(packet: &impl Packet, ifindex: u32, direction: Direction) -> Result<Headers, Skip> {
-    let first_word = u32::from_be(packet.read_at::<u32, 0>().ok_or(Skip::Truncated)?);
-    match first_word >> 28 {
-        4 => ipv4(packet, ifindex, direction),
-        6 => ipv6(packet, ifindex, direction),
-        _ => Err(Skip::NotIp),
-    }
-}
-
-/// RFC 791, section 3.1.
-#[inline(always)]
-fn ipv4(packet: &impl Packet, ifindex: u32, direction: Direction) -> Result<Headers, Skip> {
-    let words = packet.read_at::<[u32; 5], 0>().ok_or(Skip::Truncated)?;
-    let header_bytes = ((u32::from_be(words[0]) >> 24) & 0xf) as usize * 4;
-    if header_bytes < IPV4_BYTES {
-        return Err(Skip::Malformed);
-    }
-    let id_and_fragment = u32::from_be(words[1]);
-    let protocol = (u32::from_be(words[2]) >> 16) as u8;
-    let mut headers = Headers::new(
-        ifindex,
-        direction,
-        Addr::from_v4(words[3]),
-        Addr::from_v4(words[4]),
-        protocol,
-        header_bytes as u32,
-    );
-    let offset = id_and_fragment & 0x1fff;
-    let more = id_and_fragment & 0x2000 != 0;
-    if offset != 0 || more {
-        headers.fragment_id = id_and_fragment >> 16;
-        headers.fragment = if offset == 0 { Fragment::First } else { Fragment::Later };
-        if offset != 0 {
-            return Ok(headers);
-        }
-    }
-    if header_bytes == IPV4_BYTES {
-        headers.transport::<_, IPV4_BYTES>(packet, direction)?;
-    } else {
-        headers.transport_behind(packet, header_bytes, direction)?;
-    }
-    Ok(headers)
-}
-
-/// RFC 8200, section 3.
-#[inline(always)]
-fn ipv6(packet: &impl Packet, ifindex: u32, direction: Direction) -> Result<Headers, Skip> {
-    let words = packet.read_at::<[u32; 10], 0>().ok_or(Skip::Truncated)?;
-    let next = (u32::from_be(words[1]) >> 8) as u8;
-    let mut headers = Headers::new(
-        ifindex,
-        direction,
-        Addr([words[2], words[3], words[4], words[5]]),
-        Addr([words[6], words[7], words[8], words[9]]),
-        next,
-        IPV6_BYTES as u32,
-    );
-    if is_extension(next) {
-        let offset = headers.walk(packet)?;
-        headers.header_bytes = offset as u32;
-        if headers.fragment != Fragment::Later {
-            headers.transport_behind(packet, offset, direction)?;
-        }
-    } else {
-        headers.transport::<_, IPV6_BYTES>(packet, direction)?;
-    }
-    Ok(headers)
+    Headers::read(&mut MaybeUninit::uninit(), packet, ifindex, direction).map(|headers| *headers)
 }
 
 /// IANA's list of IPv6 extension header types, without ESP, which hides what follows it.
@@ -257,6 +194,93 @@ const fn is_extension(next: u8) -> bool {
 }
 
 impl Headers {
+    /// Does what [`headers`] does, and puts them where the caller wants them.
+    #[inline(always)]
+    pub fn read<'h>(
+        room: &'h mut MaybeUninit<Self>,
+        packet: &impl Packet,
+        ifindex: u32,
+        direction: Direction,
+    ) -> Result<&'h mut Self, Skip> {
+        let first_word = u32::from_be(packet.read_at::<u32, 0>().ok_or(Skip::Truncated)?);
+        match first_word >> 28 {
+            4 => Self::read_ipv4(room, packet, ifindex, direction),
+            6 => Self::read_ipv6(room, packet, ifindex, direction),
+            _ => Err(Skip::NotIp),
+        }
+    }
+
+    /// RFC 791, section 3.1.
+    #[inline(always)]
+    fn read_ipv4<'h>(
+        room: &'h mut MaybeUninit<Self>,
+        packet: &impl Packet,
+        ifindex: u32,
+        direction: Direction,
+    ) -> Result<&'h mut Self, Skip> {
+        let words = packet.read_at::<[u32; 5], 0>().ok_or(Skip::Truncated)?;
+        let header_bytes = ((u32::from_be(words[0]) >> 24) & 0xf) as usize * 4;
+        if header_bytes < IPV4_BYTES {
+            return Err(Skip::Malformed);
+        }
+        let id_and_fragment = u32::from_be(words[1]);
+        let protocol = (u32::from_be(words[2]) >> 16) as u8;
+        let headers = room.write(Self::new(
+            ifindex,
+            direction,
+            Addr::from_v4(words[3]),
+            Addr::from_v4(words[4]),
+            protocol,
+            header_bytes as u32,
+        ));
+        let offset = id_and_fragment & 0x1fff;
+        let more = id_and_fragment & 0x2000 != 0;
+        if offset != 0 || more {
+            headers.fragment_id = id_and_fragment >> 16;
+            headers.fragment = if offset == 0 { Fragment::First } else { Fragment::Later };
+            if offset != 0 {
+                return Ok(headers);
+            }
+        }
+        if header_bytes == IPV4_BYTES {
+            headers.transport::<_, IPV4_BYTES>(packet, direction)?;
+        } else {
+            headers.transport_behind(packet, header_bytes, direction)?;
+        }
+        Ok(headers)
+    }
+
+    /// RFC 8200, section 3.
+    #[inline(always)]
+    fn read_ipv6<'h>(
+        room: &'h mut MaybeUninit<Self>,
+        packet: &impl Packet,
+        ifindex: u32,
+        direction: Direction,
+    ) -> Result<&'h mut Self, Skip> {
+        let words = packet.read_at::<[u32; 10], 0>().ok_or(Skip::Truncated)?;
+        let next = (u32::from_be(words[1]) >> 8) as u8;
+        let headers = room.write(Self::new(
+            ifindex,
+            direction,
+            Addr([words[2], words[3], words[4], words[5]]),
+            Addr([words[6], words[7], words[8], words[9]]),
+            next,
+            IPV6_BYTES as u32,
+        ));
+        if !is_extension(next) {
+            headers.transport::<_, IPV6_BYTES>(packet, direction)?;
+            return Ok(headers);
+        }
+        let offset = headers.walk(packet)?;
+        headers.header_bytes = offset as u32;
+        if headers.fragment == Fragment::Later {
+            return Ok(headers);
+        }
+        headers.transport_behind(packet, offset, direction)?;
+        Ok(headers)
+    }
+
     #[inline(always)]
     fn new(
         ifindex: u32,

@@ -13,7 +13,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::{
     addr::Addr,
     flow::{FlowKey, Initiator},
-    limits::CHAIN_STEPS,
+    limits::{BUCKET_PROBES, CHAIN_STEPS},
     packet::{has_ports, icmp_request},
     peer::PeerId,
 };
@@ -39,6 +39,8 @@ impl Head {
     pub const LAYER_0: u64 = 1 << 4;
     /// All four.
     pub const LAYERS_USED: u64 = 0xf << 4;
+    /// Where the logarithm of the number of [`PairBucket`]s stands, in five bits.
+    pub const BUCKET_BITS_SHIFT: u32 = 8;
 
     /// Puts epoch and flags together.
     pub const fn new(epoch: u32, flags: u64) -> Self {
@@ -61,6 +63,12 @@ impl Head {
     #[inline(always)]
     pub const fn slot(self) -> u32 {
         (self.0 & Self::SLOT) as u32
+    }
+
+    /// How many bits the number of a [`PairBucket`] has.
+    #[inline(always)]
+    pub const fn bucket_bits(self) -> u32 {
+        (self.0 >> Self::BUCKET_BITS_SHIFT) as u32 & 31
     }
 }
 
@@ -174,6 +182,62 @@ pub struct Pair {
     pub from: u32,
     /// Role of the destination.
     pub to: u32,
+}
+
+/// A pair and where its chain begins. Free: role 0, which is in no pair.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct PairSlot {
+    /// The pair.
+    pub pair: Pair,
+    /// Index of its chain.
+    pub chain: u32,
+}
+
+/// Pairs whose hashes are alike, and those that found the buckets before full; the last slot is
+/// taken last.
+///
+/// The kernel's own hash tables cost a cache miss for the bucket and one for the entry, and a new
+/// flow asks for up to eight pairs, most of which are not there. This is one line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct PairBucket(pub [PairSlot; 4]);
+
+impl Pair {
+    /// The number of the bucket in which the pair is, if that has room, out of 2^`bits`.
+    #[inline(always)]
+    pub const fn bucket(&self, bits: u32) -> u32 {
+        let word = (self.from as u64) << 32 | self.to as u64;
+        let mixed = (word ^ (self.layer as u64) << 29).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (mixed ^ mixed >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        (mixed >> 32) as u32 & ((1 << bits) - 1)
+    }
+}
+
+/// Where the chain of a pair begins, among 2^`bits` buckets.
+#[inline(always)]
+pub fn find_chain<'a>(
+    bucket: impl Fn(u32) -> Option<&'a PairBucket>,
+    bits: u32,
+    pair: &Pair,
+) -> Option<u32> {
+    let mut index = pair.bucket(bits);
+    for _ in 0..BUCKET_PROBES {
+        let PairBucket(slots) = bucket(index)?;
+        for slot in slots {
+            if slot.pair.from == pair.from
+                && slot.pair.to == pair.to
+                && slot.pair.layer == pair.layer
+            {
+                return Some(slot.chain);
+            }
+        }
+        if slots[3].pair.from == 0 {
+            break;
+        }
+        index = (index + 1) & ((1 << bits) - 1);
+    }
+    None
 }
 
 /// One entry of a chain. A chain is a first entry whose `start` is the number of those that follow,

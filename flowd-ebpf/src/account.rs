@@ -17,6 +17,8 @@
     reason = "by value, keys and values would be copied to the stack, of which there is little"
 )]
 
+use core::{arch::asm, mem::MaybeUninit};
+
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST, TC_ACT_SHOT, TC_ACT_UNSPEC},
     helpers::{bpf_jiffies64, bpf_ktime_get_ns},
@@ -26,7 +28,7 @@ use aya_log_ebpf::debug;
 use flowd_common::{
     counter::{Counter, CounterKey, Direction, Tally},
     flow::{CUT, FlowKey, FlowValue, Initiator, OverflowKey, RETIRED, TX_FLAGS_SHIFT},
-    packet::{Fragment, Headers, Weight, headers, is_icmp_error, is_opening, tells_its_initiator},
+    packet::{Fragment, Headers, Weight, is_icmp_error, is_opening, tells_its_initiator},
     policy::{Head, Judgement, Opinion, Outcome, Wanted},
 };
 
@@ -78,7 +80,9 @@ const UNSETTLED: u64 = 3;
 fn settle(ctx: &TcContext, direction: Direction, head: Head) -> u64 {
     let skb = Skb::new(ctx);
     let ifindex = skb.ifindex();
-    let mut headers = match headers(&skb, ifindex, direction) {
+    let mut room = MaybeUninit::uninit();
+    keep_in_memory(&mut room);
+    let headers = match Headers::read(&mut room, &skb, ifindex, direction) {
         Ok(headers) => headers,
         Err(skip) => {
             debug!(
@@ -98,14 +102,25 @@ fn settle(ctx: &TcContext, direction: Direction, head: Head) -> u64 {
     };
     let weight = skb.weight(headers.header_bytes);
     if headers.fragment != Fragment::Whole {
-        follow_fragment(&mut headers, direction);
+        follow_fragment(headers, direction);
     }
-    let Some(outcome) = add_to_settled(&headers, direction, weight, head) else {
-        Met::keep(&headers, weight, skb.len(), direction);
+    let Some(outcome) = add_to_settled(headers, direction, weight, head) else {
+        Met::keep(headers, weight, skb.len(), direction);
         return UNSETTLED;
     };
     tally_apart(ifindex, outcome, direction, weight, skb.len());
     outcome
+}
+
+/// Has the compiler write the fields to the stack once, in their places. It would hold them in
+/// registers, of which BPF has ten, and move each through the stack wherever ways meet.
+#[inline(always)]
+fn keep_in_memory(headers: &mut MaybeUninit<Headers>) {
+    // SAFETY: moves a register to itself. No instruction at all would leave two lines of the source
+    // at one place, which the kernel refuses.
+    unsafe {
+        asm!("{headers} = {headers}", headers = in(reg) headers);
+    }
 }
 
 /// Counts what relates flowd's sums to the device's: a device counts the buffers of super-packets,

@@ -11,7 +11,7 @@ use flowd_common::{
     counter::{CounterKey, Tally},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentPorts, OverflowKey},
     limits,
-    policy::{Endpoint, EndpointPrefix, Head, Interval, Pair},
+    policy::{Endpoint, EndpointPrefix, Head, Interval, PairBucket},
 };
 
 use crate::account::Met;
@@ -43,16 +43,24 @@ pub static MET: PerCpuArray<Met> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static POLICY: Array<Head> = Array::with_max_entries(1, 0);
 
-/// Peers and roles of addresses. The daemon fills the set that is not in force with maps of the
-/// size that a policy needs, then changes [`POLICY`].
+/// Peers and roles of single addresses. The daemon fills the set that is not in force with maps of
+/// the size that a policy needs, then changes [`POLICY`].
 #[btf_map]
-pub static ENDPOINTS: btf_maps::ArrayOfMaps<btf_maps::LpmTrie<EndpointPrefix, Endpoint, 1>, 2> =
+pub static HOSTS: btf_maps::ArrayOfMaps<btf_maps::HashMap<EndpointPrefix, Endpoint, 1>, 2> =
     btf_maps::ArrayOfMaps::new();
 
-/// Where the chain of a pair of roles begins.
+/// Those of shorter prefixes. Apart, because a walk down a tree costs a cache miss a step, and most
+/// addresses of a policy are single ones.
 #[btf_map]
-pub static PAIRS: btf_maps::ArrayOfMaps<btf_maps::HashMap<Pair, u32, 1>, 2> =
+pub static NETS: btf_maps::ArrayOfMaps<btf_maps::LpmTrie<EndpointPrefix, Endpoint, 1>, 2> =
     btf_maps::ArrayOfMaps::new();
+
+/// Where the chains of pairs of roles begin.
+#[btf_map]
+pub static PAIRS: btf_maps::ArrayOfMaps<
+    btf_maps::Array<PairBucket, 1, { BPF_F_INNER_MAP as usize }>,
+    2,
+> = btf_maps::ArrayOfMaps::new();
 
 /// Which rule decides for which service.
 #[btf_map]

@@ -14,7 +14,7 @@ use flowd_common::{
 
 use crate::{
     account::Met,
-    maps::{CHAINS, ENDPOINTS, FLOWS, PAIRS, POLICY},
+    maps::{CHAINS, FLOWS, HOSTS, NETS, PAIRS, POLICY},
     skb::Skb,
 };
 
@@ -29,14 +29,20 @@ pub fn in_force() -> Head {
     }
 }
 
-/// One of the two sets of tables.
-struct Slot(u32);
+/// The set of tables that is in force under a head, of which the epoch does not matter here.
+struct InForce(Head);
 
-impl Tables for Slot {
+impl Tables for InForce {
     #[inline(always)]
     fn endpoint(&self, view: u32, addr: Addr) -> Endpoint {
-        let key = Key::new(EndpointPrefix::FULL_BITS, EndpointPrefix { view, addr });
-        let Some(tree) = ENDPOINTS.get(self.0) else {
+        let host = EndpointPrefix { view, addr };
+        if let Some(endpoint) = HOSTS.get_value_ptr_mut(self.0.slot(), &host) {
+            // SAFETY: the daemon fills a set before it is in force and changes nothing in it
+            // afterwards.
+            return unsafe { *endpoint };
+        }
+        let key = Key::new(EndpointPrefix::FULL_BITS, host);
+        let Some(tree) = NETS.get(self.0.slot()) else {
             return Endpoint::default();
         };
         tree.get(&key).copied().unwrap_or_default()
@@ -44,39 +50,37 @@ impl Tables for Slot {
 
     #[inline(always)]
     fn chain(&self, pair: &Pair) -> Option<u32> {
-        PAIRS
-            .get_value_ptr_mut(self.0, pair)
-            // SAFETY: the daemon fills a set before it is in force and changes nothing in it
-            // afterwards.
-            .map(|chain| unsafe { *chain })
+        let Self(head) = *self;
+        let bucket = |index| PAIRS.get_value(head.slot(), &index);
+        policy::find_chain(bucket, head.bucket_bits(), pair)
     }
 
     #[inline(always)]
     fn interval(&self, index: u32) -> Option<Interval> {
-        CHAINS.get_value(self.0, &index).copied()
+        CHAINS.get_value(self.0.slot(), &index).copied()
     }
 
     #[inline(always)]
     fn decide(&self, pair: Pair, service: u32) -> Decision {
         let Pair { layer, from, to } = pair;
-        flowd_decide(self.0, layer, from, to, service)
+        flowd_decide(self.0.0 as u32, layer, from, to, service)
     }
 }
 
-/// Which rule decides for a pair and a service.
+/// Which rule decides for a pair and a service. `flags` are those of a [`Head`].
 ///
 /// Global and with numbers only, so that the verifier walks it once for all numbers, and not once
 /// for each way on which it is called.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn flowd_decide(
-    slot: u32,
+    flags: u32,
     layer: u32,
     from: u32,
     to: u32,
     service: u32,
 ) -> Decision {
-    policy::decide(&Slot(slot), &Pair { layer, from, to }, service)
+    policy::decide(&InForce(Head(u64::from(flags))), &Pair { layer, from, to }, service)
 }
 
 /// Asks what the policy says of the flow of the packet that is being decided about; the answer is
@@ -86,7 +90,7 @@ pub extern "C" fn flowd_decide(
 pub extern "C" fn flowd_judge(head: u64, wanted: u32) -> i32 {
     let head = Head(head);
     if let Some(met) = Met::get() {
-        met.opinion = judge(&Slot(head.slot()), head, &met.key, met.icmp_type, Wanted(wanted));
+        met.opinion = judge(&InForce(head), head, &met.key, met.icmp_type, Wanted(wanted));
     }
     0
 }

@@ -11,6 +11,8 @@ use crate::setup::{self, Purpose};
 pub(crate) enum Subject {
     /// Nanoseconds a packet in the kernel
     Datapath,
+    /// Policies of 10 to 100,000 rules: time to compile, kernel memory, nanoseconds a packet
+    Policy,
 }
 
 /// Builds, then measures as root.
@@ -18,6 +20,7 @@ pub(crate) fn measure(subject: Subject) -> Result<()> {
     setup::ensure(&[Purpose::Build])?;
     let name = match subject {
         Subject::Datapath => "datapath",
+        Subject::Policy => "policy",
     };
     let target = ["bench", "--package", "flowd-tests", "--bench", name];
     run(cargo(&target).arg("--no-run"))?;

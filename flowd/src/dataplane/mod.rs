@@ -8,6 +8,7 @@ mod attachment;
 mod batch;
 mod clock;
 mod error;
+mod pairs;
 mod pins;
 mod policy;
 mod retire;
@@ -121,7 +122,8 @@ impl Dataplane {
             counters_fd,
             policy: policy::PolicyMaps::new(
                 take(&mut ebpf, "POLICY").0,
-                take(&mut ebpf, "ENDPOINTS").0,
+                take(&mut ebpf, "HOSTS").0,
+                take(&mut ebpf, "NETS").0,
                 take(&mut ebpf, "PAIRS").0,
                 take(&mut ebpf, "CHAINS").0,
             ),
