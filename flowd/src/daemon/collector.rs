@@ -121,7 +121,7 @@ impl Collector {
         self.peers.update(&found, gateway.clone());
         self.put_into_force().map_err(DaemonError::NotInForce)?;
         if let Some(text) = policy_file
-            && !self.take_policy_file(text)
+            && !self.take_policy_file(&text)
             && self.verdicts.revision() == 0
         {
             let file = self.config.policy_file.display();
@@ -173,7 +173,7 @@ impl Collector {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(Request::Interfaces { found, gateway }) => self.update(found, gateway),
                 Ok(Request::Names(names)) => self.rename(names),
-                Ok(Request::PolicyFile(text)) => drop(self.take_policy_file(text)),
+                Ok(Request::PolicyFile(text)) => drop(self.take_policy_file(&text)),
                 Ok(question) => self.answer(question),
                 Err(RecvTimeoutError::Timeout) => {}
             }

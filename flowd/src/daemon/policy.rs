@@ -137,18 +137,18 @@ impl Collector {
 
     /// Puts the configured file into force when it says something new; what is wrong with it is
     /// told, and the policy in force stays. Whether the file is in force or was looked at before.
-    pub(super) fn take_policy_file(&mut self, text: String) -> bool {
+    pub(super) fn take_policy_file(&mut self, text: &str) -> bool {
         let path = self.config.policy_file.display().to_string();
         if text == self.verdicts.revision.text
-            && let Err(error) = self.revisions.note(&text)
+            && let Err(error) = self.revisions.note(text)
         {
             tracing::warn!(%error, file = path, "it will be read again as news");
             return true;
         }
-        if !self.revisions.is_news(&text) {
+        if !self.revisions.is_news(text) {
             return true;
         }
-        match self.apply_policy(text.clone(), None) {
+        match self.apply_policy(text.to_owned(), None) {
             Ok(report) => {
                 for warning in &report.warnings {
                     tracing::warn!("{path}:{warning}");
@@ -157,7 +157,7 @@ impl Collector {
                     tracing::error!("{path}:{problem}");
                 }
                 if report.problems.is_empty() {
-                    if let Err(error) = self.revisions.note(&text) {
+                    if let Err(error) = self.revisions.note(text) {
                         tracing::warn!(%error, file = path, "it will be read again as news");
                     }
                     return true;
