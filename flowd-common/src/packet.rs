@@ -228,6 +228,10 @@ fn ipv6(packet: &impl Packet, ifindex: u32, direction: Direction) -> Result<Head
         next,
         IPV6_BYTES as u32,
     );
+    // Never on a wire (RFC 4942, section 2.2); here it would be taken for the IPv4 address.
+    if headers.key.peer.is_v4() || headers.key.remote.is_v4() {
+        return Err(Skip::Malformed);
+    }
     if is_extension(next) {
         let offset = headers.walk(packet)?;
         headers.header_bytes = offset as u32;
@@ -501,13 +505,12 @@ impl Headers {
     #[inline(always)]
     pub fn datagram(&self, direction: Direction) -> FragmentKey {
         let FlowKey { peer, remote, ifindex, protocol, .. } = self.key;
-        let is_v4 = peer.0[0] == 0 && peer.0[1] == 0 && peer.0[2] == 0xffff_u32.to_be();
         FragmentKey {
             peer,
             remote,
             id: self.fragment_id,
             ifindex,
-            protocol: if is_v4 { protocol } else { protocol::FRAGMENT },
+            protocol: if peer.is_v4() { protocol } else { protocol::FRAGMENT },
             direction: direction as u8,
             reserved: [0; 2],
         }
