@@ -17,6 +17,12 @@ impl Addr {
         Self([0, 0, 0xffff_u32.to_be(), octets])
     }
 
+    /// Whether it is an IPv4 address.
+    #[inline(always)]
+    pub fn is_v4(self) -> bool {
+        self.0[0] | self.0[1] == 0 && self.0[2] == 0xffff_u32.to_be()
+    }
+
     /// The sixteen octets in network order.
     #[inline(always)]
     pub fn octets(self) -> [u8; 16] {

@@ -44,7 +44,8 @@ pub enum Counter {
     Truncated = 0,
     /// Neither IPv4 nor IPv6 by its version nibble.
     NotIp = 1,
-    /// A header contradicts itself, such as an IPv4 header length below 20.
+    /// A header contradicts itself, such as an IPv4 header length below 20, or has an IPv4 address in
+    /// IPv6.
     Malformed = 2,
     /// More IPv6 extension headers than [`crate::limits::MAX_EXTENSIONS`].
     TooManyExtensions = 3,

@@ -260,14 +260,13 @@ impl Headers {
     ) -> Result<&'h mut Self, Skip> {
         let words = packet.read_at::<[u32; 10], 0>().ok_or(Skip::Truncated)?;
         let next = (u32::from_be(words[1]) >> 8) as u8;
-        let headers = room.write(Self::new(
-            ifindex,
-            direction,
-            Addr([words[2], words[3], words[4], words[5]]),
-            Addr([words[6], words[7], words[8], words[9]]),
-            next,
-            IPV6_BYTES as u32,
-        ));
+        let src = Addr([words[2], words[3], words[4], words[5]]);
+        let dst = Addr([words[6], words[7], words[8], words[9]]);
+        // Never on a wire (RFC 4942, section 2.2); here it would be taken for the IPv4 address.
+        if src.is_v4() || dst.is_v4() {
+            return Err(Skip::Malformed);
+        }
+        let headers = room.write(Self::new(ifindex, direction, src, dst, next, IPV6_BYTES as u32));
         if !is_extension(next) {
             headers.transport::<_, IPV6_BYTES>(packet, direction)?;
             return Ok(headers);
@@ -525,13 +524,12 @@ impl Headers {
     #[inline(always)]
     pub fn datagram(&self, direction: Direction) -> FragmentKey {
         let FlowKey { peer, remote, ifindex, protocol, .. } = self.key;
-        let is_v4 = peer.0[0] == 0 && peer.0[1] == 0 && peer.0[2] == 0xffff_u32.to_be();
         FragmentKey {
             peer,
             remote,
             id: self.fragment_id,
             ifindex,
-            protocol: if is_v4 { protocol } else { protocol::FRAGMENT },
+            protocol: if peer.is_v4() { protocol } else { protocol::FRAGMENT },
             direction: direction as u8,
             reserved: [0; 2],
         }

@@ -200,11 +200,17 @@ fn every_truncation_is_reported() {
 fn what_is_no_ip_or_contradicts_itself_is_named() {
     let mut short_ihl = ipv4(17, &[], 0, &udp_header(1, 2));
     short_ihl[0] = 0x44;
+    let mut from_v4 = ipv6(&[], 17, &udp_header(1, 2));
+    from_v4[8..24].copy_from_slice(&PEER.to_ipv6_mapped().octets());
+    let mut to_v4 = ipv6(&[(60, 0)], 17, &udp_header(1, 2));
+    to_v4[24..40].copy_from_slice(&REMOTE.to_ipv6_mapped().octets());
     let chain: Vec<_> = std::iter::repeat_n((60, 0), MAX_EXTENSIONS + 1).collect();
     let cases = [
         (vec![0x10; 60], Skip::NotIp),
         (vec![0xff; 60], Skip::NotIp),
         (short_ihl, Skip::Malformed),
+        (from_v4, Skip::Malformed),
+        (to_v4, Skip::Malformed),
         (ipv4(6, &[], 0, &tcp_header(1, 2, 0, 4)), Skip::Malformed),
         (ipv6(&chain, 17, &udp_header(1, 2)), Skip::TooManyExtensions),
     ];

@@ -122,7 +122,9 @@ impl Collector {
                 ledger.close(&key);
                 *finished.by_interface.entry(key.ifindex).or_default() += total(&value);
                 *finished.by_peer.entry(peer).or_default() += total(&value);
-                if total(&value) != Counters::default() {
+                // Not what the other side has opened anew, of which the same is said as before.
+                let changed = now.outcome() != value.judgement.outcome();
+                if changed && total(&value) != Counters::default() {
                     all.push(Cut { record, now });
                 }
             }

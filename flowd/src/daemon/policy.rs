@@ -17,13 +17,13 @@ use flowd_common::{
 use super::{
     collector::{Collector, now_ms},
     cut::Cut,
-    ledger::View,
+    ledger::{View, total},
     revisions::Written,
     verdicts::Revision,
 };
 use crate::{
     dataplane::DataplaneError,
-    flows::{FlowId, Record, Tally},
+    flows::{Counters, FlowId, Record, Tally},
     live::{Connection, NotApplied},
     policy::{Checked, Compiled, HostTables, Known, Mode, Policy, Problem, World, compile, parse},
     wire::{self, Timestamp},
@@ -193,7 +193,11 @@ impl Collector {
         let mut cut: Vec<(Record, Judgement)> = Vec::new();
         let mut cut_flows = 0;
         dataplane.for_each_flow(|key, value| {
-            if value.marks & RETIRED != 0 || is_icmp_error(key.protocol, value.icmp_type) {
+            // Nor what a cut left behind, which no packet has followed.
+            if value.marks & RETIRED != 0
+                || is_icmp_error(key.protocol, value.icmp_type)
+                || total(value) == Counters::default()
+            {
                 return;
             }
             let wanted = Wanted::of(value.initiator);

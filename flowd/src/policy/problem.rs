@@ -27,12 +27,17 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Problems or warnings that one answer has at most: a file may be wrong at every byte.
+const TOLD: usize = 1_000;
+
 /// Collects the problems of one policy and knows the line and column of every byte.
 pub(super) struct Report<'t> {
     text: &'t str,
     line_starts: Vec<usize>,
     problems: Vec<Found>,
     warnings: Vec<Found>,
+    /// Beyond [`TOLD`].
+    more: usize,
 }
 
 struct Found {
@@ -44,17 +49,25 @@ impl<'t> Report<'t> {
     pub(super) fn of(text: &'t str) -> Self {
         let after_newlines = text.match_indices('\n').map(|(at, _)| at + 1);
         let line_starts = std::iter::once(0).chain(after_newlines).collect();
-        Self { text, line_starts, problems: Vec::new(), warnings: Vec::new() }
+        Self { text, line_starts, problems: Vec::new(), warnings: Vec::new(), more: 0 }
     }
 
     /// Notes that what stands at byte `at` is wrong.
     pub(super) fn add(&mut self, at: usize, text: &str) {
-        self.problems.push(Found { at, text: escaped(text) });
+        if self.problems.len() < TOLD {
+            self.problems.push(Found { at, text: escaped(text) });
+        } else {
+            self.more += 1;
+        }
     }
 
     /// Notes that what stands at byte `at` is odd.
     pub(super) fn warn(&mut self, at: usize, text: &str) {
-        self.warnings.push(Found { at, text: escaped(text) });
+        if self.warnings.len() < TOLD {
+            self.warnings.push(Found { at, text: escaped(text) });
+        } else {
+            self.more += 1;
+        }
     }
 
     pub(super) fn is_wrong(&self) -> bool {
@@ -79,6 +92,13 @@ impl<'t> Report<'t> {
     /// One walk over the text: a line may be long and have many problems.
     fn placed(&self, mut found: Vec<Found>) -> Vec<Problem> {
         found.sort_by_key(|found| found.at);
+        if let Some(Found { at, .. }) = found.last()
+            && found.len() == TOLD
+            && self.more > 0
+        {
+            found
+                .push(Found { at: *at, text: format!("and {} more that are not told", self.more) });
+        }
         let (mut line, mut column, mut counted) = (0, 1, 0);
         let problems = found.into_iter().map(|Found { at, text }| {
             let at = self.text.floor_char_boundary(at);
@@ -148,7 +168,7 @@ pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
 
 #[cfg(test)]
 mod tests {
-    use super::{Report, escaped, nearest, quoted};
+    use super::{Report, TOLD, escaped, nearest, quoted};
 
     #[test]
     fn columns_are_characters() {
@@ -163,6 +183,16 @@ mod tests {
         let mut report = Report::of("");
         report.add(7, "behind the end");
         assert_eq!(report.finish().unwrap_err()[0].to_string(), "1:1: behind the end");
+    }
+
+    #[test]
+    fn what_is_wrong_everywhere_is_told_in_part() {
+        let text = "!".repeat(3 * TOLD);
+        let mut report = Report::of(&text);
+        (0..3 * TOLD).for_each(|at| report.add(at, "wrong"));
+        let problems = report.finish().unwrap_err();
+        assert_eq!(problems.len(), TOLD + 1);
+        assert_eq!(problems[TOLD].to_string(), "1:1000: and 2000 more that are not told");
     }
 
     #[test]

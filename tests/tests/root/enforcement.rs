@@ -10,7 +10,7 @@ use std::{
 use flowd::{
     flows::{Counters, EndReason, Initiator, Verdict},
     policy::Mode,
-    wire::{Flow, Why},
+    wire::{Flow, PolicyReport, Why},
 };
 use flowd_tests::{
     flowctl::Flowctl,
@@ -253,6 +253,38 @@ fn a_swap_under_load_loses_nothing_allowed_and_stops_what_is_denied() {
     });
     assert!(dropped.iter().all(|flow| flow.enforced && flow.initiator == Initiator::Peer));
     assert_balanced(&ctl, "wg0");
+    daemon.stop();
+}
+
+#[test]
+fn only_flows_that_end_are_told() {
+    let net = lan_net();
+    let (site, daemon) = flowd_on(&net, &Settings::default());
+    let ctl = site.flowctl(&net.gateway);
+    ctl.apply(STRICT);
+    let (near, far) = ends(&net)[0];
+    udp::Pair::on_port(near, far, 8050).exchange(&[100; 2]);
+    let marker = udp::Pair::on_port(near, far, 5000);
+    // First the host, in vain; then the peer opens it, which ends what was denied.
+    let both_ways = udp::Pair::on_port(near, far, 8001);
+    both_ways.far.send(&[1; 9]).expect("it leaves the host");
+    marker.exchange(&[1]);
+    assert_nothing(&both_ways.near);
+    both_ways.exchange(&[1; 9]);
+    let narrow = STRICT.replace("8000-8100", "8000-8049");
+    let told = |report: &PolicyReport| -> Vec<_> {
+        assert_eq!(report.cut_flows, report.cut.len() as u64);
+        report.cut.iter().map(|flow| flow.dst.port).collect()
+    };
+    site.write("narrow.toml", &narrow);
+    let path = site.path("narrow.toml");
+    let check = || ctl.json::<PolicyReport>(&["policy", "check", path.to_str().expect("text")]);
+    assert_eq!(told(&check()), [Some(8050)]);
+    assert_eq!(told(&ctl.apply(&narrow)), [Some(8050)]);
+    // It has ended, and no packet has followed.
+    assert_eq!(told(&ctl.apply(STRICT)), []);
+    assert_eq!(told(&check()), []);
+    assert_eq!(told(&ctl.apply(&narrow)), []);
     daemon.stop();
 }
 
