@@ -38,7 +38,7 @@ fn render(status: &Status) -> String {
         (c.rx_bytes, c.tx_bytes)
     });
     let name = "flowd_overflow_packets_total";
-    text.family(name, "counter", "Packets that found the flow table full.");
+    text.family(name, "counter", "Packets in no flow but summed per peer: the table was full.");
     for interface in &status.interfaces {
         text.both(
             name,

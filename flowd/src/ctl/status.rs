@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     flows::Counters,
-    wire::{InterfaceStatus, Status},
+    wire::{InterfaceStatus, Status, TableStatus},
 };
 
 /// Shows daemon, interfaces, losses, table, store.
@@ -30,7 +30,7 @@ pub(super) fn show(screen: &mut Screen, status: &Status) -> Result<(), CtlError>
     } else {
         let table = interfaces(&status.interfaces);
         screen.table(table)?;
-        explain(screen, &status.interfaces)?;
+        explain(screen, &status.interfaces, &status.flow_table)?;
     }
     screen.line("")?;
     let table = &status.flow_table;
@@ -123,7 +123,11 @@ fn books(interface: &InterfaceStatus) -> Value {
     Value::toned(format!("{} packets apart", text::count(off)), Tone::Bad)
 }
 
-fn explain(screen: &mut Screen, interfaces: &[InterfaceStatus]) -> Result<(), CtlError> {
+fn explain(
+    screen: &mut Screen,
+    interfaces: &[InterfaceStatus],
+    table: &TableStatus,
+) -> Result<(), CtlError> {
     for interface in interfaces {
         let name = text::visible(&interface.name);
         if interface.backend == "kernel" {
@@ -138,9 +142,13 @@ fn explain(screen: &mut Screen, interfaces: &[InterfaceStatus]) -> Result<(), Ct
             ))?;
         }
         if interface.overflow.packets() > 0 {
+            let remedy = if table.entries >= table.capacity {
+                ": the flow table is full, raise `flows.table_size`"
+            } else {
+                ", since the flow table was full, or the policy judged them apart from their flow"
+            };
             screen.line(&format!(
-                "{name}: {} packets found the flow table full and are summed per peer: raise \
-                 `flows.table_size`",
+                "{name}: {} packets are in no flow but summed per peer{remedy}",
                 text::count(interface.overflow.packets())
             ))?;
         }

@@ -40,7 +40,7 @@ pub(super) fn show(screen: &mut Screen, summary: &Summary) -> Result<(), CtlErro
         lines.push((
             "Overflow",
             format!(
-                "{} in {} packets found the flow table full and are in no flow",
+                "{} in {} packets that are in no flow but summed per peer",
                 text::bytes(overflow.bytes()),
                 text::count(overflow.packets())
             ),

@@ -263,7 +263,8 @@ pub struct Record {
     pub tcp_flags: TcpFlags,
     /// `None` while the flow lives.
     pub end_reason: Option<EndReason>,
-    /// The sum of a peer's packets that found the flow table full, not a flow.
+    /// The sum of a peer's packets that are in no flow: they found the table full, or the policy
+    /// judged them apart from their flow.
     pub overflow: bool,
 }
 

@@ -26,7 +26,7 @@ pub struct Summary {
     pub allowed: Tally,
     /// Of what the policy denies.
     pub denied: Tally,
-    /// The part of `counters` that found the flow table full.
+    /// The part of `counters` that is in no flow.
     pub overflow: Counters,
 }
 

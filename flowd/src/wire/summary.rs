@@ -27,7 +27,8 @@ pub struct Summary {
     pub allowed: Tally,
     /// What the policy denies.
     pub denied: Tally,
-    /// The part of the sums that found the flow table full and is in no flow.
+    /// The part of the sums that is in no flow: it found the flow table full, or the policy judged it
+    /// apart from its flow.
     pub overflow: Counters,
 }
 
