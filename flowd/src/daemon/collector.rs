@@ -136,7 +136,7 @@ impl Collector {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(Request::Interfaces { found, gateway }) => self.update(found, gateway),
                 Ok(Request::Names(names)) => self.rename(names),
-                Ok(Request::PolicyFile(text)) => self.take_policy_file(text),
+                Ok(Request::PolicyFile(text)) => self.take_policy_file(&text),
                 Ok(question) => self.answer(question),
                 Err(RecvTimeoutError::Timeout) => {}
             }

@@ -135,12 +135,12 @@ impl Collector {
 
     /// Puts the configured file into force when it says something new; what is wrong with it is
     /// told, and the policy in force stays.
-    pub(super) fn take_policy_file(&mut self, text: String) {
-        if !self.revisions.is_news(&text) {
+    pub(super) fn take_policy_file(&mut self, text: &str) {
+        if !self.revisions.is_news(text) {
             return;
         }
         let path = self.config.policy_file.display().to_string();
-        match self.apply_policy(text.clone(), None) {
+        match self.apply_policy(text.to_owned(), None) {
             Ok(report) => {
                 for warning in &report.warnings {
                     tracing::warn!("{path}:{warning}");
@@ -151,7 +151,7 @@ impl Collector {
                 if report.revision.is_none() {
                     // It stays news: what it lacks may be a name that is read later.
                     tracing::error!(file = path, "the policy in force stays");
-                } else if let Err(error) = self.revisions.note(&text) {
+                } else if let Err(error) = self.revisions.note(text) {
                     tracing::error!(%error, file = path, "the next start takes the file again");
                 }
             }
