@@ -16,6 +16,9 @@ pub const MAX_RULES: u32 = 1 << 20;
 pub const CHAIN_STEPS: u32 = 21;
 /// Entries of one chain.
 pub const MAX_CHAIN: u32 = (1 << (CHAIN_STEPS - 1)) - 1;
+/// How long a flow that the policy has cut can only be opened again by whoever opened it: longer
+/// than answers to what came before are under way.
+pub const CUT_MEMORY_NS: u64 = 60_000_000_000;
 /// Buckets in which a pair is looked for.
 pub const BUCKET_PROBES: u32 = 16;
 /// Named counters: (interface, reason, direction).

@@ -28,6 +28,7 @@ use aya_log_ebpf::debug;
 use flowd_common::{
     counter::{Counter, CounterKey, Direction, Tally},
     flow::{CUT, FlowKey, FlowValue, Initiator, OverflowKey, RETIRED, TX_FLAGS_SHIFT},
+    limits::CUT_MEMORY_NS,
     packet::{Fragment, Headers, Weight, is_icmp_error, is_opening, tells_its_initiator},
     policy::{Head, Judgement, Opinion, Outcome, Wanted},
 };
@@ -391,7 +392,7 @@ impl Entry {
     }
 
     /// Whether a packet that comes this way could open a conversation of its own on an entry that
-    /// is dropped: nothing of the other side has arrived that it could answer. Not after a cut,
+    /// is dropped: nothing of the other side has arrived that it could answer. Not soon after a cut,
     /// before which much may have arrived.
     #[inline(always)]
     fn may_be_opened_by(&self, direction: Direction) -> bool {
@@ -399,7 +400,16 @@ impl Entry {
             Direction::Ingress => Initiator::Remote,
             Direction::Egress => Initiator::Peer,
         };
-        self.initiator() == opener as u8 && self.marks & CUT == 0
+        self.initiator() == opener as u8 && (self.marks & CUT == 0 || self.is_older_than_answers())
+    }
+
+    #[inline(always)]
+    fn is_older_than_answers(&self) -> bool {
+        // SAFETY: as in `find`; written once, before the entry could be found.
+        let first_seen_ns = unsafe { (*self.value).first_seen_ns };
+        // SAFETY: a helper without arguments.
+        let now_ns = unsafe { bpf_ktime_get_ns() };
+        now_ns.wrapping_sub(first_seen_ns) > CUT_MEMORY_NS
     }
 
     /// `None`: the outcome stays, and the judgement is now that of the policy in force. Otherwise

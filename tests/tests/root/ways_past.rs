@@ -7,7 +7,11 @@ use flowd::{
     flows::{Identity, Routes},
     policy::{Limits, World, compile, parse},
 };
-use flowd_common::counter::Direction::{self, Egress, Ingress};
+use flowd_common::{
+    counter::Direction::{self, Egress, Ingress},
+    flow::{FlowValue, RETIRED},
+    limits::CUT_MEMORY_NS,
+};
 
 /// `BPF_PROG_TEST_RUN` pretends that packets cross the loopback device.
 const LOOPBACK: u32 = 1;
@@ -164,4 +168,40 @@ fn each_error_is_judged_by_what_it_quotes() {
     // In the other order too.
     assert!(kernel.passes(Egress, &unreachable(HOST, PEER, &good)));
     assert!(!kernel.passes(Egress, &unreachable(HOST, PEER, &bad)));
+}
+
+#[test]
+fn a_cut_conversation_may_be_opened_the_other_way_later() {
+    let mut kernel = Kernel::new(64);
+    let allow = |from: &str, to: &str| {
+        format!(
+            "mode = 'enforce'\ndefault = 'deny'\n[[rules]]\nid = 'a'\naction = 'allow'\n\
+             from = ['{from}']\nto = ['{to}']\nprotocols = ['udp']\n"
+        )
+    };
+    let (from_host, from_peer) = (sip(HOST, PEER), sip(PEER, HOST));
+    kernel.apply(&allow("10.0.0.0/24", "10.8.0.2"));
+    assert!(kernel.passes(Egress, &from_host));
+    kernel.apply(&allow("10.8.0.2", "10.0.0.0/24"));
+    assert!(!kernel.passes(Egress, &from_host));
+    assert!(!kernel.passes(Ingress, &from_peer), "an answer to what was allowed before");
+    let mut cut = Vec::new();
+    kernel.0.for_each_flow(|key, value| cut.push((*key, *value))).unwrap();
+    for (key, value) in cut {
+        if value.marks & RETIRED != 0 {
+            kernel.0.delete(&[key]).unwrap();
+        } else {
+            // As if it had happened long ago.
+            let first_seen_ns = value.first_seen_ns.wrapping_sub(2 * CUT_MEMORY_NS);
+            kernel.0.revive(&key, &FlowValue { first_seen_ns, ..value }).unwrap();
+        }
+    }
+    assert!(!kernel.passes(Egress, &from_host));
+    assert!(kernel.passes(Ingress, &from_peer), "the peer may ask");
+    assert!(kernel.passes(Egress, &from_host), "and be answered");
+}
+
+/// Both ends have the same port.
+fn sip(src: [u8; 4], dst: [u8; 4]) -> Vec<u8> {
+    ipv4(src, dst, 17, &[0x13, 0xc4, 0x13, 0xc4, 0, 8, 0, 0])
 }
