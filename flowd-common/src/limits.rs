@@ -6,6 +6,9 @@ pub const DEFAULT_FLOWS: u32 = 131_072;
 pub const MIN_FLOWS: u32 = 16;
 /// Largest flow table that the configuration accepts.
 pub const MAX_FLOWS: u32 = 16 * 1024 * 1024;
+/// Conversations without a flow, of protocols that do not tell questions from answers, of which it
+/// is remembered who asked.
+pub const MAX_ASKED: u32 = 16_384;
 /// Per-peer overflow buckets: (interface, peer, verdict, direction).
 pub const MAX_OVERFLOWS: u32 = 65_536;
 /// Fragmented datagrams whose ports are remembered at a time.

@@ -35,7 +35,7 @@ use flowd_common::{
 
 use crate::{
     atomic,
-    maps::{COUNTERS, FLOWS, FRAGMENTS, MET, OVERFLOW},
+    maps::{ASKED, COUNTERS, FLOWS, FRAGMENTS, MET, OVERFLOW},
     skb::Skb,
     verdict,
 };
@@ -275,16 +275,34 @@ fn find_or_make(ctx: &TcContext, met: &mut Met, direction: Direction, head: Head
                 return outcome;
             }
         }
-        // A full table remembers nobody: what may be an answer passes when the question would. TCP
-        // and ICMP tell questions from answers themselves.
-        if !tells_its_initiator(met.key.protocol) && opened.marks & CUT == 0 {
-            opened.initiator = Initiator::Unknown as u8;
-        }
         if wanted != Wanted::BOTH {
             judge(ctx, met, direction, head, Wanted::BOTH);
         }
+        if opened.marks & CUT == 0 {
+            opened.initiator = who_asked(met, opened.initiator, head);
+        }
     }
     overflow(met, met.opinion.of(opened.initiator), direction)
+}
+
+/// Who opened a conversation that has no flow. TCP and ICMP tell questions from answers themselves;
+/// of the others it is remembered who asked, if he may.
+#[inline(always)]
+fn who_asked(met: &mut Met, asks: u8, head: Head) -> u8 {
+    if tells_its_initiator(met.key.protocol) || !head.has(Head::LAYERS_USED | Head::DEFAULT_DENY) {
+        return asks;
+    }
+    met.key.generation = 0;
+    // SAFETY: the word is read at once; should the LRU hand it to another conversation in between,
+    // the packet is judged as if that one's opener had sent it.
+    if let Some(asked) = unsafe { ASKED.get(&met.key) } {
+        return *asked as u8;
+    }
+    if !met.opinion.of(asks).is_denied() {
+        // Failure means that the answer is judged as a question.
+        let _not_remembered = ASKED.insert(&met.key, u32::from(asks), u64::from(BPF_ANY));
+    }
+    asks
 }
 
 /// What becomes of a packet that has met an entry.

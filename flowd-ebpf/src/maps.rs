@@ -69,6 +69,11 @@ pub static CHAINS: btf_maps::ArrayOfMaps<
     2,
 > = btf_maps::ArrayOfMaps::new();
 
+/// Who opened a conversation for which [`FLOWS`] had no room, as an `Initiator`. An LRU: it holds no
+/// counts, and only what is allowed to ask gets in.
+#[map]
+pub static ASKED: LruHashMap<FlowKey, u32> = LruHashMap::with_max_entries(limits::MAX_ASKED, 0);
+
 /// Flows that the daemon wants retired, one a run of `flowd_retire`.
 #[map]
 pub static RETIRE: Array<FlowKey> = Array::with_max_entries(limits::RETIRE_BATCH, 0);

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Bytes of a policy.
-pub(super) const MAX_BYTES: usize = 64 * 1024 * 1024;
+pub(super) const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// `GET /v1/policy`.
 pub(super) async fn show(

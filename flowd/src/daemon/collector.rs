@@ -70,6 +70,8 @@ pub(super) struct Collector {
     pub(super) started_ms: i64,
     ownership: Ownership,
     drain_failing: bool,
+    /// Whether the kernel has not been told yet of the peers as they are.
+    pub(super) is_outdated: bool,
 }
 
 /// Whether a flow is due for a record although it lives.
@@ -106,6 +108,7 @@ impl Collector {
             started_ms: now_ms(),
             ownership: Ownership::Same,
             drain_failing: false,
+            is_outdated: false,
         }
     }
 
@@ -243,6 +246,9 @@ impl Collector {
 
     fn try_drain(&mut self, due: Due) -> Result<(), DataplaneError> {
         self.dataplane.flush_log();
+        if self.is_outdated {
+            self.follow_the_world();
+        }
         self.interfaces.read_devices();
         let ownership = std::mem::replace(&mut self.ownership, Ownership::Same);
         loop {

@@ -40,9 +40,13 @@ impl Collector {
             return;
         }
         if let Err(error) = self.put_into_force() {
-            tracing::error!(error, "peers and policy stay as they were in the kernel");
+            if !self.is_outdated {
+                tracing::error!(error, "peers and policy stay as they were in the kernel for now");
+            }
+            self.is_outdated = true;
             return;
         }
+        self.is_outdated = false;
         if let Err(error) = self.judge_open_flows() {
             tracing::error!(%error, "open flows are judged at their next packet");
         }

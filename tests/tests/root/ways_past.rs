@@ -205,3 +205,23 @@ fn a_cut_conversation_may_be_opened_the_other_way_later() {
 fn sip(src: [u8; 4], dst: [u8; 4]) -> Vec<u8> {
     ipv4(src, dst, 17, &[0x13, 0xc4, 0x13, 0xc4, 0, 8, 0, 0])
 }
+
+#[test]
+fn a_full_table_passes_answers_and_no_questions_that_look_like_them() {
+    let mut kernel = Kernel::new(16);
+    kernel.apply(
+        "mode = 'enforce'\ndefault = 'deny'\n[[rules]]\nid = 'a'\naction = 'allow'\n\
+         from = ['10.0.0.0/24']\nto = ['10.8.0.2']\nprotocols = ['udp']\nports = [161]\n",
+    );
+    let udp = |src, sport: u16, dst, dport: u16| {
+        ipv4(src, dst, 17, &[sport.to_be_bytes(), dport.to_be_bytes(), [0, 8], [0, 0]].concat())
+    };
+    for port in 0..200 {
+        assert!(!kernel.passes(Ingress, &udp(PEER, 9000 + port, OTHER_HOST, 9)));
+    }
+    let answer = udp(PEER, 161, HOST, 40_000);
+    assert!(!kernel.passes(Ingress, &answer), "nobody has asked");
+    assert!(kernel.passes(Egress, &udp(HOST, 40_000, PEER, 161)), "the host asks");
+    assert!(kernel.passes(Ingress, &answer), "and is answered");
+    assert!(!kernel.passes(Ingress, &udp(PEER, 161, HOST, 40_001)), "nobody has asked from there");
+}

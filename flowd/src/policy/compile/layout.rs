@@ -14,6 +14,10 @@ use crate::policy::Policy;
 /// Classes up to which a set counts as having few; the layout with the fewest pairs is taken.
 const THRESHOLDS: [usize; 4] = [0, 8, 64, 512];
 
+/// Rules that speak of one pair, on average, before the policy is too large: the time and memory
+/// that compiling takes grow with them.
+const RULES_A_PAIR: usize = 8;
+
 /// Number of a role; 0: none.
 type Role = u32;
 
@@ -126,10 +130,15 @@ impl Layout {
     ) -> Result<Vec<(Pair, Vec<u32>)>, TooLarge> {
         let mut pairs: Vec<(Pair, Vec<u32>)> = Vec::new();
         let mut known: HashMap<Pair, usize> = HashMap::new();
+        let mut listed = 0_usize;
         for position in 0..policy.rules.len() as u32 {
             let (layer, from, to) = self.roles(sets, position as usize);
             for (&from, &to) in from.iter().flat_map(|from| to.iter().map(move |to| (from, to))) {
                 let pair = Pair { layer, from, to };
+                listed += 1;
+                if listed > limit.saturating_mul(RULES_A_PAIR) {
+                    return Err(TooLarge::Pairs(limit));
+                }
                 match known.entry(pair) {
                     Entry::Vacant(_) if pairs.len() == limit => return Err(TooLarge::Pairs(limit)),
                     Entry::Vacant(entry) => {
