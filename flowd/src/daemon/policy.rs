@@ -95,7 +95,7 @@ impl Collector {
                 return Ok(preview);
             }
         }
-        let Candidate { checked: Checked { policy, warnings }, compiled, world } = candidate;
+        let Candidate { checked: Checked { policy, mut warnings }, compiled, world } = candidate;
         let (mode, size) = (policy.mode, size(&policy, &compiled));
         let before = self.verdicts.revision();
         let revision = self
@@ -110,7 +110,12 @@ impl Collector {
         }
         self.recorder.hits.clear();
         self.keep_in_force();
-        let cut = self.judge_open_flows()?;
+        let cut = self.judge_open_flows().unwrap_or_else(|error| {
+            tracing::error!(%error, "open flows are judged at their next packet");
+            let text = format!("open flows are judged at their next packet: {error}");
+            warnings.push(Problem { line: 1, column: 1, text });
+            Vec::new()
+        });
         let denied: Vec<&Cut> = cut.iter().filter(|cut| cut.now.is_denied()).collect();
         tracing::info!(
             revision = revision.number,

@@ -59,11 +59,13 @@ impl PolicyMaps {
         let head = Head::new(epoch, compiled.flags | buckets.flags() | u64::from(slot));
         self.head.set(0, head, 0).map_err(write)?;
         self.in_force = head;
-        wait_for_classifiers()
-            .map_err(|source| DataplaneError::Read { table: "policy", source })?;
-        // What is left of the old set is small; failing to free it costs memory only.
-        if let Err(error) = self.fill(1 - slot, &Compiled::default(), &Buckets::of(&[])) {
-            tracing::warn!(%error, "the tables of the old policy stay in memory");
+        // The policy is in force: what fails from here on costs memory only.
+        let freed = wait_for_classifiers().map_err(|error| error.to_string()).and_then(|()| {
+            self.fill(1 - slot, &Compiled::default(), &Buckets::of(&[]))
+                .map_err(|error| error.to_string())
+        });
+        if let Err(error) = freed {
+            tracing::warn!(error, "the tables of the old policy stay in memory");
         }
         Ok(head)
     }
