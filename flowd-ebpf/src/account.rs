@@ -26,17 +26,18 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use flowd_common::{
-    counter::{Counter, CounterKey, Direction, Tally},
-    flow::{CUT, FlowKey, FlowValue, Initiator, OverflowKey, RETIRED, TX_FLAGS_SHIFT},
-    limits::CUT_MEMORY_NS,
+    counter::{Counter, Direction},
+    flow::{CUT, FlowKey, RETIRED},
     packet::{Fragment, Headers, Weight, is_icmp_error, is_opening, tells_its_initiator},
-    policy::{Head, Judgement, Opinion, Outcome, Wanted},
+    policy::{Head, Judgement, Outcome, Wanted},
 };
 
 use crate::{
-    atomic,
-    maps::{ASKED, COUNTERS, FLOWS, FRAGMENTS, MET, OVERFLOW},
+    entry::{Entry, Opened, flag_bits},
+    maps::{ASKED, FLOWS, FRAGMENTS, OVERFLOW},
+    met::Met,
     skb::Skb,
+    tally::{add_tally, tally, tally_apart},
     verdict,
 };
 
@@ -124,20 +125,6 @@ fn keep_in_memory(headers: &mut MaybeUninit<Headers>) {
     }
 }
 
-/// Counts what relates flowd's sums to the device's: a device counts the buffers of super-packets,
-/// and never sees what is dropped on the way to it.
-#[inline(always)]
-fn tally_apart(ifindex: u32, outcome: u64, direction: Direction, weight: Weight, len: u32) {
-    let dropped = outcome == Outcome::Dropped as u64;
-    if dropped {
-        tally(ifindex, Counter::Dropped, direction, weight);
-    }
-    if weight.packets > 1 && !(dropped && direction == Direction::Egress) {
-        let extra = Weight { packets: weight.packets - 1, bytes: weight.bytes - u64::from(len) };
-        tally(ifindex, Counter::Coalesced, direction, extra);
-    }
-}
-
 /// Adds to a live entry about which there is nothing to decide; its outcome.
 #[inline(always)]
 fn add_to_settled(
@@ -165,71 +152,6 @@ fn add_to_settled(
     }
     entry.add(headers.tcp_flags, direction, weight);
     Some(outcome)
-}
-
-/// What is known of a packet that has to be decided about, and room for what comes of it.
-///
-/// It is in a map: the verifier knows nothing of what it reads from there, so that it walks what
-/// follows once, and not once for each way through the parser.
-#[repr(C)]
-pub struct Met {
-    pub key: FlowKey,
-    header_bytes: u32,
-    packets: u64,
-    bytes: u64,
-    tcp_flags: u8,
-    pub icmp_type: u8,
-    icmp_code: u8,
-    /// An [`Initiator`] as a number: who opens a conversation if this is its first packet.
-    asks: u8,
-    /// Of the buffer.
-    len: u32,
-    /// What the policy says.
-    pub opinion: Opinion,
-    /// The entry to be.
-    value: FlowValue,
-    /// The bucket, where there is no room for an entry.
-    bucket: OverflowKey,
-    reserved: u32,
-    empty: Tally,
-}
-
-impl Met {
-    /// The one of this CPU.
-    #[inline(always)]
-    pub fn get() -> Option<&'static mut Self> {
-        let met = MET.get_ptr_mut(0)?;
-        // SAFETY: the slot belongs to this CPU, and classifiers run with bottom halves disabled, so
-        // no other classifier uses it meanwhile.
-        Some(unsafe { &mut *met })
-    }
-
-    #[inline(always)]
-    fn keep(headers: &Headers, weight: Weight, len: u32, direction: Direction) {
-        let Some(met) = Self::get() else {
-            return;
-        };
-        met.key = headers.key;
-        met.header_bytes = headers.header_bytes;
-        met.packets = weight.packets;
-        met.bytes = weight.bytes;
-        met.len = len;
-        met.tcp_flags = headers.tcp_flags;
-        met.icmp_type = headers.icmp_type;
-        met.icmp_code = headers.icmp_code;
-        met.asks = headers.initiator(direction) as u8;
-    }
-
-    #[inline(always)]
-    fn weight(&self) -> Weight {
-        Weight { packets: self.packets, bytes: self.bytes }
-    }
-
-    /// Whether it opens a conversation and somebody else has opened the entry's.
-    #[inline(always)]
-    fn opens_another(&self, initiator: u8) -> bool {
-        self.asks != initiator && is_opening(self.key.protocol, self.tcp_flags, self.icmp_type)
-    }
 }
 
 /// Decides about a packet whose flow is new, or was judged under another policy; its outcome.
@@ -351,15 +273,6 @@ fn is_judged_apart(entry: &Entry, met: &Met, head: Head) -> bool {
     head.has(Head::STRICT) && by_itself && met.opinion.of(met.asks).0 & 3 != entry.outcome()
 }
 
-/// Who opened a conversation, and the marks of its entry from the start.
-#[derive(Clone, Copy)]
-struct Opened {
-    /// An [`Initiator`] as a number.
-    initiator: u8,
-    /// [`CUT`] when it goes on from an entry that was cut.
-    marks: u64,
-}
-
 /// Asks what the policy says, or what it says of the flow that an ICMP error is about.
 #[inline(always)]
 fn judge(ctx: &TcContext, met: &mut Met, direction: Direction, head: Head, wanted: Wanted) {
@@ -372,137 +285,6 @@ fn judge(ctx: &TcContext, met: &mut Met, direction: Direction, head: Head, wante
             met.opinion.of_peer = quoted;
             met.opinion.of_remote = quoted;
         }
-    }
-}
-
-/// An entry of the flow table, as it was when it was found.
-struct Entry {
-    value: *mut FlowValue,
-    marks: u64,
-    judgement: Judgement,
-}
-
-impl Entry {
-    #[inline(always)]
-    fn find(key: &FlowKey) -> Option<Self> {
-        let value = FLOWS.get_ptr_mut(key)?;
-        // SAFETY: entries are preallocated, and the daemon deletes one only after every classifier
-        // that could have seen it live has left, so the pointer is to this flow; forms an address.
-        let marks = unsafe { &raw const (*value).marks };
-        // SAFETY: as above. Volatile: `flowd_retire` and other CPUs write the word.
-        let marks = unsafe { marks.read_volatile() };
-        // SAFETY: as above; forms an address.
-        let judgement = unsafe { &raw const (*value).judgement };
-        // SAFETY: as above. Volatile: other CPUs write the word, to one value.
-        let judgement = unsafe { judgement.read_volatile() };
-        Some(Self { value, marks, judgement })
-    }
-
-    #[inline(always)]
-    fn outcome(&self) -> u64 {
-        self.judgement.0 & 3
-    }
-
-    #[inline(always)]
-    fn initiator(&self) -> u8 {
-        // SAFETY: as in `find`; written once, before the entry could be found.
-        unsafe { (*self.value).initiator }
-    }
-
-    /// Whether a packet that comes this way could open a conversation of its own on an entry that
-    /// is dropped: nothing of the other side has arrived that it could answer. Not soon after a cut,
-    /// before which much may have arrived.
-    #[inline(always)]
-    fn may_be_opened_by(&self, direction: Direction) -> bool {
-        let opener = match direction {
-            Direction::Ingress => Initiator::Remote,
-            Direction::Egress => Initiator::Peer,
-        };
-        self.initiator() == opener as u8 && (self.marks & CUT == 0 || self.is_older_than_answers())
-    }
-
-    #[inline(always)]
-    fn is_older_than_answers(&self) -> bool {
-        // SAFETY: as in `find`; written once, before the entry could be found.
-        let first_seen_ns = unsafe { (*self.value).first_seen_ns };
-        // SAFETY: a helper without arguments.
-        let now_ns = unsafe { bpf_ktime_get_ns() };
-        now_ns.wrapping_sub(first_seen_ns) > CUT_MEMORY_NS
-    }
-
-    /// `None`: the outcome stays, and the judgement is now that of the policy in force. Otherwise
-    /// who opened what follows.
-    #[inline(always)]
-    fn judge_again(&self, met: &Met, direction: Direction, head: Head) -> Option<Opened> {
-        let (opinion, asks) = (&met.opinion, met.asks);
-        if self.outcome() == Outcome::Dropped as u64
-            && self.may_be_opened_by(direction)
-            && asks != Initiator::Unknown as u8
-            && asks != self.initiator()
-            && opinion.of(asks).0 & 3 != Outcome::Dropped as u64
-        {
-            return Some(Opened { initiator: asks, marks: 0 });
-        }
-        if self.judgement.epoch() == head.epoch() {
-            return None;
-        }
-        let initiator = self.initiator();
-        let judgement = opinion.of(initiator);
-        if judgement.0 & 3 != self.outcome() {
-            if met.opens_another(initiator) {
-                return Some(Opened { initiator: asks, marks: 0 });
-            }
-            return Some(Opened { initiator, marks: CUT });
-        }
-        // SAFETY: as in `find`; forms an address.
-        let word = unsafe { &raw mut (*self.value).judgement };
-        // SAFETY: as in `find`. One aligned store; every CPU that races here stores the same.
-        unsafe { word.write_volatile(judgement) };
-        None
-    }
-
-    /// Ends the entry: what follows is another flow.
-    #[inline(always)]
-    fn cut(&self) {
-        // SAFETY: as in `find`; forms an address.
-        let marks = unsafe { &raw mut (*self.value).marks };
-        atomic::or(marks, RETIRED | CUT);
-    }
-
-    #[inline(always)]
-    fn add(&self, tcp_flags: u8, direction: Direction, weight: Weight) {
-        let value = self.value;
-        let flags = flag_bits(tcp_flags, direction);
-        if self.marks & flags != flags {
-            // SAFETY: as in `find`; forms an address.
-            atomic::or(unsafe { &raw mut (*value).marks }, flags);
-        }
-        let (packets, bytes) = match direction {
-            // SAFETY: as in `find`; forms an address.
-            Direction::Ingress => (unsafe { &raw mut (*value).rx_packets }, {
-                // SAFETY: as in `find`; forms an address.
-                unsafe { &raw mut (*value).rx_bytes }
-            }),
-            // SAFETY: as in `find`; forms an address.
-            Direction::Egress => (unsafe { &raw mut (*value).tx_packets }, {
-                // SAFETY: as in `find`; forms an address.
-                unsafe { &raw mut (*value).tx_bytes }
-            }),
-        };
-        atomic::add(packets, weight.packets);
-        atomic::add(bytes, weight.bytes);
-        // SAFETY: a helper without arguments.
-        let now = unsafe { bpf_jiffies64() };
-        // SAFETY: as in `find`. A plain store: a race between CPUs is about one jiffy.
-        unsafe { (*value).last_seen_jiffies = now };
-    }
-}
-
-#[inline(always)]
-fn flag_bits(tcp_flags: u8, direction: Direction) -> u64 {
-    match direction {
-        Direction::Ingress => u64::from(tcp_flags),
-        Direction::Egress => u64::from(tcp_flags) << TX_FLAGS_SHIFT,
     }
 }
 
@@ -560,31 +342,6 @@ fn overflow(met: &mut Met, judgement: Judgement, direction: Direction) -> u64 {
         None => tally(ifindex, Counter::OverflowFull, direction, weight),
     }
     outcome
-}
-
-/// Counts under a name. The table holds every name of 341 interfaces; the daemon makes the entries
-/// of an interface when it attaches, so that this never has to.
-#[inline(always)]
-fn tally(ifindex: u32, counter: Counter, direction: Direction, weight: Weight) {
-    let key = CounterKey {
-        ifindex,
-        counter: counter as u8,
-        direction: direction as u8,
-        reserved: [0; 2],
-    };
-    if let Some(tally) = COUNTERS.get_ptr_mut(key) {
-        add_tally(tally, weight);
-    }
-}
-
-#[inline(always)]
-fn add_tally(tally: *mut Tally, weight: Weight) {
-    // SAFETY: `tally` points into an entry that is never deleted; forms an address.
-    let packets = unsafe { &raw mut (*tally).packets };
-    // SAFETY: as above; forms an address.
-    let bytes = unsafe { &raw mut (*tally).bytes };
-    atomic::add(packets, weight.packets);
-    atomic::add(bytes, weight.bytes);
 }
 
 /// Remembers the ports of a first fragment, or finds those of a later one.

@@ -2,7 +2,8 @@
 //! policy.
 //!
 //! It never drops a packet because counting failed. Entry points are two lines; what they do is in
-//! `account`. Reading order: `maps`, `skb`, `account`, `verdict`, `control`.
+//! `account`. Reading order: `maps`, `skb`, `account`, `entry`, `met`,
+//! `verdict`, `tally`, `control`.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -10,8 +11,11 @@
 mod account;
 mod atomic;
 mod control;
+mod entry;
 mod maps;
+mod met;
 mod skb;
+mod tally;
 mod verdict;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};

@@ -14,7 +14,7 @@ use flowd_common::{
     policy::{Endpoint, EndpointPrefix, Head, Interval, PairBucket},
 };
 
-use crate::account::Met;
+use crate::met::Met;
 
 /// Every flow, counters cumulative. Preallocated and not an LRU: it never forgets a count.
 #[map]

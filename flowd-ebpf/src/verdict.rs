@@ -13,8 +13,8 @@ use flowd_common::{
 };
 
 use crate::{
-    account::Met,
     maps::{CHAINS, FLOWS, HOSTS, NETS, PAIRS, POLICY},
+    met::Met,
     skb::Skb,
 };
 

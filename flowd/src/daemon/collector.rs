@@ -16,23 +16,22 @@ use std::{
 };
 
 use flowd_common::{
-    flow::{CUT, FlowKey, FlowValue},
+    flow::{CUT, FlowKey},
     limits::RETIRE_BATCH,
     peer::PeerId,
 };
 
 use crate::{
     config::Config,
-    dataplane::{Dataplane, DataplaneError, Pins, Predecessor, TimeLine, Why},
+    dataplane::{Dataplane, DataplaneError, Pins, TimeLine, Why},
     flows::{Counters, EndReason, Record, Timeouts},
     identity::Names,
     live::Request,
-    policy::Mode,
     wire, wireguard,
 };
 
 use super::{
-    DaemonError,
+    cut::renewed,
     interfaces::Interfaces,
     ledger::{Ledger, View, total},
     overflow::{OverflowLedger, by_bucket},
@@ -109,49 +108,6 @@ impl Collector {
             ownership: Ownership::Same,
             drain_failing: false,
             is_outdated: false,
-        }
-    }
-
-    /// The first [`Self::update`]: nothing is attached before the policy is in force.
-    pub(super) fn begin(
-        &mut self,
-        found: Vec<wireguard::Interface>,
-        gateway: BTreeSet<IpAddr>,
-        mut predecessor: Option<Predecessor>,
-        left: Vec<Record>,
-        policy_file: Option<String>,
-    ) -> Result<(), DaemonError> {
-        self.peers.update(&found, gateway.clone());
-        self.put_into_force().map_err(DaemonError::NotInForce)?;
-        if let Some(text) = policy_file
-            && !self.take_policy_file(&text)
-            && self.verdicts.revision() == 0
-        {
-            let file = self.config.policy_file.display();
-            return Err(DaemonError::NotInForce(format!("{file} cannot be used; see above")));
-        }
-        let failed = |error: DataplaneError| DaemonError::TakeOver(error.to_string());
-        if let Some(old) = &mut predecessor {
-            let flows = self.seed(old).map_err(failed)?;
-            tracing::info!(flows, "took over from the flowd before");
-        }
-        self.update(found, gateway);
-        if predecessor.is_some() || !left.is_empty() {
-            self.settle(predecessor.as_mut(), left).map_err(failed)?;
-        }
-        self.keep_in_force();
-        Ok(())
-    }
-
-    /// Makes the programs stay when the daemon goes, where the policy is enforced.
-    pub(super) fn keep_in_force(&mut self) {
-        let enforced = self.verdicts.revision.policy.mode == Mode::Enforce;
-        if !self.interfaces.stay(enforced, &self.dataplane) {
-            tracing::warn!(
-                pins = %self.config.pins.display(),
-                "nothing is dropped while flowd is down or restarts: mount the BPF file system, or \
-                 set another `datapath.pins`"
-            );
         }
     }
 
@@ -356,7 +312,8 @@ impl Collector {
                 let record = view.record(key, value, &open, Some(end));
                 last.push((*key, open.peer, record.total, record.window_end_ms));
                 if end == EndReason::Shutdown && interfaces.are_staying() {
-                    staying.push((*key, emptied(value, line)));
+                    let told = (value.judgement, value.peer_id);
+                    staying.push((*key, renewed(value, told, value.marks & CUT, line)));
                 }
                 // What a cut left behind, and no packet followed.
                 if record.total != Counters::default() {
@@ -403,21 +360,6 @@ impl Collector {
             }
         }
         Ok(())
-    }
-}
-
-/// The entry of a flow whose counts are recorded, as it goes on without a daemon.
-fn emptied(value: &FlowValue, line: &TimeLine) -> FlowValue {
-    FlowValue {
-        first_seen_ns: line.clocks().monotonic_ns,
-        last_seen_jiffies: value.last_seen_jiffies,
-        marks: value.marks & CUT,
-        judgement: value.judgement,
-        peer_id: value.peer_id,
-        initiator: value.initiator,
-        icmp_type: value.icmp_type,
-        icmp_code: value.icmp_code,
-        ..FlowValue::default()
     }
 }
 

@@ -121,7 +121,7 @@ impl Collector {
                 if succeeded {
                     dataplane.delete(&[key])?;
                 } else {
-                    dataplane.revive(&key, &revived(&value, now, peer_id, line))?;
+                    dataplane.revive(&key, &renewed(&value, (now, peer_id), CUT, line))?;
                 }
                 ledger.close(&key);
                 *finished.by_interface.entry(key.ifindex).or_default() += total(&value);
@@ -138,19 +138,25 @@ impl Collector {
 }
 
 /// What the policy in force says of an open flow, and whose it is now.
-fn now(verdicts: &Verdicts, key: &FlowKey, value: &FlowValue) -> (Judgement, PeerId) {
+pub(super) fn now(verdicts: &Verdicts, key: &FlowKey, value: &FlowValue) -> (Judgement, PeerId) {
     let wanted = Wanted::of(value.initiator);
     let opinion = judge(&verdicts.tables, verdicts.head, key, value.icmp_type, wanted);
     (opinion.of(value.initiator), opinion.peer_id)
 }
 
-fn revived(value: &FlowValue, now: Judgement, peer_id: PeerId, line: &TimeLine) -> FlowValue {
+/// The entry of a flow whose counts are recorded, as it goes on: who opened it is remembered.
+pub(super) fn renewed(
+    value: &FlowValue,
+    (judgement, peer_id): (Judgement, PeerId),
+    marks: u64,
+    line: &TimeLine,
+) -> FlowValue {
     let clocks = line.clocks();
     FlowValue {
         first_seen_ns: clocks.monotonic_ns,
         last_seen_jiffies: clocks.jiffies,
-        marks: CUT,
-        judgement: now,
+        marks,
+        judgement,
         peer_id,
         initiator: value.initiator,
         icmp_type: value.icmp_type,

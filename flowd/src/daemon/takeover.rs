@@ -7,31 +7,81 @@
 //! - each program is replaced in one instant
 //! - when the last packet has left the old programs, their counts are final and are recorded
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 use flowd_common::{
-    flow::{CUT, FlowKey, FlowValue, RETIRED},
+    flow::{CUT, FlowKey, RETIRED},
     packet::is_icmp_error,
-    policy::{Judgement, Outcome, Wanted, judge},
+    policy::{Judgement, Outcome},
 };
 
 use super::{
+    DaemonError,
     collector::Collector,
+    cut::{now, renewed},
     ledger::{Open, View, total},
+    verdicts::Verdicts,
 };
 use crate::{
     dataplane::{DataplaneError, Predecessor},
     flows::{Counters, EndReason, Record, Tuple, Verdict},
+    policy::Mode,
+    wireguard,
 };
 
 /// How far apart two derivations of a flow's first packet may be: the wall clock is adjusted.
 const TOLERANCE_MS: i64 = 2_000;
 
 impl Collector {
+    /// The first [`Self::update`]: nothing is attached before the policy is in force.
+    pub(super) fn begin(
+        &mut self,
+        found: Vec<wireguard::Interface>,
+        gateway: BTreeSet<IpAddr>,
+        mut predecessor: Option<Predecessor>,
+        left: Vec<Record>,
+        policy_file: Option<String>,
+    ) -> Result<(), DaemonError> {
+        self.peers.update(&found, gateway.clone());
+        self.put_into_force().map_err(DaemonError::NotInForce)?;
+        if let Some(text) = policy_file
+            && !self.take_policy_file(&text)
+            && self.verdicts.revision() == 0
+        {
+            let file = self.config.policy_file.display();
+            return Err(DaemonError::NotInForce(format!("{file} cannot be used; see above")));
+        }
+        let failed = |error: DataplaneError| DaemonError::TakeOver(error.to_string());
+        if let Some(old) = &mut predecessor {
+            let flows = self.seed(old).map_err(failed)?;
+            tracing::info!(flows, "took over from the flowd before");
+        }
+        self.update(found, gateway);
+        if predecessor.is_some() || !left.is_empty() {
+            self.settle(predecessor.as_mut(), left).map_err(failed)?;
+        }
+        self.keep_in_force();
+        Ok(())
+    }
+
+    /// Makes the programs stay when the daemon goes, where the policy is enforced.
+    pub(super) fn keep_in_force(&mut self) {
+        let enforced = self.verdicts.revision.policy.mode == Mode::Enforce;
+        if !self.interfaces.stay(enforced, &self.dataplane) {
+            tracing::warn!(
+                pins = %self.config.pins.display(),
+                "nothing is dropped while flowd is down or restarts: mount the BPF file system, or \
+                 set another `datapath.pins`"
+            );
+        }
+    }
+
     /// Puts the flows that were open into the new table.
     pub(super) fn seed(&mut self, old: &mut Predecessor) -> Result<u64, DataplaneError> {
         let line = self.time_line()?;
-        let clocks = line.clocks();
         let mut seeds = Vec::new();
         let verdicts = &self.verdicts;
         old.for_each(|key, value| {
@@ -39,18 +89,8 @@ impl Collector {
             if has_ended || is_icmp_error(key.protocol, value.icmp_type) {
                 return;
             }
-            let (judgement, peer_id) = now(verdicts, key, value);
-            let seed = FlowValue {
-                first_seen_ns: clocks.monotonic_ns,
-                last_seen_jiffies: clocks.jiffies,
-                marks: value.marks & CUT,
-                judgement,
-                peer_id,
-                initiator: value.initiator,
-                icmp_type: value.icmp_type,
-                icmp_code: value.icmp_code,
-                ..FlowValue::default()
-            };
+            let told = now(verdicts, key, value);
+            let seed = renewed(value, told, value.marks & CUT, &line);
             seeds.push((FlowKey { generation: 0, ..*key }, seed));
         })?;
         for (key, value) in &seeds {
@@ -118,20 +158,8 @@ impl Collector {
     }
 }
 
-/// What the policy in force says of a flow.
-fn now(verdicts: &super::verdicts::Verdicts, key: &FlowKey, value: &FlowValue) -> (Judgement, u32) {
-    let wanted = Wanted::of(value.initiator);
-    let opinion = judge(&verdicts.tables, verdicts.head, key, value.icmp_type, wanted);
-    (opinion.of(value.initiator), opinion.peer_id)
-}
-
 /// The old daemon's numbers of rules mean nothing here; its outcomes do.
-fn describe(
-    record: &mut Record,
-    old: Judgement,
-    judged: Judgement,
-    verdicts: &super::verdicts::Verdicts,
-) {
+fn describe(record: &mut Record, old: Judgement, judged: Judgement, verdicts: &Verdicts) {
     record.verdict = if old.is_denied() { Verdict::Deny } else { Verdict::Allow };
     record.enforced = old.outcome() == Outcome::Dropped;
     let told = verdicts.tell(judged);
