@@ -10,11 +10,11 @@ use std::{
 use flowd::{
     flows::{Counters, EndReason, Initiator, Verdict},
     policy::Mode,
-    wire::{Flow, PolicyReport, Why},
+    wire::{Flow, PolicyReport, Replay, Why},
 };
 use flowd_tests::{
     flowctl::Flowctl,
-    site::Settings,
+    site::{Settings, Site},
     topology::{LAN_V4, LAN_V6, Topology},
     traffic::{End, Load, raw, tcp, udp},
     wait,
@@ -544,4 +544,83 @@ fn a_policy_that_only_observes_goes_with_the_daemon_and_detach_takes_the_rest_of
     ctl.apply(&STRICT.replace("enforce", "observe"));
     daemon.kill();
     denied.exchange(&[1]);
+}
+
+#[test]
+fn a_policy_that_does_not_fit_names_the_limit_and_changes_nothing() {
+    let net = Topology::new(1);
+    let site = Site::new(&net, &Settings::default());
+    let config = site.config(&Settings::default());
+    site.configure(&config.replace("[policy]\n", "[policy]\nmax_prefixes = 1000\n"));
+    let daemon = site.start(&net.gateway);
+    let ctl = site.flowctl(&net.gateway);
+    ctl.apply("default = \"deny\"\n");
+    let hosts: Vec<_> = (0..1_100).map(|n| format!("\"10.99.{}.{}\"", n / 250, n % 250)).collect();
+    let text = format!(
+        "[[rules]]\nid = \"a\"\naction = \"allow\"\nfrom = [\"any\"]\nto = [{}]\n",
+        hosts.join(", ")
+    );
+    site.write("large.toml", &text);
+    let path = site.path("large.toml");
+    let path = path.to_str().expect("text");
+    for command in ["check", "apply"] {
+        let told = ctl.run(&["policy", command, path]);
+        assert_eq!(told.status.code(), Some(1));
+        let told = String::from_utf8(told.stderr).expect("text");
+        assert!(told.contains("`policy.max_prefixes` = 1000"), "{told}");
+        assert_eq!(told.trim().lines().count(), 1, "{told}");
+    }
+    assert_eq!(ctl.policy().revision, 1);
+    daemon.stop();
+}
+
+#[test]
+fn a_connection_older_than_flowd_goes_on_where_either_side_may_open_it() {
+    let net = lan_net();
+    let (near, far) = ends(&net)[0];
+    let mut allowed = tcp::Connection::open(near, far, 8080);
+    let mut denied = tcp::Connection::open(near, far, 9090);
+    let site = Site::new(&net, &Settings::default());
+    site.write("policy.toml", STRICT);
+    let daemon = site.start(&net.gateway);
+    let ctl = site.flowctl(&net.gateway);
+    ctl.attached("wg0");
+    assert_eq!(ctl.policy().revision, 1, "the file is in force from the start");
+    // The far side first: nobody has seen who opened it.
+    allowed.transfer(0, 50_000);
+    allowed.transfer(50_000, 0);
+    let flow = only(&ctl, &["--port", "8080"]);
+    assert_eq!((flow.initiator, flow.verdict), (Initiator::Unknown, Verdict::Allow));
+    assert_eq!(flow.rule.as_deref(), Some("open"));
+    denied.client.write_all(&[1; 500]).expect("the kernel takes it");
+    denied.server.set_read_timeout(Some(Duration::from_millis(700))).expect("a socket");
+    denied.server.read(&mut [0; 1_000]).expect_err("nothing comes through");
+    let flow = only(&ctl, &["--port", "9090"]);
+    assert_eq!((flow.initiator, flow.verdict), (Initiator::Unknown, Verdict::Deny));
+    assert!(flow.enforced && flow.rule.is_none());
+    daemon.stop();
+}
+
+#[test]
+fn replay_tells_what_a_policy_would_have_denied() {
+    let net = lan_net();
+    let settings = Settings { idle_timeout_ms: 1_000, ..Settings::default() };
+    let (site, daemon) = flowd_on(&net, &settings);
+    let ctl = site.flowctl(&net.gateway);
+    let (near, far) = ends(&net)[0];
+    udp::Pair::on_port(near, far, 5000).exchange(&[100; 2]);
+    let load = udp::Pair::on_port(near, far, 6000).exchange(&[100; 5]);
+    wait::until_equal("both have ended", &2, || ctl.flows(&["--state", "closed"]).len());
+    site.write("candidate.toml", STRICT);
+    let path = site.path("candidate.toml");
+    let replay: Replay = ctl.json(&["policy", "replay", path.to_str().expect("text")]);
+    assert_eq!((replay.allowed.flows, replay.denied.flows), (1, 1), "{replay:#?}");
+    assert_eq!(replay.changes.len(), 1, "{replay:#?}");
+    let change = &replay.changes[0];
+    assert_eq!(change.peer.as_deref(), Some("peer0"));
+    assert_eq!((change.was, change.would_be), (Verdict::Allow, Verdict::Deny));
+    let traffic = (change.traffic.flows, change.traffic.packets, change.traffic.bytes);
+    assert_eq!(traffic, (1, 10, 2 * load.bytes));
+    assert_eq!(ctl.policy().revision, 0, "nothing has changed");
+    daemon.stop();
 }
