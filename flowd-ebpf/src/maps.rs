@@ -11,7 +11,7 @@ use flowd_common::{
     counter::{CounterKey, Tally},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentPorts, OverflowKey},
     limits,
-    policy::{Endpoint, EndpointPrefix, Head, Interval, PairBucket},
+    policy::{EndpointPrefix, Head},
 };
 
 use crate::met::Met;
@@ -43,29 +43,34 @@ pub static MET: PerCpuArray<Met> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static POLICY: Array<Head> = Array::with_max_entries(1, 0);
 
-/// Peers and roles of single addresses. The daemon fills the set that is not in force with maps of
+/// A `T` as words. Before 6.2 the kernel takes a map made without type information for another kind
+/// than one whose values are structs (`bpf_map_meta_equal` in `kernel/bpf/map_in_map.c`), and the
+/// daemon's maps have none.
+type Words<const N: usize> = [u32; N];
+
+/// Peers and roles of single addresses, an [`Endpoint`](flowd_common::policy::Endpoint) each. The daemon fills the set that is not in force with maps of
 /// the size that a policy needs, then changes [`POLICY`].
 #[btf_map]
-pub static HOSTS: btf_maps::ArrayOfMaps<btf_maps::HashMap<EndpointPrefix, Endpoint, 1>, 2> =
+pub static HOSTS: btf_maps::ArrayOfMaps<btf_maps::HashMap<EndpointPrefix, Words<5>, 1>, 2> =
     btf_maps::ArrayOfMaps::new();
 
 /// Those of shorter prefixes. Apart, because a walk down a tree costs a cache miss a step, and most
 /// addresses of a policy are single ones.
 #[btf_map]
-pub static NETS: btf_maps::ArrayOfMaps<btf_maps::LpmTrie<EndpointPrefix, Endpoint, 1>, 2> =
+pub static NETS: btf_maps::ArrayOfMaps<btf_maps::LpmTrie<EndpointPrefix, Words<5>, 1>, 2> =
     btf_maps::ArrayOfMaps::new();
 
-/// Where the chains of pairs of roles begin.
+/// Where the chains of pairs of roles begin: a [`PairBucket`](flowd_common::policy::PairBucket) each.
 #[btf_map]
 pub static PAIRS: btf_maps::ArrayOfMaps<
-    btf_maps::Array<PairBucket, 1, { BPF_F_INNER_MAP as usize }>,
+    btf_maps::Array<Words<16>, 1, { BPF_F_INNER_MAP as usize }>,
     2,
 > = btf_maps::ArrayOfMaps::new();
 
-/// Which rule decides for which service.
+/// Which rule decides for which service: an [`Interval`](flowd_common::policy::Interval) each.
 #[btf_map]
 pub static CHAINS: btf_maps::ArrayOfMaps<
-    btf_maps::Array<Interval, 1, { BPF_F_INNER_MAP as usize }>,
+    btf_maps::Array<Words<2>, 1, { BPF_F_INNER_MAP as usize }>,
     2,
 > = btf_maps::ArrayOfMaps::new();
 

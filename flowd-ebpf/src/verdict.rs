@@ -1,6 +1,7 @@
 //! The policy in the kernel: which tables are in force, and what they say.
 
 use aya_ebpf::{maps::lpm_trie::Key, programs::TcContext};
+use bytemuck::{must_cast, must_cast_ref};
 use flowd_common::{
     addr::Addr,
     counter::Direction,
@@ -39,25 +40,25 @@ impl Tables for InForce {
         if let Some(endpoint) = HOSTS.get_value_ptr_mut(self.0.slot(), &host) {
             // SAFETY: the daemon fills a set before it is in force and changes nothing in it
             // afterwards.
-            return unsafe { *endpoint };
+            return must_cast(unsafe { *endpoint });
         }
         let key = Key::new(EndpointPrefix::FULL_BITS, host);
         let Some(tree) = NETS.get(self.0.slot()) else {
             return Endpoint::default();
         };
-        tree.get(&key).copied().unwrap_or_default()
+        tree.get(&key).copied().map(must_cast).unwrap_or_default()
     }
 
     #[inline(always)]
     fn chain(&self, pair: &Pair) -> Option<u32> {
         let Self(head) = *self;
-        let bucket = |index| PAIRS.get_value(head.slot(), &index);
+        let bucket = |index| PAIRS.get_value(head.slot(), &index).map(must_cast_ref);
         policy::find_chain(bucket, head.bucket_bits(), pair)
     }
 
     #[inline(always)]
     fn interval(&self, index: u32) -> Option<Interval> {
-        CHAINS.get_value(self.0.slot(), &index).copied()
+        CHAINS.get_value(self.0.slot(), &index).copied().map(must_cast)
     }
 
     #[inline(always)]
