@@ -213,9 +213,9 @@ fn prepare_clsact(name: &str) -> Result<(), TcError> {
 /// many interfaces or files there were.
 pub fn detach_everything(base: &std::path::Path) -> io::Result<usize> {
     let mut removed = Pins::under(base)?.clear()?;
-    for entry in fs::read_dir("/sys/class/net")? {
-        let name = entry?.file_name();
-        let Some(name) = name.to_str() else { continue };
+    // Of this network namespace, whoever mounted /sys.
+    let devices = fs::read_to_string("/proc/net/dev")?;
+    for name in devices.lines().filter_map(|line| Some(line.split_once(':')?.0.trim())) {
         for direction in BOTH {
             // Fails where there is no such filter.
             if tc::qdisc_detach_program(name, attach_type(direction), program_name(direction))
