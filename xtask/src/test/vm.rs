@@ -15,7 +15,7 @@ use crate::setup::{Kernel, SERIES};
 
 /// How long one machine may take, boot included. Without hardware support everything in it is
 /// some twenty times slower.
-const LIMIT: Duration = Duration::from_secs(480);
+const LIMIT: Duration = Duration::from_secs(900);
 /// Now and then a kernel that patches itself while it boots panics under QEMU's emulation of two
 /// CPUs.
 const BOOTS: usize = 3;
