@@ -21,3 +21,5 @@ pub mod config;
 pub mod daemon;
 
 pub mod ctl;
+
+mod nearest;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::file::KEYS;
+use crate::nearest::nearest;
 
 /// The file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +120,7 @@ pub(super) fn unknown_keys(text: &str) -> Result<(), Vec<Problem>> {
 }
 
 fn unknown_key(text: &str, table: &str, key: &str, known: &[&str]) -> Problem {
-    let remedy = match nearest(key, known) {
+    let remedy = match nearest(key, known.iter().copied()) {
         Some(nearest) => format!("did you mean `{nearest}`?"),
         None => format!("known here are {}", known.join(", ")),
     };
@@ -129,14 +130,4 @@ fn unknown_key(text: &str, table: &str, key: &str, known: &[&str]) -> Problem {
         line.starts_with(key)
     });
     Problem { line: line.map(|line| line + 1), text: format!("unknown key `{path}`; {remedy}") }
-}
-
-/// The known word that `word` was probably meant to be.
-fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    known
-        .iter()
-        .map(|known| (strsim::damerau_levenshtein(word, known), *known))
-        .filter(|(distance, known)| *distance <= known.len().max(word.len()) / 3)
-        .min()
-        .map(|(_, known)| known)
 }

@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use flowd_common::packet::{has_ports, icmp_request};
+
 use crate::{
     flows::{Identity, protocol_name},
     live::Question,
@@ -138,7 +140,7 @@ impl Collector {
             peer: identity,
             found: end.found.clone(),
             is_gateway: endpoint.is_gateway,
-            resource: resource(&self.verdicts.revision.policy, end.ip),
+            resource: self.verdicts.resource(mapped(end.ip)).map(|name| name.to_string()),
             interface,
             latest_handshake: known.and_then(|(_, peer)| peer.latest_handshake_ms).map(Timestamp),
             route,
@@ -158,13 +160,6 @@ fn peer_now<'a>(
             Some((&*watched.name, peer))
         },
     )
-}
-
-/// The most specific resource around an address.
-fn resource(policy: &Policy, ip: IpAddr) -> Option<String> {
-    let all = policy.resources.iter().flat_map(|(name, nets)| nets.iter().map(move |n| (n, name)));
-    let around = all.filter(|(net, _)| net.contains(&ip));
-    around.min_by_key(|(net, name)| (u8::MAX - net.prefix_len(), *name)).map(|(_, n)| n.clone())
 }
 
 fn mapped(ip: IpAddr) -> Ipv6Addr {
@@ -188,25 +183,22 @@ fn asked(question: &Question) -> Result<(Option<u8>, Services), String> {
     match (question.protocol, question.port) {
         (None, None) => Ok((None, Services::any())),
         (None, Some(port)) => Ok((Some(TCP), service(TCP, port))),
-        (Some(protocol), Some(port)) if has_ports(protocol) || is_icmp(protocol) => {
+        (Some(protocol), Some(port)) if has_services(protocol) => {
             Ok((Some(protocol), service(protocol, port)))
         }
         (Some(protocol), Some(_)) => {
             Err(format!("{} has no ports: leave `port` out", protocol_name(protocol)))
         }
-        (Some(protocol), None) if has_ports(protocol) || is_icmp(protocol) => {
+        (Some(protocol), None) if has_services(protocol) => {
             Ok((Some(protocol), Services::of(vec![Services::protocol(protocol)])))
         }
         (Some(protocol), None) => Ok((Some(protocol), service(protocol, 0))),
     }
 }
 
-fn has_ports(protocol: u8) -> bool {
-    flowd_common::packet::has_ports(protocol)
-}
-
-fn is_icmp(protocol: u8) -> bool {
-    flowd_common::packet::icmp_request(protocol, 0).is_some()
+/// Whether a policy tells flows of the protocol apart by a port or an ICMP type.
+fn has_services(protocol: u8) -> bool {
+    has_ports(protocol) || icmp_request(protocol, 0).is_some()
 }
 
 /// Each rule that decides about some of the services, in order, and the default for what is left.

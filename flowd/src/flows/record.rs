@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use flowd_common::flow;
+use flowd_common::{flow, packet};
 use serde::{Deserialize, Serialize};
 
 use super::Identity;
@@ -106,7 +106,7 @@ impl Tuple {
 
     /// Whether the protocol has ports: TCP, UDP, DCCP, SCTP, UDP-Lite.
     pub fn has_ports(&self) -> bool {
-        matches!(self.protocol, 6 | 17 | 33 | 132 | 136)
+        packet::has_ports(self.protocol)
     }
 }
 

@@ -11,7 +11,8 @@ use toml::{
     de::{DeInteger, DeTable, DeValue},
 };
 
-use super::problem::{Report, nearest, quoted};
+use super::problem::{Report, quoted};
+use crate::nearest::nearest;
 
 const TOP_KEYS: [&str; 5] = ["mode", "default", "groups", "resources", "rules"];
 const RULE_KEYS: [&str; 6] = ["id", "action", "from", "to", "protocols", "ports"];

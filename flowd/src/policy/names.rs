@@ -8,9 +8,9 @@ use std::{
 use super::{
     Selector,
     file::File,
-    problem::{Report, nearest, quoted},
+    problem::{Report, quoted},
 };
-use crate::flows::Identity;
+use crate::{flows::Identity, nearest::nearest};
 
 /// Unknown names that are compared with every known one; the others go without a suggestion.
 const SUGGESTIONS: usize = 50;

@@ -5,9 +5,12 @@ use std::ops::RangeInclusive;
 use super::{
     Service, Services,
     file::{RawRule, Word},
-    problem::{Report, nearest, quoted},
+    problem::{Report, quoted},
 };
-use crate::flows::{protocol_name, protocol_number};
+use crate::{
+    flows::{protocol_name, protocol_number},
+    nearest::nearest,
+};
 
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;

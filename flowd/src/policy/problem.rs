@@ -149,26 +149,9 @@ fn escaped(text: &str) -> String {
     line
 }
 
-/// The known word that `word` was probably meant to be.
-pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .into_iter()
-        .filter_map(|known| {
-            let most = known.len().max(word.len()) / 3;
-            // Cheap, and keeps endless words from the expensive comparison.
-            if known.len().abs_diff(word.len()) > most || word.len() > QUOTED_CHARS {
-                return None;
-            }
-            let distance = strsim::damerau_levenshtein(word, known);
-            (distance <= most).then_some((distance, known))
-        })
-        .min()
-        .map(|(_, known)| known)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Report, TOLD, escaped, nearest, quoted};
+    use super::{Report, TOLD, escaped, quoted};
 
     #[test]
     fn columns_are_characters() {
@@ -199,12 +182,5 @@ mod tests {
     fn foreign_text_stays_in_its_line() {
         assert_eq!(escaped("a\nb\u{1b}[31m\u{202e}é"), "a\\nb\\u{1b}[31m\\u{202e}é");
         assert_eq!(quoted(&"ä".repeat(81)), format!("`{}…`", "ä".repeat(80)));
-    }
-
-    #[test]
-    fn the_nearest_word_is_near() {
-        for (word, expected) in [("pots", Some("ports")), ("forks", None)] {
-            assert_eq!(nearest(word, ["ports", "protocols"]), expected, "{word}");
-        }
     }
 }

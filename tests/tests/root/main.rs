@@ -9,6 +9,7 @@ mod counting;
 mod datapath;
 mod enforcement;
 mod identity;
+mod policy;
 mod records;
 mod refusals;
 mod verdicts;
