@@ -17,8 +17,8 @@ use tokio::{
 use super::{ApiState, serve};
 use crate::{
     flows::{
-        Counters, EndReason, FlowId, Identity, Initiator, Ranking, Record, Summary, TcpFlags,
-        Tuple, Verdict,
+        Counters, EndReason, Entry, FlowId, Identity, Initiator, Ranking, Record, Summary,
+        TcpFlags, Tuple, Verdict,
     },
     live::{Live, Pending, PendingSummary, Position, Request, Surroundings},
     store::{Reader, Writer},
@@ -39,6 +39,7 @@ fn record(port: u16, window: i64) -> Record {
     Record {
         record_id: 0,
         interface: "wg0".into(),
+        entry: Entry::default(),
         tuple: Tuple {
             protocol: 6,
             peer_addr: "::ffff:10.8.0.2".parse().unwrap(),

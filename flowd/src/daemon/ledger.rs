@@ -13,7 +13,7 @@ use flowd_common::{
 
 use crate::{
     dataplane::TimeLine,
-    flows::{Counters, EndReason, Icmp, Initiator, Record, TcpFlags, Timeouts, Tuple},
+    flows::{Counters, EndReason, Entry, Icmp, Initiator, Record, TcpFlags, Timeouts, Tuple},
 };
 
 use super::{interfaces::Interfaces, peers::Peers, verdicts::Verdicts};
@@ -99,6 +99,11 @@ pub(super) fn total(value: &FlowValue) -> Counters {
     Counters { rx_packets, rx_bytes, tx_packets, tx_bytes }
 }
 
+/// What the ledger in the store knows an entry by.
+pub(super) fn entry(key: &FlowKey, value: &FlowValue) -> Entry {
+    Entry { ifindex: key.ifindex, generation: key.generation, started_ns: value.first_seen_ns }
+}
+
 /// What a walk over the kernel's table needs in order to judge and describe its entries.
 pub(super) struct View<'a> {
     pub(super) line: TimeLine,
@@ -171,6 +176,7 @@ impl View<'_> {
         Record {
             record_id: 0,
             interface: self.interface_name(key.ifindex),
+            entry: entry(key, value),
             tuple,
             window_start_ms: open.window_start_ms,
             window_end_ms: window_end_ms.max(open.window_start_ms),

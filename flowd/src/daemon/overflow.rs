@@ -9,7 +9,7 @@ use flowd_common::{
     policy::Outcome,
 };
 
-use crate::flows::{Counters, Initiator, Record, TcpFlags, Tuple, Verdict};
+use crate::flows::{Counters, Entry, Initiator, Record, TcpFlags, Tuple, Verdict};
 
 use super::ledger::View;
 
@@ -96,6 +96,7 @@ fn record(bucket: &Bucket, open: &Open, total: Counters, view: &View<'_>) -> Rec
     Record {
         record_id: 0,
         interface: view.interface_name(bucket.ifindex),
+        entry: Entry { ifindex: bucket.ifindex, ..Entry::default() },
         // Nobody shows these numbers: they keep the buckets of one instant apart.
         tuple: Tuple {
             protocol: bucket.outcome,

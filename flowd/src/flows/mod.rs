@@ -20,7 +20,7 @@ pub use flow::Flow;
 pub use flow_id::FlowId;
 pub use identity::Identity;
 pub use protocol::{protocol_name, protocol_number};
-pub use record::{Counters, EndReason, Icmp, Initiator, Record, TcpFlags, Tuple, Verdict};
+pub use record::{Counters, EndReason, Entry, Icmp, Initiator, Record, TcpFlags, Tuple, Verdict};
 pub use routes::{Prefixes, Routes};
 pub use session::Timeouts;
 pub use summary::{Summary, Tally};

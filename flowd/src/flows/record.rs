@@ -217,6 +217,18 @@ words! {
 
 const _: () = assert!(Initiator::Remote as u8 == flow::Initiator::Remote as u8);
 
+/// Which entry of the kernel's table a flow is: what the ledger knows it by over restarts. Nobody
+/// else sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Entry {
+    /// The interface's number.
+    pub ifindex: u32,
+    /// As in [`flow::FlowKey::generation`].
+    pub generation: u8,
+    /// `CLOCK_MONOTONIC` when the entry was made, in nanoseconds; 0 for overflow.
+    pub started_ns: u64,
+}
+
 /// What one flow did in one window, or what the packets did that found no room in the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -224,6 +236,8 @@ pub struct Record {
     pub record_id: u64,
     /// Name of the interface.
     pub interface: Arc<str>,
+    /// Its entry in the kernel; nothing in a record that was read from a segment.
+    pub entry: Entry,
     /// The endpoints; [`Tuple::NONE`] for overflow.
     pub tuple: Tuple,
     /// Unix milliseconds: the end of the window before, or the first packet.

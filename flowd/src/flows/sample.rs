@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Counters, Identity, Initiator, Record, TcpFlags, Tuple, Verdict};
+use super::{Counters, Entry, Identity, Initiator, Record, TcpFlags, Tuple, Verdict};
 
 /// A peer of this name.
 pub(super) fn peer(name: &str, user: Option<&str>) -> Arc<Identity> {
@@ -22,6 +22,7 @@ pub(crate) fn record() -> Record {
     Record {
         record_id: 1,
         interface: "wg0".into(),
+        entry: Entry::default(),
         tuple: Tuple {
             protocol: 6,
             peer_addr: "::ffff:10.8.0.2".parse().unwrap(),

@@ -7,11 +7,14 @@
 mod reader;
 mod row;
 mod schema;
+mod segment;
+mod state;
 mod writer;
 
 use std::path::PathBuf;
 
 pub use reader::{Reader, StoredFlow};
+pub use state::{EntryId, State};
 pub use writer::Writer;
 
 /// The store cannot be opened.

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::Reader;
 use crate::{
     flows::{
-        By, Counters, Decider, EndReason, Filter, Flow, FlowId, Identity, Initiator, Ranking,
-        Record, State, Summary, TcpFlags, Tuple, Verdict,
+        By, Counters, Decider, EndReason, Entry, Filter, Flow, FlowId, Identity, Initiator,
+        Ranking, Record, State, Summary, TcpFlags, Tuple, Verdict,
     },
     live::Position,
     store::{Writer, schema},
@@ -97,6 +97,7 @@ fn records_of(number: u16, life: &Life) -> Vec<Record> {
         records.push(Record {
             record_id: 0,
             interface: if number.is_multiple_of(2) { "wg0".into() } else { "wg1".into() },
+            entry: Entry::default(),
             tuple,
             window_start_ms: at,
             window_end_ms: at + length,

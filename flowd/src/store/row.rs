@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::Ipv6Addr, sync::Arc};
 use rusqlite::{Connection, Row, params};
 
 use crate::flows::{
-    Counters, EndReason, Icmp, Identity, Initiator, Record, TcpFlags, Tuple, Verdict,
+    Counters, EndReason, Entry, Icmp, Identity, Initiator, Record, TcpFlags, Tuple, Verdict,
 };
 
 /// The columns of a record since version 1 of the schema.
@@ -19,15 +19,15 @@ const RESOURCES: &str = "peer_resource, remote_resource";
 
 /// The same columns of the newest ledger: a record of nothing that follows the last one.
 pub(super) const LEDGER: &str = "0, interface_id, protocol, peer_addr, remote_addr, peer_port, \
-    remote_port, 0, first_seen, last_seen, window_end, window_end, initiator, icmp, peer_id, \
+    remote_port, overflow, first_seen, last_seen, window_end, window_end, initiator, icmp, peer_id, \
     remote_peer_id, verdict, enforced, rule, policy_revision, tcp_flags, rx_packets_total, \
     rx_bytes_total, tx_packets_total, tx_bytes_total, 0, 0, 0, 0, NULL, \
-    peer_resource, remote_resource";
+    peer_resource, remote_resource, ifindex, generation, started_ns";
 
 /// What [`record`] reads of a record, in a segment of this version.
 pub(super) fn columns(version: usize) -> String {
     let resources = if version < 2 { "NULL, NULL" } else { RESOURCES };
-    format!("{RECORD}, {resources}")
+    format!("{RECORD}, {resources}, NULL, NULL, NULL")
 }
 
 /// The names that the rows of one segment point to.
@@ -92,8 +92,14 @@ pub(super) fn record(row: &Row<'_>, names: &Names) -> rusqlite::Result<Record> {
     let end: Option<u8> = row.get(29)?;
     let icmp: Option<u16> = row.get(13)?;
     let [rx, tx] = row.get::<_, u16>(20)?.to_be_bytes();
+    let entry = Entry {
+        ifindex: row.get::<_, Option<u32>>(32)?.unwrap_or_default(),
+        generation: row.get::<_, Option<u8>>(33)?.unwrap_or_default(),
+        started_ns: row.get::<_, Option<i64>>(34)?.unwrap_or_default().cast_unsigned(),
+    };
     Ok(Record {
         record_id: count(0)?,
+        entry,
         interface: names.interfaces.get(&row.get(1)?).cloned().unwrap_or_else(|| "?".into()),
         tuple: Tuple {
             protocol: row.get(2)?,
@@ -181,8 +187,9 @@ pub(super) fn upsert_open(conn: &Connection, r: &Record, ids: Ids) -> rusqlite::
         "INSERT OR REPLACE INTO open_flow (first_seen, interface_id, protocol, peer_addr, \
          remote_addr, peer_port, remote_port, last_seen, window_end, initiator, icmp, peer_id, \
          remote_peer_id, verdict, enforced, rule, policy_revision, tcp_flags, rx_packets_total, \
-         rx_bytes_total, tx_packets_total, tx_bytes_total, peer_resource, remote_resource) \
-         VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+         rx_bytes_total, tx_packets_total, tx_bytes_total, peer_resource, remote_resource, \
+         overflow, ifindex, generation, started_ns) \
+         VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     )?
     .execute(params![
         r.first_seen_ms,
@@ -209,6 +216,10 @@ pub(super) fn upsert_open(conn: &Connection, r: &Record, ids: Ids) -> rusqlite::
         c.tx_bytes.cast_signed(),
         r.peer_resource.as_deref(),
         r.remote_resource.as_deref(),
+        r.overflow,
+        r.entry.ifindex,
+        r.entry.generation,
+        r.entry.started_ns.cast_signed(),
     ])?;
     Ok(())
 }

@@ -96,6 +96,21 @@ ALTER TABLE record ADD COLUMN remote_resource TEXT;
 ALTER TABLE open_flow ADD COLUMN peer_resource TEXT;
 ALTER TABLE open_flow ADD COLUMN remote_resource TEXT;
 ",
+    "
+-- Which entry of the kernel's table a row of the ledger speaks of; NULL: one that is gone.
+ALTER TABLE open_flow ADD COLUMN overflow INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE open_flow ADD COLUMN ifindex INTEGER;
+ALTER TABLE open_flow ADD COLUMN generation INTEGER;
+ALTER TABLE open_flow ADD COLUMN started_ns INTEGER; -- CLOCK_MONOTONIC
+-- What else a daemon must know of the one before it. In the newest segment only.
+CREATE TABLE state (
+    only    INTEGER PRIMARY KEY CHECK (only = 1),
+    boot_id TEXT, -- /proc/sys/kernel/random/boot_id of the kernel that the ledger speaks of
+    alive   INTEGER, -- Unix milliseconds of the last drain
+    ended   BLOB -- entries that may still be in the table, and whose last records are in the store
+) STRICT;
+INSERT INTO state VALUES (1, NULL, NULL, NULL);
+",
 ];
 
 /// The version of a file; refuses files of others and newer ones without touching them.

@@ -1,31 +1,26 @@
 //! The only writer.
 
 use std::{
-    collections::HashMap,
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::Transaction;
 
 use super::{
-    OpenError, WriteError,
-    row::{self, Ids, Names},
-    schema,
+    OpenError, WriteError, row,
+    segment::{Carried, Interned, Segment, last_record_id_of},
+    state::{self, State},
 };
-use crate::flows::{Identity, Record};
+use crate::flows::Record;
 
 /// Owned by the drain thread; blocking.
 #[derive(Debug)]
 pub struct Writer {
     segments: PathBuf,
     gateway: String,
-    day: String,
-    conn: Connection,
-    interfaces: HashMap<Arc<str>, i64>,
-    peers: HashMap<Arc<Identity>, i64>,
+    newest: Segment,
     last_record_id: u64,
     _lock: File,
 }
@@ -43,68 +38,70 @@ impl Writer {
         let today = day(now_ms);
         let newest = names.last().filter(|newest| **newest > today).unwrap_or(&today).clone();
         let previous = names.iter().rev().find(|name| **name < newest);
-        let (ledger, before) = match previous {
+        let (carried, before) = match previous {
             Some(day) => inherited(&segments, day, gateway)?,
-            None => (Vec::new(), 0),
+            None => (Carried::default(), 0),
         };
-        let conn = open_segment(&segments, &newest, gateway, &ledger)?;
-        let last: i64 =
-            conn.query_row("SELECT coalesce(max(record_id), 0) FROM record", [], |row| row.get(0))?;
-        let mut writer = Self {
-            segments,
-            gateway: gateway.to_owned(),
-            day: newest,
-            conn,
-            interfaces: HashMap::new(),
-            peers: HashMap::new(),
-            last_record_id: before.max(last.cast_unsigned()),
-            _lock: lock,
-        };
-        writer.read_names()?;
-        Ok(writer)
+        let newest = Segment::open(&segments, &newest, gateway, &carried)?;
+        let last_record_id = before.max(newest.last_record_id()?);
+        Ok(Self { segments, gateway: gateway.to_owned(), newest, last_record_id, _lock: lock })
     }
 
     /// Numbers and stores the records and brings the ledger up to date, in one transaction. On an
     /// error nothing has changed, and the records keep the id 0.
     pub fn commit(&mut self, now_ms: i64, records: &mut [Record]) -> Result<(), WriteError> {
-        let today = day(now_ms);
-        // A clock that is set back does not reopen an older day.
-        if today > self.day {
-            let ledger = self.leftovers()?;
-            self.conn = open_segment(&self.segments, &today, &self.gateway, &ledger)?;
-            self.day = today;
-            self.read_names()?;
-        }
-        let outcome = self.insert(records);
-        if outcome.is_err() {
-            for record in records.iter_mut() {
-                record.record_id = 0;
+        let first = self.last_record_id + 1;
+        let outcome = self.transaction(now_ms, |tx, interned| {
+            for (id, record) in (first..).zip(records.iter_mut()) {
+                record.record_id = id;
+                let ids = interned.ids(tx, record)?;
+                row::insert_record(tx, record, ids)?;
+                match record.end_reason {
+                    None => row::upsert_open(tx, record, ids)?,
+                    Some(_) => row::delete_open(tx, record, ids)?,
+                }
             }
-            self.read_names()?;
+            state::write_ended(tx, records)?;
+            state::write_alive(tx, now_ms)
+        });
+        if outcome.is_err() {
+            records.iter_mut().for_each(|record| record.record_id = 0);
+        } else {
+            self.last_record_id += records.len() as u64;
         }
-        Ok(outcome?)
+        outcome
     }
 
-    fn insert(&mut self, records: &mut [Record]) -> rusqlite::Result<()> {
-        let Self { conn, interfaces, peers, last_record_id, .. } = self;
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut id = *last_record_id;
-        for record in records.iter_mut() {
-            id += 1;
-            record.record_id = id;
-            let ids = ids(&tx, record, interfaces, peers)?;
-            row::insert_record(&tx, record, ids)?;
-            if record.overflow {
-                continue;
-            }
-            match record.end_reason {
-                None => row::upsert_open(&tx, record, ids)?,
-                Some(_) => row::delete_open(&tx, record, ids)?,
-            }
+    /// Runs `write` in one transaction of the day's segment, which is made where there is none. On
+    /// an error nothing has changed.
+    pub(super) fn transaction<T>(
+        &mut self,
+        now_ms: i64,
+        write: impl FnOnce(&Transaction<'_>, &mut Interned) -> rusqlite::Result<T>,
+    ) -> Result<T, WriteError> {
+        let today = day(now_ms);
+        // A clock that is set back does not reopen an older day.
+        if today > self.newest.day {
+            let carried = self.newest.carried()?;
+            let next = Segment::open(&self.segments, &today, &self.gateway, &carried)?;
+            std::mem::replace(&mut self.newest, next).close();
         }
-        tx.commit()?;
-        *last_record_id = id;
-        Ok(())
+        Ok(self.newest.transaction(write)?)
+    }
+
+    /// Notes that everything until now is in the kernel's tables or in the store.
+    pub fn beat(&mut self, now_ms: i64) -> Result<(), WriteError> {
+        self.transaction(now_ms, |tx, _| state::write_alive(tx, now_ms))
+    }
+
+    /// What the daemon before left to know.
+    pub fn state(&self) -> Result<State, WriteError> {
+        Ok(State::read(self.newest.conn())?)
+    }
+
+    /// Replaces it.
+    pub fn set_state(&mut self, now_ms: i64, state: &State) -> Result<(), WriteError> {
+        self.transaction(now_ms, |tx, _| state.write(tx))
     }
 
     /// The highest record id in the store; 0: none yet.
@@ -114,7 +111,7 @@ impl Writer {
 
     /// The ledger: every open flow as a record of nothing since its last one.
     pub fn leftovers(&self) -> Result<Vec<Record>, WriteError> {
-        Ok(ledger(&self.conn)?)
+        Ok(self.newest.ledger()?)
     }
 
     /// Segments and their bytes on disk, write-ahead logs included.
@@ -128,16 +125,7 @@ impl Writer {
 
     /// Folds the write-ahead log into the segment.
     pub fn close(self) {
-        if let Err((_, error)) = self.conn.close() {
-            tracing::warn!(%error, "the newest segment was not closed; its log is read next time");
-        }
-    }
-
-    fn read_names(&mut self) -> rusqlite::Result<()> {
-        let Names { interfaces, peers } = Names::read(&self.conn)?;
-        self.interfaces = interfaces.into_iter().map(|(id, name)| (name, id)).collect();
-        self.peers = peers.into_iter().map(|(id, identity)| (identity, id)).collect();
-        Ok(())
+        self.newest.close();
     }
 }
 
@@ -179,118 +167,19 @@ pub(super) fn list(segments: &Path) -> std::io::Result<Vec<String>> {
     Ok(days)
 }
 
-/// The ledger and the highest record id of the segment before the newest.
-fn inherited(dir: &Path, day: &str, gateway: &str) -> Result<(Vec<Record>, u64), OpenError> {
-    let conn = open_segment(dir, day, gateway, &[])?;
-    let last: i64 =
-        conn.query_row("SELECT coalesce(max(record_id), 0) FROM record", [], |row| row.get(0))?;
+/// What the segment before the newest left, and the highest record id up to it.
+fn inherited(dir: &Path, day: &str, gateway: &str) -> Result<(Carried, u64), OpenError> {
+    let segment = Segment::open(dir, day, gateway, &Carried::default())?;
+    let mut last = segment.last_record_id()?;
     // A segment without records inherited its numbers too; those before it have them.
     let names = list(dir).map_err(io(dir))?;
-    let before = names.iter().rev().find(|name| name.as_str() < day);
-    let last = match before {
-        Some(before) if last == 0 => inherited(dir, before, gateway)?.1,
-        _ => last.cast_unsigned(),
-    };
-    Ok((ledger(&conn)?, last))
-}
-
-fn ledger(conn: &Connection) -> rusqlite::Result<Vec<Record>> {
-    let names = Names::read(conn)?;
-    let mut query = conn.prepare(&format!("SELECT {} FROM open_flow", row::LEDGER))?;
-    query.query_map([], |row| row::record(row, &names))?.collect()
-}
-
-/// Opens the segment of a day; a new one starts with the whole ledger.
-fn open_segment(
-    dir: &Path,
-    day: &str,
-    gateway: &str,
-    ledger: &[Record],
-) -> Result<Connection, OpenError> {
-    let path = dir.join(format!("{day}.sqlite"));
-    prepare(&path, day, gateway, ledger)
-        .map_err(|source| OpenError::Segment { path, source: Box::new(source) })
-}
-
-fn prepare(
-    path: &Path,
-    day: &str,
-    gateway: &str,
-    ledger: &[Record],
-) -> Result<Connection, OpenError> {
-    // Made here, so that its mode, which SQLite gives to the log too, depends on no umask.
-    let mut file = OpenOptions::new();
-    file.create(true).truncate(false).write(true).mode(0o640);
-    let file = file.open(path).map_err(io(path))?;
-    drop(file);
-    let mut conn = Connection::open(path)?;
-    let found = schema::check(&conn)?;
-    fs::set_permissions(path, Permissions::from_mode(0o640)).map_err(io(path))?;
-    conn.pragma_update(None, "journal_mode", "wal")?;
-    conn.pragma_update(None, "synchronous", "normal")?;
-    conn.pragma_update(None, "foreign_keys", true)?;
-    let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    schema::migrate(&tx, found)?;
-    let owner: Option<String> =
-        tx.query_row("SELECT gateway FROM meta", [], |row| row.get(0)).optional()?;
-    match owner {
-        Some(found) if found != gateway => return Err(OpenError::OtherGateway { found }),
-        Some(_) => {}
-        None => {
-            tx.execute("INSERT INTO meta VALUES (1, ?, ?)", params![gateway, day])?;
-            let (mut interfaces, mut peers) = (HashMap::new(), HashMap::new());
-            for record in ledger {
-                let ids = ids(&tx, record, &mut interfaces, &mut peers)?;
-                row::upsert_open(&tx, record, ids)?;
-            }
+    for before in names.iter().rev().filter(|name| name.as_str() < day) {
+        if last > 0 {
+            break;
         }
+        last = last_record_id_of(&dir.join(format!("{before}.sqlite")))?;
     }
-    tx.commit()?;
-    Ok(conn)
-}
-
-/// What the record points to; made where the segment does not have it.
-fn ids(
-    conn: &Connection,
-    record: &Record,
-    interfaces: &mut HashMap<Arc<str>, i64>,
-    peers: &mut HashMap<Arc<Identity>, i64>,
-) -> rusqlite::Result<Ids> {
-    let interface = match interfaces.get(&record.interface) {
-        Some(id) => *id,
-        None => {
-            conn.prepare_cached("INSERT INTO interface (name) VALUES (?)")?
-                .execute([&*record.interface])?;
-            let id = conn.last_insert_rowid();
-            interfaces.insert(record.interface.clone(), id);
-            id
-        }
-    };
-    let mut peer = |identity: &Option<Arc<Identity>>| -> rusqlite::Result<Option<i64>> {
-        let Some(identity) = identity else {
-            return Ok(None);
-        };
-        if let Some(id) = peers.get(identity) {
-            return Ok(Some(*id));
-        }
-        let Identity { public_key, name, user, device, groups, endpoint } = &**identity;
-        conn.prepare_cached(
-            "INSERT INTO peer (public_key, name, user, device, groups, endpoint) \
-             VALUES (?, ?, ?, ?, ?, ?)",
-        )?
-        .execute(params![
-            public_key,
-            name,
-            user,
-            device,
-            serde_json::Value::from(groups.clone()).to_string(),
-            endpoint.map(|endpoint| endpoint.to_string()),
-        ])?;
-        let id = conn.last_insert_rowid();
-        peers.insert(identity.clone(), id);
-        Ok(Some(id))
-    };
-    Ok(Ids { interface, peer: peer(&record.peer)?, remote_peer: peer(&record.remote_peer)? })
+    Ok((segment.carried()?, last))
 }
 
 #[cfg(test)]
@@ -298,7 +187,7 @@ mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::Writer;
-    use crate::flows::{Counters, EndReason, Initiator, Record, TcpFlags, Tuple, Verdict};
+    use crate::flows::{Counters, EndReason, Entry, Initiator, Record, TcpFlags, Tuple, Verdict};
 
     const DAY: i64 = 86_400_000;
 
@@ -307,6 +196,7 @@ mod tests {
         Record {
             record_id: 0,
             interface: "wg0".into(),
+            entry: Entry::default(),
             tuple: Tuple { protocol: 17, peer_port: port, ..Tuple::NONE },
             window_start_ms: 1,
             window_end_ms: 5,

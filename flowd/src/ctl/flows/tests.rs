@@ -6,7 +6,8 @@ use super::{FlowPage, Format, Screen, show};
 use crate::{
     ctl::output::Sink,
     flows::{
-        Counters, EndReason, Flow, Icmp, Identity, Initiator, Record, TcpFlags, Tuple, Verdict,
+        Counters, EndReason, Entry, Flow, Icmp, Identity, Initiator, Record, TcpFlags, Tuple,
+        Verdict,
     },
     wire::{self, FlowState, Timestamp},
 };
@@ -22,6 +23,7 @@ fn record(protocol: u8, peer: &str, remote: &str, ports: (u16, u16)) -> Record {
     Record {
         record_id: 1,
         interface: "wg0".into(),
+        entry: Entry::default(),
         tuple: Tuple {
             protocol,
             peer_addr: mapped(peer),
