@@ -10,9 +10,16 @@ pub mod clock;
 pub mod counter;
 pub mod flow;
 pub mod limits;
+pub mod memory;
 pub mod packet;
 pub mod peer;
 pub mod policy;
+
+/// The layout of the tables that outlive a daemon. Another number: what it means has changed, and the
+/// next daemon makes tables of its own, and drains these. What it must be able to read of them stands
+/// in [`flow::FlowKey`], [`flow::FlowValue`], [`flow::OverflowKey`], [`counter::Tally`] and
+/// [`memory`], which therefore grow at their ends only.
+pub const LAYOUT: u32 = 1;
 
 /// Fixes the size of every type that crosses the kernel boundary and, in user space, hands
 /// bytemuck's proof (no padding, every bit pattern valid) on to aya.
@@ -42,6 +49,9 @@ map_types! {
     flow::FragmentKey: 44,
     flow::FragmentPorts: 8,
     flow::OverflowKey: 12,
+    memory::Anchor: 16,
+    memory::InterfaceNote: 88,
+    memory::PeerNote: 48,
     policy::Endpoint: 20,
     policy::EndpointPrefix: 20,
     policy::Head: 8,

@@ -24,6 +24,14 @@ pub const MAX_CHAIN: u32 = (1 << (CHAIN_STEPS - 1)) - 1;
 pub const CUT_MEMORY_NS: u64 = 60_000_000_000;
 /// Buckets in which a pair is looked for.
 pub const BUCKET_PROBES: u32 = 16;
+/// Peers that the tables can name, of all times since they were made. Not allocated beforehand.
+pub const MAX_PEERS: u32 = 1 << 20;
+/// Epochs whose policy is remembered. Not allocated beforehand.
+pub const MAX_EPOCHS: u32 = 1 << 16;
+/// Interfaces that are remembered. Not allocated beforehand.
+pub const MAX_INTERFACES: u32 = 4_096;
+/// Anchors of the wall clock that are remembered.
+pub const MAX_ANCHORS: u32 = 64;
 /// Named counters: (interface, reason, direction).
 pub const MAX_COUNTERS: u32 = 4_096;
 /// IPv6 extension headers that the parser follows before it gives up.

@@ -1,7 +1,7 @@
 //! Every map of the datapath. The daemon sets the sizes when it loads the object.
 
 use aya_ebpf::{
-    bindings::BPF_F_INNER_MAP,
+    bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC},
     btf_maps,
     macros::{btf_map, map},
     maps::{Array, HashMap, LruHashMap, PerCpuArray},
@@ -11,6 +11,8 @@ use flowd_common::{
     counter::{CounterKey, Tally},
     flow::{FlowKey, FlowValue, FragmentKey, FragmentPorts, OverflowKey},
     limits,
+    memory::{Anchor, InterfaceNote, PeerNote},
+    peer::PeerId,
     policy::{EndpointPrefix, Head},
 };
 
@@ -78,6 +80,25 @@ pub static CHAINS: btf_maps::ArrayOfMaps<
 /// counts, and only what is allowed to ask gets in.
 #[map]
 pub static ASKED: LruHashMap<FlowKey, u32> = LruHashMap::with_max_entries(limits::MAX_ASKED, 0);
+
+/// Whom the numbers of peers stand for: a note of the daemon to the next one, as are the tables below.
+#[map]
+pub static PEERS: HashMap<PeerId, PeerNote> =
+    HashMap::with_max_entries(limits::MAX_PEERS, BPF_F_NO_PREALLOC);
+
+/// The revision of the policy that was in force in an epoch.
+#[map]
+pub static EPOCHS: HashMap<u32, u32> =
+    HashMap::with_max_entries(limits::MAX_EPOCHS, BPF_F_NO_PREALLOC);
+
+/// Interfaces by number.
+#[map]
+pub static INTERFACES: HashMap<u32, InterfaceNote> =
+    HashMap::with_max_entries(limits::MAX_INTERFACES, BPF_F_NO_PREALLOC);
+
+/// Where the wall clock stood.
+#[map]
+pub static ANCHORS: Array<Anchor> = Array::with_max_entries(limits::MAX_ANCHORS, 0);
 
 /// Flows that the daemon wants retired, one a run of `flowd_retire`.
 #[map]

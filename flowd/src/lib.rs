@@ -3,6 +3,14 @@
 //! The crate holds both programs, the daemon `flowd` and the client `flowctl`. `ARCHITECTURE.md`
 //! has the map; the order below is the order to read in.
 
+/// A place where a test can kill the daemon; nothing in other builds.
+macro_rules! failpoint {
+    ($name:literal) => {
+        #[cfg(feature = "failpoints")]
+        crate::failpoint::reached($name);
+    };
+}
+
 pub mod flows;
 
 pub mod policy;
@@ -22,4 +30,6 @@ pub mod daemon;
 
 pub mod ctl;
 
+#[cfg(feature = "failpoints")]
+mod failpoint;
 mod nearest;

@@ -53,8 +53,8 @@ struct Table {
 
 fn measure() -> Result<Table, Box<dyn std::error::Error>> {
     let reference = Reference::load()?;
-    let live = Dataplane::load(DEFAULT_FLOWS, LinkHeader::Ethernet)?;
-    let full = Dataplane::load(16, LinkHeader::Ethernet)?;
+    let live = Dataplane::load(DEFAULT_FLOWS, LinkHeader::Ethernet, None)?;
+    let full = Dataplane::load(16, LinkHeader::Ethernet, None)?;
     for port in 0..64 {
         full.test_run(Direction::Ingress, &udp_v4(port), 1)?;
     }

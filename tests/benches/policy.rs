@@ -152,7 +152,7 @@ impl<'n> Lane<'n> {
         row.prefixes = compiled.endpoints.len();
         row.pairs = compiled.pairs.len();
         row.intervals = compiled.intervals.len();
-        let mut dataplane = Dataplane::load(DEFAULT_FLOWS, LinkHeader::Ethernet)?;
+        let mut dataplane = Dataplane::load(DEFAULT_FLOWS, LinkHeader::Ethernet, None)?;
         let mut before = memory::map_ids();
         let (installed, duration) = fastest(|| {
             before = memory::map_ids();

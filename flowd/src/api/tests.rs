@@ -21,7 +21,7 @@ use crate::{
         TcpFlags, Tuple, Verdict,
     },
     live::{Live, Pending, PendingSummary, Position, Request, Surroundings},
-    store::{Reader, Writer},
+    store::{Leaving, Reader, Writer},
     wire,
 };
 
@@ -95,10 +95,10 @@ impl Served {
         }
         records.push(record(1000, 0));
         let mut writer = Writer::open(dir.path(), "gw", START_MS).unwrap();
-        writer.commit(START_MS, &mut records).unwrap();
+        writer.commit(START_MS, &mut records, &Leaving::default()).unwrap();
         let watermark = writer.last_record_id();
         // Committed after the drain thread's answer: not there yet.
-        writer.commit(START_MS, &mut [record(2000, 0)]).unwrap();
+        writer.commit(START_MS, &mut [record(2000, 0)], &Leaving::default()).unwrap();
         writer.close();
 
         let (live, inbox, watchers) = Live::new();

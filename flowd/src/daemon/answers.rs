@@ -97,7 +97,7 @@ impl Collector {
         let view = View { line, peers, interfaces, verdicts };
         dataplane.for_each_flow(|key, value| {
             if total(value) != Counters::default() {
-                let open = ledger.open(key, value, &line, peers);
+                let open = ledger.open(key, value, peers);
                 visit(&view, key, value, open);
             }
         })?;
@@ -167,6 +167,9 @@ impl Collector {
             entries += 1;
             *live.entry(key.ifindex).or_default() += total(value);
         })?;
+        for ((ifindex, _), sum) in &self.finished {
+            *live.entry(*ifindex).or_default() += *sum;
+        }
         self.interfaces.read_devices();
         let overflow = by_bucket(&self.dataplane.overflow()?);
         let counters = self.dataplane.counters()?;
@@ -174,8 +177,7 @@ impl Collector {
             .interfaces
             .iter()
             .map(|(ifindex, watched)| {
-                let mut flows = live.get(&ifindex).copied().unwrap_or_default();
-                flows += self.finished.by_interface.get(&ifindex).copied().unwrap_or_default();
+                let flows = live.get(&ifindex).copied().unwrap_or_default();
                 let mut over = Counters::default();
                 for (bucket, sum) in &overflow {
                     if bucket.ifindex == ifindex {
@@ -219,6 +221,9 @@ impl Collector {
             *flows += 1;
             *counters += total(value);
         })?;
+        for ((_, peer), sum) in &self.finished {
+            live.entry(*peer).or_default().1 += *sum;
+        }
         let overflow = by_bucket(&self.dataplane.overflow()?);
         let mut list = Vec::new();
         for (ifindex, watched) in self.interfaces.iter().filter(|(_, w)| w.attachment.is_some()) {
@@ -230,7 +235,6 @@ impl Collector {
                     continue;
                 };
                 let (open_flows, mut counters) = live.get(&id).copied().unwrap_or_default();
-                counters += self.finished.by_peer.get(&id).copied().unwrap_or_default();
                 for (bucket, sum) in &overflow {
                     if bucket.peer == id {
                         counters += *sum;

@@ -6,7 +6,7 @@
 //! - writes a record of every overflow bucket that grew
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::BTreeSet,
     net::IpAddr,
     sync::{
         Arc,
@@ -15,11 +15,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use flowd_common::{
-    flow::{CUT, FlowKey},
-    limits::RETIRE_BATCH,
-    peer::PeerId,
-};
+use flowd_common::{flow::FlowKey, limits::RETIRE_BATCH};
 
 use crate::{
     config::Config,
@@ -27,17 +23,18 @@ use crate::{
     flows::{Counters, EndReason, Record, Timeouts},
     identity::Names,
     live::Request,
+    store::{Leaving, Sums},
     wire, wireguard,
 };
 
 use super::{
-    cut::renewed,
     interfaces::Interfaces,
     ledger::{Ledger, View, total},
     overflow::{OverflowLedger, by_bucket},
     peers::{Ownership, Peers},
     recorder::{BATCH, NotRecorded, Recorder},
     revisions::Revisions,
+    takeover::{Inheritance, add},
     verdicts::{Revision, Verdicts},
 };
 
@@ -45,13 +42,6 @@ use super::{
 const MAX_ENDING: usize = 262_144;
 /// How often a walk of the first tenth of a second tries again for the clock's rate.
 const CLOCK_RETRY: Duration = Duration::from_millis(10);
-
-/// What ended flows did, for sums since the start.
-#[derive(Default)]
-pub(super) struct Finished {
-    pub(super) by_interface: HashMap<u32, Counters>,
-    pub(super) by_peer: HashMap<PeerId, Counters>,
-}
 
 /// The drain thread's state.
 pub(super) struct Collector {
@@ -62,7 +52,10 @@ pub(super) struct Collector {
     pub(super) overflow: OverflowLedger,
     pub(super) peers: Peers,
     pub(super) interfaces: Interfaces,
-    pub(super) finished: Finished,
+    /// What flows did that have left the kernel's tables, since these were made.
+    pub(super) finished: Sums,
+    /// What is left to do of a take-over.
+    pub(super) inheritance: Inheritance,
     pub(super) verdicts: Verdicts,
     pub(super) revisions: Revisions,
     pub(super) drains: wire::DrainStatus,
@@ -71,6 +64,8 @@ pub(super) struct Collector {
     drain_failing: bool,
     /// Whether the kernel has not been told yet of the peers as they are.
     pub(super) is_outdated: bool,
+    /// Whether everything that a daemon before left has been looked at.
+    has_walked: bool,
 }
 
 /// Whether a flow is due for a record although it lives.
@@ -78,7 +73,9 @@ pub(super) struct Collector {
 pub(super) enum Due {
     /// When its last one is an active timeout ago.
     AtTimeout,
-    /// Now: flowd stops.
+    /// Now: flowd stops, and another one goes on.
+    AtStop,
+    /// Now, and it ends: flowd stops, and nothing counts after it.
     Ending(EndReason),
 }
 
@@ -100,7 +97,8 @@ impl Collector {
             overflow: OverflowLedger::default(),
             peers: Peers::new(names),
             interfaces: Interfaces::new(pins),
-            finished: Finished::default(),
+            finished: Sums::default(),
+            inheritance: Inheritance::default(),
             verdicts: Verdicts::of(policy),
             revisions,
             drains: wire::DrainStatus::default(),
@@ -108,6 +106,7 @@ impl Collector {
             ownership: Ownership::Same,
             drain_failing: false,
             is_outdated: false,
+            has_walked: false,
         }
     }
 
@@ -152,21 +151,38 @@ impl Collector {
         self.follow_the_world();
     }
 
-    /// Takes the programs off, drains for the last time and ends every flow.
+    /// Drains for the last time. Where the programs stay, they count on for the next daemon; else
+    /// they are taken off, and every flow ends.
     fn stop(mut self) {
         self.interfaces.read_devices();
         if self.interfaces.are_staying() {
-            self.drain(Due::Ending(EndReason::Shutdown));
+            self.drain(Due::AtStop);
             self.interfaces.leave_all();
+            self.finish();
         } else {
-            self.interfaces.detach_all();
-            self.drain(Due::Ending(EndReason::Shutdown));
+            self.detach();
         }
+    }
+
+    /// Takes the programs off, drains for the last time and ends every flow; how many programs there
+    /// were.
+    pub(super) fn detach(mut self) -> usize {
+        self.interfaces.read_devices();
+        let programs = self.interfaces.detach_all();
+        self.drain(Due::Ending(EndReason::Shutdown));
+        self.finish();
+        programs
+    }
+
+    fn finish(mut self) {
         if self.recorder.error.is_some() {
             tracing::error!(
                 flows = self.ledger.len(),
                 "open flows could not be recorded before the stop"
             );
+        } else {
+            // Told by the recorder.
+            let _unclean = self.recorder.beat(now_ms(), true);
         }
         tracing::info!(
             records = self.recorder.written,
@@ -217,11 +233,18 @@ impl Collector {
             }
         }
         self.record_overflow(due)?;
+        self.settle()?;
         if ownership == Ownership::Changed {
-            let Self { peers, ledger, finished, .. } = self;
-            peers.forget(&ledger.peers());
-            finished.by_peer.retain(|id, _| peers.identity(*id).is_some());
+            let Self { peers, ledger, dataplane, .. } = self;
+            peers.forget(&ledger.peers(), dataplane.notebook())?;
         }
+        if self.recorder.error.is_none() && !self.has_walked {
+            self.interfaces.forget_notes(&mut self.dataplane)?;
+            self.has_walked = true;
+        }
+        self.interfaces.note(&mut self.dataplane)?;
+        // Told by the recorder.
+        let _unheard = self.recorder.beat(now_ms(), false);
         Ok(())
     }
 
@@ -230,6 +253,10 @@ impl Collector {
     pub(super) fn time_line(&mut self) -> Result<TimeLine, DataplaneError> {
         loop {
             if let Some(line) = self.dataplane.time_line(now_ms())? {
+                if let Some((place, anchor)) = self.ledger.anchors.outdated(&line) {
+                    self.dataplane.notebook().anchor(place, &anchor)?;
+                    self.ledger.anchors.note(place, anchor);
+                }
                 return Ok(line);
             }
             std::thread::sleep(CLOCK_RETRY);
@@ -253,7 +280,7 @@ impl Collector {
         let mut failed = false;
         dataplane.for_each_flow(|key, value| {
             oldest = oldest.min(value.judgement.epoch());
-            let open = ledger.open(key, value, line, peers);
+            let open = ledger.open(key, value, peers);
             if ownership == Ownership::Changed
                 && interfaces.is_attached(key.ifindex)
                 && open.ending.is_none()
@@ -261,7 +288,7 @@ impl Collector {
                 open.ending = view.reassess(key, open);
             }
             let end = match due {
-                Due::AtTimeout => view.end(key, value, open, &timeouts),
+                Due::AtTimeout | Due::AtStop => view.end(key, value, open, &timeouts),
                 Due::Ending(reason) => Some(open.ending.unwrap_or(reason)),
             };
             if end.is_some() {
@@ -272,7 +299,8 @@ impl Collector {
                 return;
             }
             // A clock that was set back makes it due too, instead of waiting to catch up.
-            let is_due = (line.wall_ms() - open.window_start_ms).abs() >= active_ms;
+            let is_due =
+                due == Due::AtStop || (line.wall_ms() - open.window_start_ms).abs() >= active_ms;
             if !failed && is_due && total(value) != open.recorded {
                 batch.push(*key, view.record(key, value, open, None));
                 if batch.records.len() == BATCH {
@@ -284,8 +312,9 @@ impl Collector {
             // Told by the recorder; what is not recorded stays in the ledger as it was.
             let _kept_in_kernel = batch.commit(line.wall_ms(), recorder, ledger);
         }
+        failpoint!("living-recorded");
         if !failed && due == Due::AtTimeout {
-            self.verdicts.forget(oldest);
+            self.verdicts.forget(oldest, self.dataplane.notebook())?;
         }
         Ok(ending)
     }
@@ -305,40 +334,35 @@ impl Collector {
         for keys in ended.chunks(RETIRE_BATCH as usize) {
             let mut records = Vec::with_capacity(keys.len());
             let mut last = Vec::with_capacity(keys.len());
-            let mut staying = Vec::new();
+            let mut leaving = Leaving::default();
+            failpoint!("before-retiring");
             dataplane.retire(keys, Why::Ended, |key, value| {
-                let open = *ledger.open(key, value, line, peers);
+                let open = *ledger.open(key, value, peers);
+                if open.is_closed {
+                    return;
+                }
                 let end = open.ending.unwrap_or(EndReason::Idle);
                 let record = view.record(key, value, &open, Some(end));
-                last.push((*key, open.peer, record.total, record.window_end_ms));
-                if end == EndReason::Shutdown && interfaces.are_staying() {
-                    let told = (value.judgement, value.peer_id);
-                    staying.push((*key, renewed(value, told, value.marks & CUT, line)));
-                }
+                last.push((*key, record.total, record.window_end_ms));
+                *leaving.sums.entry((key.ifindex, open.peer)).or_default() += record.total;
                 // What a cut left behind, and no packet followed.
                 if record.total != Counters::default() {
                     records.push(record);
                 }
             })?;
-            if recorder.record(line.wall_ms(), records).is_err() {
+            failpoint!("retired");
+            if recorder.record_last(line.wall_ms(), records, &leaving).is_err() {
                 return Ok(false);
             }
+            failpoint!("ended-recorded");
             // From here on nothing of them is unrecorded, even if the table keeps them for now.
-            for (key, _, total, window_end_ms) in &last {
-                ledger.recorded(key, *total, *window_end_ms);
+            for (key, total, window_end_ms) in &last {
+                ledger.closed(key, *total, *window_end_ms);
             }
-            // A daemon that goes leaves its programs the memory of what may go on.
-            if staying.is_empty() {
-                dataplane.delete(keys)?;
-            }
-            for (key, value) in &staying {
-                dataplane.revive(key, value)?;
-            }
-            for (key, peer, total, _) in last {
-                ledger.close(&key);
-                *finished.by_interface.entry(key.ifindex).or_default() += total;
-                *finished.by_peer.entry(peer).or_default() += total;
-            }
+            add(finished, &leaving.sums);
+            dataplane.delete(keys)?;
+            failpoint!("ended-deleted");
+            keys.iter().for_each(|key| ledger.close(key));
         }
         Ok(true)
     }

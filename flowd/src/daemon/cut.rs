@@ -17,12 +17,14 @@ use flowd_common::{
 use super::{
     collector::Collector,
     ledger::{View, total},
+    takeover::add,
     verdicts::Verdicts,
 };
 use crate::{
     dataplane::{DataplaneError, TimeLine, Why},
     flows::{Counters, EndReason, Record},
     policy::compile,
+    store::Leaving,
 };
 
 /// A flow that has ended because the policy changed.
@@ -57,6 +59,7 @@ impl Collector {
         let (world, revision) = (self.peers.world(), self.verdicts.revision.clone());
         let compiled = compile(&revision.policy, &world, &self.config.limits)
             .map_err(|error| error.to_string())?;
+        self.peers.note(self.dataplane.notebook()).map_err(|error| error.to_string())?;
         self.verdicts
             .install(revision, world, compiled, &mut self.dataplane)
             .map_err(|error| error.to_string())
@@ -98,22 +101,28 @@ impl Collector {
         let mut all = Vec::new();
         for keys in keys.chunks(RETIRE_BATCH as usize) {
             let mut last = Vec::with_capacity(keys.len());
+            let mut records = Vec::new();
+            let mut leaving = Leaving::default();
             dataplane.retire(keys, Why::Cut, |key, value| {
-                let open = ledger.open(key, value, line, peers);
+                let open = ledger.open(key, value, peers);
                 open.ending = Some(EndReason::Policy);
                 let record = view.record(key, value, open, Some(EndReason::Policy));
-                last.push((*key, *value, open.peer, record));
+                if !open.is_closed {
+                    *leaving.sums.entry((key.ifindex, open.peer)).or_default() += record.total;
+                    let did_something = record.total != Counters::default();
+                    records.extend(did_something.then(|| record.clone()));
+                }
+                last.push((*key, *value, record));
             })?;
-            let records: Vec<Record> = last
-                .iter()
-                .map(|(.., record)| record.clone())
-                .filter(|record| record.total != Counters::default())
-                .collect();
-            if recorder.record(line.wall_ms(), records).is_err() {
+            if recorder.record_last(line.wall_ms(), records, &leaving).is_err() {
                 return Ok(None);
             }
-            for (key, value, peer, record) in last {
-                ledger.recorded(&key, record.total, record.window_end_ms);
+            failpoint!("cut-recorded");
+            add(finished, &leaving.sums);
+            for (key, _, record) in &last {
+                ledger.closed(key, record.total, record.window_end_ms);
+            }
+            for (key, value, record) in last {
                 let successor = FlowKey { generation: 1 - key.generation, ..key };
                 let succeeded =
                     dataplane.flow(&successor)?.is_some_and(|value| value.marks & RETIRED == 0);
@@ -124,8 +133,6 @@ impl Collector {
                     dataplane.revive(&key, &renewed(&value, (now, peer_id), CUT, line))?;
                 }
                 ledger.close(&key);
-                *finished.by_interface.entry(key.ifindex).or_default() += total(&value);
-                *finished.by_peer.entry(peer).or_default() += total(&value);
                 // Not what the other side has opened anew, of which the same is said as before.
                 let changed = now.outcome() != value.judgement.outcome();
                 if changed && total(&value) != Counters::default() {

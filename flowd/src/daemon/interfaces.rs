@@ -1,10 +1,15 @@
 //! The interfaces that flowd hangs on.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, HashSet},
+    mem,
+    sync::Arc,
+};
+
+use flowd_common::memory::InterfaceNote;
 
 use crate::{
-    dataplane::{Attachment, Dataplane, Pins},
+    dataplane::{Attachment, Dataplane, DataplaneError, Pins},
     flows::Counters,
     wireguard::{DeviceCounters, Interface},
 };
@@ -28,6 +33,19 @@ pub(super) struct Watched {
 }
 
 impl Watched {
+    fn note(&self) -> InterfaceNote {
+        let mut name = [0; 16];
+        let known = self.name.len().min(name.len());
+        name[..known].copy_from_slice(&self.name.as_bytes()[..known]);
+        let numbers = |c: Counters| [c.rx_packets, c.rx_bytes, c.tx_packets, c.tx_bytes];
+        InterfaceNote {
+            name,
+            since_ms: self.since_ms,
+            baseline: numbers(self.baseline),
+            device: numbers(self.device),
+        }
+    }
+
     /// What the device counted since flowd attached.
     pub(super) fn device(&self) -> Counters {
         let since = |now: u64, then: u64| now.saturating_sub(then);
@@ -48,8 +66,8 @@ pub(super) struct Interfaces {
     refused: HashSet<u32>,
     /// Where programs are kept; `None`: there is no such place.
     pins: Option<Pins>,
-    /// Whether the programs stay when the daemon goes.
-    stay: bool,
+    /// What a daemon before noted.
+    notes: BTreeMap<u32, InterfaceNote>,
 }
 
 impl Interfaces {
@@ -58,36 +76,48 @@ impl Interfaces {
         Self { pins, ..Self::default() }
     }
 
-    /// Makes the programs stay when the daemon goes, or go with it. Whether they now do as they are
-    /// told.
-    pub(super) fn stay(&mut self, stay: bool, dataplane: &Dataplane) -> bool {
-        let before = std::mem::replace(&mut self.stay, stay);
-        let Some(pins) = &self.pins else {
-            return !stay;
-        };
-        let mut done = Ok(());
-        if stay && !before {
-            done = dataplane.keep_flows(pins);
-        } else if !stay {
-            done = pins.forget_flows();
-        }
-        for watched in self.by_index.values_mut() {
-            let Some(attachment) = &mut watched.attachment else { continue };
-            if stay {
-                done = done.and(attachment.stay(pins));
-            } else {
-                attachment.go_with_the_daemon();
-            }
-        }
-        if let Err(error) = &done {
-            tracing::error!(%error, "programs cannot be kept in the BPF file system");
-        }
-        done.is_ok()
+    /// Takes what a daemon before noted.
+    pub(super) fn remember(&mut self, notes: &[(u32, InterfaceNote)]) {
+        self.notes = notes.iter().copied().collect();
     }
 
     /// Whether the programs stay when the daemon goes.
     pub(super) fn are_staying(&self) -> bool {
-        self.stay && self.pins.is_some()
+        self.pins.is_some()
+    }
+
+    /// The name of an interface, also of one that went while no daemon ran.
+    pub(super) fn name(&self, ifindex: u32) -> Option<Arc<str>> {
+        let watched = self.by_index.get(&ifindex).map(|watched| watched.name.clone());
+        watched.or_else(|| {
+            let note = self.notes.get(&ifindex)?;
+            let name = note.name.split(|byte| *byte == 0).next()?;
+            Some(String::from_utf8_lossy(name).into())
+        })
+    }
+
+    /// Forgets what is noted of interfaces that are gone, and whose flows are recorded.
+    pub(super) fn forget_notes(&mut self, dataplane: &mut Dataplane) -> Result<(), DataplaneError> {
+        for ifindex in mem::take(&mut self.notes).into_keys() {
+            if !self.is_attached(ifindex) {
+                dataplane.notebook().forget_interface(ifindex)?;
+            }
+        }
+        let Some(pins) = &self.pins else { return Ok(()) };
+        if let Err(error) = pins.forget_links(|ifindex| self.is_attached(ifindex)) {
+            tracing::debug!(%error, "links of interfaces that are gone stay");
+        }
+        Ok(())
+    }
+
+    /// Notes the attached interfaces for the next daemon.
+    pub(super) fn note(&self, dataplane: &mut Dataplane) -> Result<(), DataplaneError> {
+        for (ifindex, watched) in &self.by_index {
+            if watched.attachment.is_some() {
+                dataplane.notebook().interface(*ifindex, &watched.note())?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the attached interfaces have the names, the peers and the allowed-ips of `found`, so
@@ -147,12 +177,8 @@ impl Interfaces {
         let name: Arc<str> = interface.name.as_str().into();
         let baseline = read_device(&name);
         match dataplane.attach(&name, interface.ifindex, self.pins.as_ref()) {
-            Ok(mut attachment) => {
-                if let Some(pins) = self.pins.as_ref().filter(|_| self.stay)
-                    && let Err(error) = attachment.stay(pins)
-                {
-                    tracing::error!(interface = %name, %error, "its programs go with the daemon");
-                }
+            Ok(attachment) => {
+                let (since_ms, baseline) = self.begun(interface.ifindex, now_ms, baseline);
                 let by = attachment.by.word();
                 tracing::info!(
                     interface = %name,
@@ -165,7 +191,7 @@ impl Interfaces {
                 let watched = self.by_index.entry(interface.ifindex).or_insert_with(|| Watched {
                     name: name.clone(),
                     now: interface.clone(),
-                    since_ms: now_ms,
+                    since_ms,
                     attachment: None,
                     attached_by: by,
                     baseline,
@@ -184,6 +210,13 @@ impl Interfaces {
         }
     }
 
+    /// Since when flowd hangs on an interface, and what the device had counted by then.
+    fn begun(&self, ifindex: u32, now_ms: i64, device: Counters) -> (i64, Counters) {
+        let noted = self.notes.get(&ifindex).map(|note| (note.since_ms, counters(note.baseline)));
+        // A device that counted less is another one.
+        noted.filter(|(_, baseline)| baseline.are_within(&device)).unwrap_or((now_ms, device))
+    }
+
     /// Forgets the oldest of those that are gone.
     fn forget(&mut self) {
         let gone: Vec<u32> = self
@@ -200,21 +233,22 @@ impl Interfaces {
     /// Lets go of programs that stay on their interfaces.
     pub(super) fn leave_all(&mut self) {
         for watched in self.by_index.values_mut() {
-            if let Some(attachment) = watched.attachment.take() {
-                attachment.leave();
-                tracing::info!(interface = %watched.name, "the policy stays in force");
+            if watched.attachment.take().is_some() {
+                tracing::info!(interface = %watched.name, "its programs stay, and count on");
             }
         }
     }
 
-    /// Takes the programs off every interface, after a last look at the devices' counters.
-    pub(super) fn detach_all(&mut self) {
+    /// Takes the programs off every interface; how many there were.
+    pub(super) fn detach_all(&mut self) -> usize {
+        let mut programs = 0;
         for watched in self.by_index.values_mut() {
             if let Some(attachment) = watched.attachment.take() {
-                attachment.detach();
+                programs += attachment.detach();
                 tracing::info!(interface = %watched.name, "detached");
             }
         }
+        programs
     }
 
     /// Looks at the devices' own counters.
@@ -227,10 +261,6 @@ impl Interfaces {
                 watched.device = device;
             }
         }
-    }
-
-    pub(super) fn get(&self, ifindex: u32) -> Option<&Watched> {
-        self.by_index.get(&ifindex)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Watched)> {
@@ -252,6 +282,10 @@ fn same_configuration(a: &Interface, b: &Interface) -> bool {
                 && a.endpoint == b.endpoint
                 && a.allowed_ips == b.allowed_ips
         })
+}
+
+fn counters([rx_packets, rx_bytes, tx_packets, tx_bytes]: [u64; 4]) -> Counters {
+    Counters { rx_packets, rx_bytes, tx_packets, tx_bytes }
 }
 
 fn read_device(name: &str) -> Counters {

@@ -16,7 +16,7 @@ use crate::{
     flows::{Counters, EndReason, Entry, Icmp, Initiator, Record, TcpFlags, Timeouts, Tuple},
 };
 
-use super::{interfaces::Interfaces, peers::Peers, verdicts::Verdicts};
+use super::{anchors::Anchors, interfaces::Interfaces, peers::Peers, verdicts::Verdicts};
 
 /// One open flow.
 #[derive(Clone, Copy, Debug)]
@@ -29,25 +29,23 @@ pub(super) struct Open {
     pub(super) peer: PeerId,
     /// It has been retired, and only its last record is missing.
     pub(super) ending: Option<EndReason>,
+    /// Not even that: only the entry has to go.
+    pub(super) is_closed: bool,
 }
 
 /// Every open flow.
 #[derive(Default)]
 pub(super) struct Ledger {
     open: HashMap<FlowKey, Open>,
+    pub(super) anchors: Anchors,
 }
 
 impl Ledger {
     /// The entry of a flow that the kernel has; made at first sight.
-    pub(super) fn open(
-        &mut self,
-        key: &FlowKey,
-        value: &FlowValue,
-        line: &TimeLine,
-        peers: &Peers,
-    ) -> &mut Open {
-        self.open.entry(*key).or_insert_with(|| {
-            let first_seen_ms = line.monotonic_ms(value.first_seen_ns);
+    pub(super) fn open(&mut self, key: &FlowKey, value: &FlowValue, peers: &Peers) -> &mut Open {
+        let Self { open, anchors } = self;
+        open.entry(*key).or_insert_with(|| {
+            let first_seen_ms = anchors.first_seen_ms(value.first_seen_ns);
             let peer = match value.peer_id {
                 NO_PEER => peers.owner(key.ifindex, key.peer.into()),
                 id => id,
@@ -58,6 +56,7 @@ impl Ledger {
                 recorded: Counters::default(),
                 peer,
                 ending: None,
+                is_closed: false,
             }
         })
     }
@@ -67,6 +66,14 @@ impl Ledger {
         if let Some(open) = self.open.get_mut(key) {
             open.recorded = total;
             open.window_start_ms = window_end_ms;
+        }
+    }
+
+    /// Notes that the store has the last record of a flow, whose entry has to go.
+    pub(super) fn closed(&mut self, key: &FlowKey, total: Counters, window_end_ms: i64) {
+        self.recorded(key, total, window_end_ms);
+        if let Some(open) = self.open.get_mut(key) {
+            open.is_closed = true;
         }
     }
 
@@ -97,6 +104,17 @@ impl Ledger {
 pub(super) fn total(value: &FlowValue) -> Counters {
     let FlowValue { rx_packets, rx_bytes, tx_packets, tx_bytes, .. } = *value;
     Counters { rx_packets, rx_bytes, tx_packets, tx_bytes }
+}
+
+/// The endpoints of a flow.
+pub(super) fn tuple(key: &FlowKey) -> Tuple {
+    Tuple {
+        protocol: key.protocol,
+        peer_addr: key.peer.into(),
+        remote_addr: key.remote.into(),
+        peer_port: key.peer_port,
+        remote_port: key.remote_port,
+    }
 }
 
 /// What the ledger in the store knows an entry by.
@@ -138,7 +156,10 @@ impl View<'_> {
         let flags = TcpFlags { rx: value.rx_tcp_flags(), tx: value.tx_tcp_flags() };
         let quiet_ms = self.line.wall_ms() - self.last_seen_ms(value, open);
         let denied = value.judgement.outcome() != Outcome::Allowed;
-        timeouts.end(key.protocol, flags, denied, quiet_ms)
+        let end = timeouts.end(key.protocol, flags, denied, quiet_ms);
+        // Retired by a daemon that did not come to record it, and took the reason along.
+        let is_retired = value.marks & RETIRED != 0;
+        end.or(is_retired.then_some(EndReason::Idle))
     }
 
     /// Whether the flow's peer has lost its address; a peer that has only now got it gets the flow.
@@ -158,13 +179,7 @@ impl View<'_> {
         open: &Open,
         end_reason: Option<EndReason>,
     ) -> Record {
-        let tuple = Tuple {
-            protocol: key.protocol,
-            peer_addr: key.peer.into(),
-            remote_addr: key.remote.into(),
-            peer_port: key.peer_port,
-            remote_port: key.remote_port,
-        };
+        let tuple = tuple(key);
         let total = total(value);
         let counters = total - open.recorded;
         let last_seen_ms = self.last_seen_ms(value, open);
@@ -201,10 +216,8 @@ impl View<'_> {
     }
 
     pub(super) fn interface_name(&self, ifindex: u32) -> Arc<str> {
-        match self.interfaces.get(ifindex) {
-            Some(watched) => watched.name.clone(),
-            None => format!("ifindex {ifindex}").into(),
-        }
+        let name = self.interfaces.name(ifindex);
+        name.unwrap_or_else(|| format!("ifindex {ifindex}").into())
     }
 }
 
@@ -248,6 +261,13 @@ mod tests {
         TimeLine::new(START, now, now_ms as i64).unwrap()
     }
 
+    fn anchored() -> Ledger {
+        let mut ledger = Ledger::default();
+        let (place, anchor) = ledger.anchors.outdated(&line(200)).unwrap();
+        ledger.anchors.note(place, anchor);
+        ledger
+    }
+
     fn check(records: &[Record], kernel: &FlowValue) {
         let mut sum = Counters::default();
         for (record, before) in
@@ -279,8 +299,8 @@ mod tests {
         };
         let kernel = FlowValue { first_seen_ns: START.monotonic_ns, ..FlowValue::default() };
         let (peers, interfaces) = (Peers::default(), Interfaces::default());
-        let (line, mut ledger) = (line(200), Ledger::default());
-        let open = *ledger.open(&key, &kernel, &line, &peers);
+        let (line, mut ledger) = (line(200), anchored());
+        let open = *ledger.open(&key, &kernel, &peers);
         let cases = [
             // resources, at the peer's side, at the other
             ("", None, None),
@@ -313,14 +333,14 @@ mod tests {
             };
             let (peers, interfaces) = (Peers::default(), Interfaces::default());
             let verdicts = Verdicts::default();
-            let mut ledger = Ledger::default();
+            let mut ledger = anchored();
             let mut records = Vec::new();
             let mut now_ms = 200;
             // However it went, the store takes the last record in the end.
             for step in steps.into_iter().chain([Step::End { committed: true }]) {
                 let line = line(now_ms);
                 let view = View { line, peers: &peers, interfaces: &interfaces, verdicts: &verdicts };
-                let open = *ledger.open(&key, &kernel, &line, &peers);
+                let open = *ledger.open(&key, &kernel, &peers);
                 let (end, committed) = match step {
                     Step::Grow { rx, tx, ms } => {
                         now_ms += ms;

@@ -1,6 +1,7 @@
 //! Wiring: what starts in which order, and stops in the mirrored one.
 //!
-//! - claim the network namespace, open the store, bind the socket, load, attach
+//! - claim the network namespace, bind the socket, open the store, load, go on from the daemon before,
+//!   attach
 //! - then the threads: drain, WireGuard, names; then the API; then ready
 //! - on SIGTERM or SIGINT: the API, the names and WireGuard threads, the drain thread with its last
 //!   drain
@@ -8,6 +9,7 @@
 //! Whatever fails before «ready» leaves nothing behind.
 
 mod alone;
+mod anchors;
 mod answers;
 mod collector;
 mod cut;
@@ -47,7 +49,7 @@ use self::{
 use crate::{
     api,
     config::Config,
-    dataplane::{self, Dataplane, LinkHeader, LoadError, Pins},
+    dataplane::{self, Dataplane, LinkHeader, LoadError},
     identity::{self, NamesError},
     live::{Live, Request},
     store, wireguard,
@@ -117,16 +119,24 @@ pub fn run(config: Config) -> Result<(), DaemonError> {
     runtime.block_on(serve(config))
 }
 
-async fn serve(config: Config) -> Result<(), DaemonError> {
-    let _alone = alone::claim()
-        .map_err(system("claim the network namespace"))?
-        .ok_or(DaemonError::NotAlone)?;
+/// Everything is attached; nothing runs yet.
+struct Prepared {
+    collector: Collector,
+    names: identity::Reader,
+    wanted: wireguard::Names,
+    live: Live,
+    inbox: std::sync::mpsc::Receiver<Request>,
+}
+
+/// Opens the store, loads, goes on from the daemon before, attaches.
+fn prepare(config: &Config) -> Result<Prepared, DaemonError> {
     let mut reader = identity::Reader::new(config.names.clone());
     let names = reader.read()?;
     let writer = store::Writer::open(&config.store, &config.gateway, now_ms())?;
-    let left = writer.leftovers().map_err(|error| DaemonError::Leftovers(error.to_string()))?;
-    let socket = api::bind(&config.socket)?;
-    let dataplane = Dataplane::load(config.table_size, LinkHeader::None)?;
+    let pins = startup::pins(config);
+    let inherited = startup::inherited(pins.as_ref(), config.table_size)?;
+    let tables = inherited.tables.as_ref();
+    let dataplane = Dataplane::load(config.table_size, LinkHeader::None, tables)?;
 
     let wanted = wireguard::Names::new(config.interfaces.clone());
     let mut found = wireguard::scan(&[])
@@ -139,20 +149,9 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let gateway = wireguard::addresses().map_err(system("list the gateway's addresses"))?;
     let revisions =
         Revisions::open(&config.store).map_err(system("open the directory of the policies"))?;
-    let (policy, policy_file) = startup::policy(&config, &revisions, &found, &names)?;
-
-    let pins = startup::pins(&config);
-    let predecessor = pins.as_ref().and_then(Pins::predecessor);
-    if predecessor.is_none() && !left.is_empty() {
-        tracing::warn!(flows = left.len(), "the last flowd was killed; ending its open flows");
-    }
+    let (policy, policy_file) = startup::policy(config, &revisions, &found, &names)?;
 
     let (live, inbox, watchers) = Live::new();
-    let state = api::ApiState {
-        live: live.clone(),
-        reader: store::Reader::new(&config.store, &config.gateway),
-        gateway: config.gateway.as_str().into(),
-    };
     let mut collector = Collector::new(
         config.clone(),
         dataplane,
@@ -162,7 +161,22 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         policy,
         pins,
     );
-    collector.begin(found, gateway, predecessor, left, policy_file)?;
+    collector.begin(found, gateway, inherited, policy_file)?;
+    Ok(Prepared { collector, names: reader, wanted, live, inbox })
+}
+
+async fn serve(config: Config) -> Result<(), DaemonError> {
+    let _alone = alone::claim()
+        .map_err(system("claim the network namespace"))?
+        .ok_or(DaemonError::NotAlone)?;
+    let socket = api::bind(&config.socket)?;
+    let Prepared { collector, names: reader, wanted, live, inbox } = prepare(&config)?;
+    collector.tell_of_pins();
+    let state = api::ApiState {
+        live: live.clone(),
+        reader: store::Reader::new(&config.store, &config.gateway),
+        gateway: config.gateway.as_str().into(),
+    };
 
     let (drain, drain_ended) = spawn_drain(collector, inbox)?;
     let stop_watch = Arc::new(AtomicBool::new(false));
@@ -211,13 +225,21 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     }
 }
 
-/// Takes flowd's programs off every interface of this network namespace; how many there were. Only
-/// while no daemon runs.
+/// Records what flowd's programs have counted, ends every flow, and takes the programs off every
+/// interface of this network namespace; how many there were. Only while no daemon runs.
 pub fn detach(config: &Config) -> Result<usize, DaemonError> {
     let _alone = alone::claim()
         .map_err(system("claim the network namespace"))?
         .ok_or(DaemonError::NotAlone)?;
-    dataplane::detach_everything(&config.pins).map_err(system("take the programs off"))
+    let mut removed = 0;
+    if dataplane::has_left_tables(&config.pins) {
+        match prepare(config) {
+            Ok(Prepared { collector, .. }) => removed += collector.detach(),
+            Err(error) => tracing::error!(%error, "what the programs have counted is lost"),
+        }
+    }
+    let more = dataplane::detach_everything(&config.pins);
+    Ok(removed + more.map_err(system("take the programs off"))?)
 }
 
 /// Refuses a name in `interfaces` that is there but no WireGuard interface; one that is not there

@@ -9,7 +9,10 @@ use flowd_common::{
     policy::Outcome,
 };
 
-use crate::flows::{Counters, Entry, Initiator, Record, TcpFlags, Tuple, Verdict};
+use crate::{
+    flows::{Counters, Entry, Initiator, Record, TcpFlags, Tuple, Verdict},
+    store::EntryId,
+};
 
 use super::ledger::View;
 
@@ -21,17 +24,43 @@ pub(super) struct Bucket {
     pub(super) outcome: u8,
 }
 
+/// What of a bucket is recorded.
 #[derive(Clone, Copy, Debug)]
-struct Open {
-    first_seen_ms: i64,
-    window_start_ms: i64,
-    recorded: Counters,
+pub(super) struct OpenBucket {
+    pub(super) first_seen_ms: i64,
+    pub(super) window_start_ms: i64,
+    pub(super) recorded: Counters,
 }
 
 /// What of each bucket is already recorded.
 #[derive(Default)]
 pub(super) struct OverflowLedger {
-    open: BTreeMap<Bucket, Open>,
+    open: BTreeMap<Bucket, OpenBucket>,
+    /// The number of the kernel's tables: buckets of others are others.
+    tables: u32,
+}
+
+impl OpenBucket {
+    /// One that nothing is recorded of.
+    pub(super) fn begun(now_ms: i64) -> Self {
+        let recorded = Counters::default();
+        Self { first_seen_ms: now_ms, window_start_ms: now_ms, recorded }
+    }
+}
+
+impl Bucket {
+    /// What the store's ledger knows it by.
+    pub(super) fn id(&self, tables: u32) -> EntryId {
+        let Self { ifindex, peer, outcome } = *self;
+        // Nobody shows these numbers.
+        let tuple = Tuple {
+            protocol: outcome,
+            peer_port: (peer >> 16) as u16,
+            remote_port: peer as u16,
+            ..Tuple::NONE
+        };
+        (tuple, Entry { ifindex, generation: 0, started_ns: tables.into() })
+    }
 }
 
 /// Both directions of every bucket, cumulative.
@@ -39,19 +68,38 @@ pub(super) fn by_bucket(tallies: &[(OverflowKey, Tally)]) -> BTreeMap<Bucket, Co
     let mut buckets: BTreeMap<Bucket, Counters> = BTreeMap::new();
     for (key, tally) in tallies {
         let OverflowKey { ifindex, peer_id, outcome, direction, reserved: _ } = *key;
-        let counters = buckets.entry(Bucket { ifindex, peer: peer_id, outcome }).or_default();
-        if direction == Direction::Ingress as u8 {
-            counters.rx_packets += tally.packets;
-            counters.rx_bytes += tally.bytes;
-        } else {
-            counters.tx_packets += tally.packets;
-            counters.tx_bytes += tally.bytes;
-        }
+        let bucket = Bucket { ifindex, peer: peer_id, outcome };
+        *buckets.entry(bucket).or_default() += one_way(direction, tally);
     }
     buckets
 }
 
+/// A tally of one direction.
+pub(super) fn one_way(direction: u8, tally: &Tally) -> Counters {
+    let Tally { packets, bytes } = *tally;
+    if direction == Direction::Ingress as u8 {
+        Counters { rx_packets: packets, rx_bytes: bytes, ..Counters::default() }
+    } else {
+        Counters { tx_packets: packets, tx_bytes: bytes, ..Counters::default() }
+    }
+}
+
 impl OverflowLedger {
+    /// None yet, in the kernel's tables of this number.
+    pub(super) fn of(tables: u32) -> Self {
+        Self { tables, ..Self::default() }
+    }
+
+    /// What the store's ledger knows a bucket by.
+    pub(super) fn id(&self, bucket: &Bucket) -> EntryId {
+        bucket.id(self.tables)
+    }
+
+    /// Takes a bucket as the daemon before left it in the store.
+    pub(super) fn restore(&mut self, bucket: Bucket, open: OpenBucket) {
+        self.open.insert(bucket, open);
+    }
+
     /// What each bucket took since its last record, as records without a number.
     pub(super) fn pending(
         &mut self,
@@ -61,15 +109,11 @@ impl OverflowLedger {
         let now_ms = view.line.wall_ms();
         let mut records = Vec::new();
         for (bucket, total) in buckets {
-            let open = self.open.entry(*bucket).or_insert(Open {
-                first_seen_ms: now_ms,
-                window_start_ms: now_ms,
-                recorded: Counters::default(),
-            });
+            let open = self.open.entry(*bucket).or_insert(OpenBucket::begun(now_ms));
             if open.recorded == *total {
                 continue;
             }
-            records.push((*bucket, record(bucket, open, *total, view)));
+            records.push((*bucket, record(bucket, self.tables, open, *total, view)));
         }
         records
     }
@@ -91,19 +135,21 @@ impl OverflowLedger {
     }
 }
 
-fn record(bucket: &Bucket, open: &Open, total: Counters, view: &View<'_>) -> Record {
+/// What a bucket took since its last record.
+pub(super) fn record(
+    bucket: &Bucket,
+    tables: u32,
+    open: &OpenBucket,
+    total: Counters,
+    view: &View<'_>,
+) -> Record {
+    let (tuple, entry) = bucket.id(tables);
     let now_ms = view.line.wall_ms().max(open.window_start_ms);
     Record {
         record_id: 0,
         interface: view.interface_name(bucket.ifindex),
-        entry: Entry { ifindex: bucket.ifindex, ..Entry::default() },
-        // Nobody shows these numbers: they keep the buckets of one instant apart.
-        tuple: Tuple {
-            protocol: bucket.outcome,
-            peer_port: (bucket.peer >> 16) as u16,
-            remote_port: bucket.peer as u16,
-            ..Tuple::NONE
-        },
+        entry,
+        tuple,
         window_start_ms: open.window_start_ms,
         window_end_ms: now_ms,
         first_seen_ms: open.first_seen_ms,

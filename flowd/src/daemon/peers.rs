@@ -6,9 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use flowd_common::peer::{NO_PEER, PeerId};
+use flowd_common::{
+    memory::{KEY_CHARS, PeerNote},
+    peer::{NO_PEER, PeerId},
+};
 
 use crate::{
+    dataplane::{DataplaneError, Notebook},
     flows::{Identity, Routes},
     identity::{Listed, Names},
     policy::World,
@@ -33,6 +37,10 @@ pub(super) struct Peers {
     routes: BTreeMap<u32, Routes>,
     gateway: BTreeSet<IpAddr>,
     last_id: PeerId,
+    /// Numbers that a daemon before gave out, and that nobody has claimed yet.
+    given: HashMap<(u32, String), PeerId>,
+    /// Numbers that are noted for the next daemon.
+    noted: HashSet<PeerId>,
     /// Whether the log has heard of the names that no peer bears.
     strangers_told: bool,
 }
@@ -49,6 +57,30 @@ pub(super) enum Ownership {
 impl Peers {
     pub(super) fn new(names: Names) -> Self {
         Self { names, ..Self::default() }
+    }
+
+    /// Takes the numbers that a daemon before gave out: the kernel's flows bear them.
+    pub(super) fn remember(&mut self, notes: &[(PeerId, PeerNote)]) {
+        for (id, note) in notes {
+            let public_key = String::from_utf8_lossy(&note.public_key).into_owned();
+            self.identities.insert(*id, Arc::new(self.names.identity(&public_key, None)));
+            self.given.insert((note.ifindex, public_key), *id);
+            self.last_id = self.last_id.max(*id);
+        }
+    }
+
+    /// Notes the numbers for the next daemon, before the kernel uses them.
+    pub(super) fn note(&mut self, notebook: &mut Notebook) -> Result<(), DataplaneError> {
+        for ((ifindex, text), Member { id, .. }) in &self.members {
+            let mut public_key = [0; KEY_CHARS];
+            let known = text.len().min(KEY_CHARS);
+            public_key[..known].copy_from_slice(&text.as_bytes()[..known]);
+            if !self.noted.contains(id) {
+                notebook.peer(*id, &PeerNote { ifindex: *ifindex, public_key })?;
+                self.noted.insert(*id);
+            }
+        }
+        Ok(())
     }
 
     /// Takes new names; they stand in records from now on.
@@ -137,7 +169,7 @@ impl Peers {
     }
 
     fn member(&mut self, key: &(u32, String), endpoint: Option<SocketAddr>) -> PeerId {
-        let Self { names, members, identities, last_id, .. } = self;
+        let Self { names, members, identities, last_id, given, .. } = self;
         if let Some(member) = members.get_mut(key) {
             if member.endpoint != endpoint {
                 member.endpoint = endpoint;
@@ -145,10 +177,13 @@ impl Peers {
             }
             return member.id;
         }
-        *last_id += 1;
-        members.insert(key.clone(), Member { id: *last_id, endpoint });
-        identities.insert(*last_id, Arc::new(names.identity(&key.1, endpoint)));
-        *last_id
+        let id = given.remove(key).unwrap_or_else(|| {
+            *last_id += 1;
+            *last_id
+        });
+        members.insert(key.clone(), Member { id, endpoint });
+        identities.insert(id, Arc::new(names.identity(&key.1, endpoint)));
+        id
     }
 
     /// The peer that owns an address of an interface now; [`NO_PEER`] if nobody does.
@@ -174,8 +209,19 @@ impl Peers {
     }
 
     /// Forgets those who are gone and whom no flow needs any more.
-    pub(super) fn forget(&mut self, needed: &HashSet<PeerId>) {
+    pub(super) fn forget(
+        &mut self,
+        needed: &HashSet<PeerId>,
+        notebook: &mut Notebook,
+    ) -> Result<(), DataplaneError> {
         let present: HashSet<PeerId> = self.members.values().map(|member| member.id).collect();
-        self.identities.retain(|id, _| present.contains(id) || needed.contains(id));
+        let is_needed = |id: &PeerId| present.contains(id) || needed.contains(id);
+        for id in self.identities.keys().filter(|id| !is_needed(id)) {
+            notebook.forget_peer(*id)?;
+        }
+        self.identities.retain(|id, _| is_needed(id));
+        self.noted.retain(|id| is_needed(id));
+        self.given.retain(|_, id| is_needed(id));
+        Ok(())
     }
 }

@@ -102,6 +102,10 @@ impl Collector {
             .revisions
             .keep(before, Written { text, policy }, now_ms())
             .map_err(NotApplied::NotKept)?;
+        if let Err(error) = self.peers.note(self.dataplane.notebook()) {
+            self.revisions.take_back(&revision);
+            return Err(error.into());
+        }
         let installed =
             self.verdicts.install(revision.clone(), world, compiled, &mut self.dataplane);
         if let Err(error) = installed {
@@ -109,7 +113,6 @@ impl Collector {
             return Err(error.into());
         }
         self.recorder.hits.clear();
-        self.keep_in_force();
         let cut = self.judge_open_flows().unwrap_or_else(|error| {
             tracing::error!(%error, "open flows are judged at their next packet");
             let text = format!("open flows are judged at their next packet: {error}");
@@ -210,7 +213,7 @@ impl Collector {
             if would_be.is_denied() && would_be.outcome() != value.judgement.outcome() {
                 cut_flows += 1;
                 if cut.len() < LISTED {
-                    let open = *ledger.open(key, value, &line, view.peers);
+                    let open = *ledger.open(key, value, view.peers);
                     cut.push((view.record(key, value, &open, None), would_be));
                 }
             }

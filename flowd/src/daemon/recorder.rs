@@ -1,11 +1,14 @@
 //! Putting records into the store, telling those who watch, and living with a store that fails.
 
-use std::sync::Arc;
+use std::{ops::ControlFlow, sync::Arc};
 
 use tokio::sync::broadcast;
 
 use super::policy::Hits;
-use crate::{flows::Record, store::Writer};
+use crate::{
+    flows::Record,
+    store::{Leaving, State, WriteError, Writer},
+};
 
 /// Records that one transaction takes.
 pub(super) const BATCH: usize = 10_000;
@@ -32,28 +35,22 @@ impl Recorder {
     }
 
     /// Records all or nothing.
-    pub(super) fn record(
+    pub(super) fn record(&mut self, now_ms: i64, records: Vec<Record>) -> Result<(), NotRecorded> {
+        self.record_last(now_ms, records, &Leaving::default())
+    }
+
+    /// Records all or nothing, and what the flows did that now leave the kernel's tables.
+    pub(super) fn record_last(
         &mut self,
         now_ms: i64,
         mut records: Vec<Record>,
+        leaving: &Leaving,
     ) -> Result<(), NotRecorded> {
-        if records.is_empty() {
+        if records.is_empty() && leaving.sums.is_empty() && leaving.tables.is_none() {
             return Ok(());
         }
-        if let Err(error) = self.writer.commit(now_ms, &mut records) {
-            let error = error.to_string();
-            if self.error.is_none() {
-                tracing::error!(
-                    error,
-                    "cannot record; the kernel keeps counting, and flowd tries again"
-                );
-            }
-            self.error = Some(error);
-            return Err(NotRecorded);
-        }
-        if self.error.take().is_some() {
-            tracing::info!("recording again");
-        }
+        let committed = self.writer.commit(now_ms, &mut records, leaving);
+        self.told(committed)?;
         self.written += records.len() as u64;
         records.iter().for_each(|record| self.hits.count(record));
         if self.watchers.receiver_count() > 0 {
@@ -63,6 +60,51 @@ impl Recorder {
             }
         }
         Ok(())
+    }
+
+    /// Notes that everything until now is in the kernel's tables or in the store.
+    pub(super) fn beat(&mut self, now_ms: i64, is_clean: bool) -> Result<(), NotRecorded> {
+        let noted = self.writer.beat(now_ms, is_clean);
+        self.told(noted)
+    }
+
+    /// What the daemon before left to know.
+    pub(super) fn state(&self) -> Result<State, WriteError> {
+        self.writer.state()
+    }
+
+    /// Replaces it.
+    pub(super) fn set_state(&mut self, now_ms: i64, state: &State) -> Result<(), NotRecorded> {
+        let noted = self.writer.set_state(now_ms, state);
+        self.told(noted)
+    }
+
+    /// Shows flows that the ledger has to `visit` until it says stop, each as a record of nothing since
+    /// its last one.
+    pub(super) fn for_each_open(
+        &self,
+        visit: impl FnMut(Record) -> ControlFlow<()>,
+    ) -> Result<(), WriteError> {
+        self.writer.for_each_open(visit)
+    }
+
+    /// Tells once what is wrong, and once that it is not any more.
+    fn told(&mut self, outcome: Result<(), WriteError>) -> Result<(), NotRecorded> {
+        let Err(error) = outcome else {
+            if self.error.take().is_some() {
+                tracing::info!("recording again");
+            }
+            return Ok(());
+        };
+        let error = error.to_string();
+        if self.error.is_none() {
+            tracing::error!(
+                error,
+                "cannot record; the kernel keeps counting, and flowd tries again"
+            );
+        }
+        self.error = Some(error);
+        Err(NotRecorded)
     }
 
     pub(super) fn last_record_id(&self) -> u64 {

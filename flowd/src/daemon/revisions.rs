@@ -46,10 +46,15 @@ impl Revisions {
             let ours = number.filter(|number| name == *file_name(*number));
             newest = newest.max(ours.unwrap_or(0));
         }
-        if newest == 0 {
+        self.of(newest)
+    }
+
+    /// The policy of a number; 0 is that of no rules.
+    pub(super) fn of(&self, number: u32) -> io::Result<Arc<Revision>> {
+        if number == 0 {
             return Ok(Arc::default());
         }
-        let path = self.path(newest);
+        let path = self.path(number);
         let text = fs::read_to_string(&path)?;
         let checked = policy::parse(&text, None).map_err(|problems| {
             let first = problems.first().map(ToString::to_string).unwrap_or_default();
@@ -58,7 +63,7 @@ impl Revisions {
         let modified = fs::metadata(&path)?.modified()?;
         let applied_ms = modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         Ok(Arc::new(Revision {
-            number: newest,
+            number,
             applied_ms: i64::try_from(applied_ms).unwrap_or(i64::MAX),
             text,
             policy: checked.policy,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io, sync::Arc};
 use super::{DaemonError, revisions::Revisions, system, verdicts::Revision};
 use crate::{
     config::Config,
-    dataplane::Pins,
+    dataplane::{DataplaneError, Notes, OldTables, Pins, Tables},
     flows::Identity,
     identity::Names,
     policy::{self, Known},
@@ -60,6 +60,49 @@ pub(super) fn pins(config: &Config) -> Option<Pins> {
             None
         }
     }
+}
+
+/// What a flowd before left in the kernel.
+#[derive(Default)]
+pub(super) struct Inherited {
+    /// Where the tables stay; `None`: nowhere.
+    pub(super) tables: Option<Tables>,
+    /// Whether a daemon has used them.
+    pub(super) are_adopted: bool,
+    /// What it noted.
+    pub(super) notes: Notes,
+    /// Tables of another layout or size, oldest first.
+    pub(super) old: Vec<OldTables>,
+    /// Of this boot.
+    pub(super) boot_id: String,
+}
+
+/// Looks what a flowd before left in the kernel.
+pub(super) fn inherited(pins: Option<&Pins>, table_size: u32) -> Result<Inherited, DaemonError> {
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map_err(system("read the number of this boot"))?
+        .trim()
+        .to_owned();
+    let Some(pins) = pins else {
+        return Ok(Inherited { boot_id, ..Inherited::default() });
+    };
+    let (tables, others) =
+        pins.tables(table_size).map_err(system("list the tables of a flowd before"))?;
+    let failed = |error: DataplaneError| DaemonError::TakeOver(error.to_string());
+    let are_adopted = !tables.are_new();
+    let mut old = Vec::new();
+    for other in &others {
+        match OldTables::open(other).map_err(failed)? {
+            Some(tables) => old.push(tables),
+            None => other.remove().map_err(system("remove tables that were never used"))?,
+        }
+    }
+    let notes = match old.last() {
+        _ if are_adopted => Notes::read(&tables).map_err(failed)?,
+        Some(newest) => newest.notes.clone(),
+        None => Notes::default(),
+    };
+    Ok(Inherited { tables: Some(tables), are_adopted, notes, old, boot_id })
 }
 
 /// Everybody that a policy may name.

@@ -1,39 +1,73 @@
-//! Taking over from a daemon whose programs stayed: a policy that is enforced has no hole, and the
-//! flows that were open stay what they were.
+//! Going on from the daemon before.
 //!
-//! - the policy is in force in the new tables, before any program reads them
-//! - the old table's flows are put into the new one, with nothing counted: who opened each, and that
-//!   it may go on
-//! - each program is replaced in one instant
-//! - when the last packet has left the old programs, their counts are final and are recorded
+//! - its tables are gone on with, where they have this layout and size: flows, their numbers and
+//!   what they were judged by stay what they were, and the store's ledger says what of them is
+//!   recorded
+//! - other tables are replaced: the open flows are put into new ones, with nothing counted; each
+//!   program is replaced in one instant; when the last packet has left the old programs, what they
+//!   counted is recorded, and their tables are removed
+//! - what only the ledger knows of has been lost with the kernel's tables: it ends
+//!
+//! A policy that is enforced has no hole meanwhile.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
+    ops::ControlFlow,
+    sync::Arc,
 };
 
 use flowd_common::{
-    flow::{CUT, FlowKey, RETIRED},
+    counter::Counter,
+    flow::{CUT, FlowKey, FlowValue, RETIRED},
     packet::is_icmp_error,
-    policy::{Judgement, Outcome},
+    peer::NO_PEER,
 };
 
 use super::{
     DaemonError,
-    collector::Collector,
+    anchors::Anchors,
+    collector::{Collector, now_ms},
     cut::{now, renewed},
-    ledger::{Open, View, total},
-    verdicts::Verdicts,
+    ledger::{Open, View, entry, total, tuple},
+    overflow::{self, OpenBucket, OverflowLedger, by_bucket},
+    peers::Peers,
+    recorder::BATCH,
+    startup::Inherited,
+    verdicts::Revision,
 };
 use crate::{
-    dataplane::{DataplaneError, Predecessor},
-    flows::{Counters, EndReason, Record, Tuple, Verdict},
-    policy::Mode,
+    dataplane::{DataplaneError, Notes, OldTables, Tables},
+    flows::{Counters, EndReason, Record},
+    store::{EntryId, Leaving, Sums},
     wireguard,
 };
 
-/// How far apart two derivations of a flow's first packet may be: the wall clock is adjusted.
-const TOLERANCE_MS: i64 = 2_000;
+/// What the ledger has of entries that are not found yet: when the last record ended, and what was
+/// recorded.
+#[derive(Default)]
+pub(super) struct Inheritance {
+    rows: HashMap<EntryId, Row>,
+    /// Entries that need only be deleted.
+    ended: HashSet<EntryId>,
+    /// To be drained and removed.
+    old: Vec<OldTables>,
+    /// The name of those that are gone on with.
+    tables: Option<String>,
+}
+
+struct Row {
+    first_seen_ms: i64,
+    window_end_ms: i64,
+    recorded: Counters,
+}
+
+impl From<Row> for OpenBucket {
+    fn from(row: Row) -> Self {
+        let Row { first_seen_ms, window_end_ms, recorded } = row;
+        Self { first_seen_ms, window_start_ms: window_end_ms, recorded }
+    }
+}
 
 impl Collector {
     /// The first [`Self::update`]: nothing is attached before the policy is in force.
@@ -41,12 +75,41 @@ impl Collector {
         &mut self,
         found: Vec<wireguard::Interface>,
         gateway: BTreeSet<IpAddr>,
-        mut predecessor: Option<Predecessor>,
-        left: Vec<Record>,
+        inherited: Inherited,
         policy_file: Option<String>,
     ) -> Result<(), DaemonError> {
+        let failed = |error: DataplaneError| DaemonError::TakeOver(error.to_string());
+        let Inherited { tables, are_adopted, notes, old, boot_id } = inherited;
+        let before =
+            self.recorder.state().map_err(|error| DaemonError::Leftovers(error.to_string()))?;
+        self.remember(&notes).map_err(failed)?;
+        let is_same_boot = before.boot_id.as_deref() == Some(&boot_id);
+        self.overflow = OverflowLedger::of(tables.as_ref().map_or(0, Tables::number));
+        let tables = tables.as_ref().map(Tables::name);
+        let mut inheritance = Inheritance { old, tables: tables.clone(), ..Inheritance::default() };
+        if is_same_boot {
+            inheritance.ended.clone_from(&before.ended);
+            self.read_ledger(&mut inheritance)?;
+            self.restore(&mut inheritance).map_err(failed)?;
+        }
+        // Tables that come before those of the ledger have been drained.
+        let settled = before.tables.as_deref().and_then(Tables::number_in);
+        let settled = settled.filter(|_| is_same_boot);
+        let mut state = before.clone();
+        state.boot_id = Some(boot_id);
+        state.is_clean = false;
+        if settled.is_none() {
+            state.finished.clear();
+            state.tables = tables;
+        }
+        self.finished.clone_from(&state.finished);
+        let _kept_as_it_was = self.recorder.set_state(now_ms(), &state);
+
         self.peers.update(&found, gateway.clone());
         self.put_into_force().map_err(DaemonError::NotInForce)?;
+        if are_adopted {
+            self.judge_open_flows().map_err(failed)?;
+        }
         if let Some(text) = policy_file
             && !self.take_policy_file(&text)
             && self.verdicts.revision() == 0
@@ -54,37 +117,116 @@ impl Collector {
             let file = self.config.policy_file.display();
             return Err(DaemonError::NotInForce(format!("{file} cannot be used; see above")));
         }
-        let failed = |error: DataplaneError| DaemonError::TakeOver(error.to_string());
-        if let Some(old) = &mut predecessor {
+        let (drained, old): (Vec<_>, Vec<_>) = std::mem::take(&mut inheritance.old)
+            .into_iter()
+            .partition(|old| settled.is_some_and(|settled| old.number() < settled));
+        drained.into_iter().for_each(remove);
+        inheritance.old = old;
+        for old in &mut inheritance.old {
             let flows = self.seed(old).map_err(failed)?;
-            tracing::info!(flows, "took over from the flowd before");
+            tracing::info!(flows, "took over from the flowd before, with other tables");
         }
         self.update(found, gateway);
-        if predecessor.is_some() || !left.is_empty() {
-            self.settle(predecessor.as_mut(), left).map_err(failed)?;
+        self.inheritance = inheritance;
+        self.settle().map_err(failed)?;
+        if self.inheritance.old.is_empty() {
+            let lost = if is_same_boot { EndReason::Shutdown } else { EndReason::Reboot };
+            self.end_lost(lost)?;
         }
-        self.keep_in_force();
         Ok(())
     }
 
-    /// Makes the programs stay when the daemon goes, where the policy is enforced.
-    pub(super) fn keep_in_force(&mut self) {
-        let enforced = self.verdicts.revision.policy.mode == Mode::Enforce;
-        if !self.interfaces.stay(enforced, &self.dataplane) {
+    /// Tells once that nothing outlives the daemon.
+    pub(super) fn tell_of_pins(&self) {
+        if !self.interfaces.are_staying() {
             tracing::warn!(
                 pins = %self.config.pins.display(),
-                "nothing is dropped while flowd is down or restarts: mount the BPF file system, or \
-                 set another `datapath.pins`"
+                "nothing is counted, and nothing dropped, while flowd is down or restarts: mount the \
+                 BPF file system, or set another `datapath.pins`"
             );
         }
     }
 
+    fn remember(&mut self, notes: &Notes) -> Result<(), DataplaneError> {
+        let Notes { peers, interfaces, epochs, anchors } = notes;
+        self.peers.remember(peers);
+        self.interfaces.remember(interfaces);
+        self.ledger.anchors = Anchors::remembered(anchors.clone());
+        // New tables have none of it yet.
+        for (place, anchor) in anchors {
+            self.dataplane.notebook().anchor(*place, anchor)?;
+        }
+        let mut revisions: HashMap<u32, Option<Arc<Revision>>> = HashMap::new();
+        for (epoch, number) in epochs {
+            let revision = revisions.entry(*number).or_insert_with(|| {
+                let read = self.revisions.of(*number);
+                read.inspect_err(|error| {
+                    tracing::warn!(%error, revision = number, "rules of open flows have no name");
+                })
+                .ok()
+            });
+            if let Some(revision) = revision {
+                self.verdicts.remember(*epoch, revision.clone());
+                self.dataplane.notebook().epoch(*epoch, *number)?;
+            }
+        }
+        self.dataplane.continue_epochs(epochs.iter().map(|(epoch, _)| *epoch).max().unwrap_or(0));
+        Ok(())
+    }
+
+    /// Reads the ledger of a daemon that knew the same kernel.
+    fn read_ledger(&mut self, inheritance: &mut Inheritance) -> Result<(), DaemonError> {
+        self.recorder
+            .for_each_open(|record| {
+                let row = Row {
+                    first_seen_ms: record.first_seen_ms,
+                    window_end_ms: record.window_end_ms,
+                    recorded: record.total,
+                };
+                inheritance.rows.insert((record.tuple, record.entry), row);
+                ControlFlow::Continue(())
+            })
+            .map_err(|error| DaemonError::Leftovers(error.to_string()))
+    }
+
+    /// Finds the entries of the kernel's table that the ledger speaks of.
+    fn restore(&mut self, inheritance: &mut Inheritance) -> Result<(), DataplaneError> {
+        let Self { dataplane, ledger, peers, overflow, .. } = self;
+        let Inheritance { rows, ended, .. } = inheritance;
+        dataplane.for_each_flow(|key, value| {
+            let id = (tuple(key), entry(key, value));
+            let row = rows.remove(&id);
+            let is_closed = ended.contains(&id);
+            if row.is_none() && !is_closed {
+                return;
+            }
+            let open = ledger.open(key, value, peers);
+            if let Some(row) = row {
+                open.first_seen_ms = row.first_seen_ms;
+                open.window_start_ms = row.window_end_ms;
+                open.recorded = row.recorded;
+            }
+            if is_closed {
+                open.is_closed = true;
+                open.recorded = total(value);
+                let is_cut = value.marks & CUT != 0;
+                open.ending = Some(if is_cut { EndReason::Policy } else { EndReason::Idle });
+            }
+        })?;
+        for bucket in by_bucket(&dataplane.overflow()?).into_keys() {
+            if let Some(row) = rows.remove(&overflow.id(&bucket)) {
+                overflow.restore(bucket, row.into());
+            }
+        }
+        Ok(())
+    }
+
     /// Puts the flows that were open into the new table.
-    pub(super) fn seed(&mut self, old: &mut Predecessor) -> Result<u64, DataplaneError> {
+    fn seed(&mut self, old: &mut OldTables) -> Result<u64, DataplaneError> {
         let line = self.time_line()?;
         let mut seeds = Vec::new();
         let verdicts = &self.verdicts;
-        old.for_each(|key, value| {
+        old.flows.for_each(|key, value| {
             let has_ended = value.marks & RETIRED != 0 && value.marks & CUT == 0;
             if has_ended || is_icmp_error(key.protocol, value.icmp_type) {
                 return;
@@ -99,86 +241,157 @@ impl Collector {
         Ok(seeds.len() as u64)
     }
 
-    /// Records what the old programs counted that `left`, the store's ledger, has not: the last
-    /// records of the flows that were open.
-    pub(super) fn settle(
-        &mut self,
-        old: Option<&mut Predecessor>,
-        left: Vec<Record>,
-    ) -> Result<(), DataplaneError> {
-        let line = self.time_line()?;
-        let mut left_by_tuple: HashMap<(String, Tuple), Vec<Record>> = HashMap::new();
-        for record in left {
-            let name = record.interface.to_string();
-            left_by_tuple.entry((name, record.tuple)).or_default().push(record);
-        }
-        let mut last = Vec::new();
-        if let Some(old) = old {
+    /// Records what the old programs counted and removes their tables; those that the store does not
+    /// take yet are tried again at the next drain.
+    pub(super) fn settle(&mut self) -> Result<(), DataplaneError> {
+        while !self.inheritance.old.is_empty() {
             self.dataplane.wait_for_classifiers()?;
-            let Self { peers, interfaces, verdicts, .. } = &*self;
-            let view = View { line, peers, interfaces, verdicts };
-            old.for_each(|key, value| {
-                let first_seen_ms = line.monotonic_ms(value.first_seen_ns);
-                let open = Open {
-                    first_seen_ms,
-                    window_start_ms: first_seen_ms,
-                    recorded: Counters::default(),
-                    peer: peers.owner(key.ifindex, key.peer.into()),
-                    ending: None,
-                };
-                let mut record = view.record(key, value, &open, Some(EndReason::Shutdown));
-                let (judged, _) = now(verdicts, key, value);
-                describe(&mut record, value.judgement, judged, verdicts);
-                let known = left_by_tuple
-                    .get_mut(&(record.interface.to_string(), record.tuple))
-                    .and_then(|left| {
-                        let near = |r: &Record| {
-                            (r.first_seen_ms - first_seen_ms).abs() <= TOLERANCE_MS
-                                && r.total.packets() <= total(value).packets()
-                        };
-                        let position = left.iter().position(near)?;
-                        Some(left.swap_remove(position))
-                    });
-                match known {
-                    Some(known) => last.push(go_on(known, record)),
-                    // Its last record was written, or it did nothing yet.
-                    None if value.marks & RETIRED != 0 || total(value) == Counters::default() => {}
-                    None => last.push(record),
+            if !self.settle_oldest()? {
+                return Ok(());
+            }
+            remove(self.inheritance.old.remove(0));
+        }
+        Ok(())
+    }
+
+    fn settle_oldest(&mut self) -> Result<bool, DataplaneError> {
+        let line = self.time_line()?;
+        let Self { recorder, ledger, peers, interfaces, verdicts, finished, inheritance, .. } =
+            self;
+        let Inheritance { rows, ended, old, tables } = inheritance;
+        let next = old.get(1).map_or_else(|| tables.clone(), |next| Some(next.name()));
+        let old = &mut old[0];
+        let view = View { line, peers, interfaces, verdicts };
+        let mut keys = Vec::new();
+        old.flows.for_each(|key, _| keys.push(*key))?;
+        for keys in keys.chunks(BATCH) {
+            let mut records = Vec::new();
+            let mut sums = Sums::default();
+            for key in keys {
+                let Some(value) = old.flows.get(key)? else { continue };
+                if ended.contains(&(tuple(key), entry(key, &value))) {
+                    continue;
                 }
-            })?;
+                let open = was_open(key, &value, rows, &ledger.anchors, peers);
+                let record = view.record(key, &value, &open, Some(EndReason::Shutdown));
+                *sums.entry((key.ifindex, open.peer)).or_default() += record.total;
+                if record.total != Counters::default() {
+                    records.push(record);
+                }
+            }
+            let leaving = Leaving { sums, tables: None };
+            if recorder.record_last(line.wall_ms(), records, &leaving).is_err() {
+                return Ok(false);
+            }
+            failpoint!("old-flows-recorded");
+            add(finished, &leaving.sums);
+            for key in keys {
+                old.flows.delete(key)?;
+            }
         }
-        // What only the store knows of has ended with its table.
-        for mut record in left_by_tuple.into_values().flatten() {
-            record.end_reason = Some(EndReason::Shutdown);
-            last.push(record);
+        let mut tallies = Vec::new();
+        old.overflow.for_each(|key, tally| tallies.push((*key, *tally)))?;
+        let mut records = Vec::new();
+        let mut sums = Sums::default();
+        for (bucket, total) in by_bucket(&tallies) {
+            let row = rows.remove(&bucket.id(old.number()));
+            let open = row.map_or(OpenBucket::begun(line.wall_ms()), OpenBucket::from);
+            let record = overflow::record(&bucket, old.number(), &open, total, &view);
+            records.push(Record { end_reason: Some(EndReason::Shutdown), ..record });
+            *sums.entry((bucket.ifindex, NO_PEER)).or_default() += total;
         }
-        // Told by the recorder; the ledger keeps what is not recorded.
-        let _kept_in_ledger = self.recorder.record(line.wall_ms(), last);
+        old.counters.for_each(|key, tally| {
+            if Counter::UNCOUNTED.iter().any(|counter| *counter as u8 == key.counter) {
+                let sum = sums.entry((key.ifindex, NO_PEER)).or_default();
+                *sum += overflow::one_way(key.direction, tally);
+            }
+        })?;
+        let leaving = Leaving { sums, tables: next };
+        if recorder.record_last(line.wall_ms(), records, &leaving).is_err() {
+            return Ok(false);
+        }
+        failpoint!("old-tables-recorded");
+        add(finished, &leaving.sums);
+        Ok(true)
+    }
+
+    /// Ends the flows that only the ledger knows of.
+    fn end_lost(&mut self, reason: EndReason) -> Result<(), DaemonError> {
+        let Inheritance { rows, .. } = std::mem::take(&mut self.inheritance);
+        let is_lost = |record: &Record| {
+            reason == EndReason::Reboot || rows.contains_key(&(record.tuple, record.entry))
+        };
+        if reason != EndReason::Reboot && rows.is_empty() {
+            return Ok(());
+        }
+        let mut count = 0;
+        loop {
+            let mut lost = Vec::new();
+            self.recorder
+                .for_each_open(|mut record| {
+                    if is_lost(&record) {
+                        record.end_reason = Some(reason);
+                        lost.push(record);
+                    }
+                    if lost.len() < BATCH {
+                        ControlFlow::Continue(())
+                    } else {
+                        ControlFlow::Break(())
+                    }
+                })
+                .map_err(|error| DaemonError::Leftovers(error.to_string()))?;
+            count += lost.len();
+            // Told by the recorder; what is left is ended by the next daemon.
+            if lost.is_empty() || self.recorder.record(now_ms(), lost).is_err() {
+                break;
+            }
+        }
+        if count > 0 {
+            tracing::warn!(
+                flows = count,
+                reason = reason.word(),
+                "flows that were open have ended with the kernel's tables"
+            );
+        }
         Ok(())
     }
 }
 
-/// The old daemon's numbers of rules mean nothing here; its outcomes do.
-fn describe(record: &mut Record, old: Judgement, judged: Judgement, verdicts: &Verdicts) {
-    record.verdict = if old.is_denied() { Verdict::Deny } else { Verdict::Allow };
-    record.enforced = old.outcome() == Outcome::Dropped;
-    let told = verdicts.tell(judged);
-    if judged.outcome() == old.outcome() {
-        record.rule = told.rule;
-        record.policy_revision = told.revision;
+fn remove(old: OldTables) {
+    if let Err(error) = old.remove() {
+        tracing::warn!(%error, "drained tables stay where they are");
     }
 }
 
-/// The record that follows the last one of a flow.
-fn go_on(known: Record, now: Record) -> Record {
-    Record {
-        window_start_ms: known.window_end_ms,
-        window_end_ms: now.window_end_ms.max(known.window_end_ms),
-        first_seen_ms: known.first_seen_ms,
-        last_seen_ms: now.last_seen_ms.max(known.last_seen_ms),
-        counters: now.total - known.total,
-        rule: known.rule,
-        policy_revision: known.policy_revision,
-        ..now
+/// Adds what flows did that have left the tables.
+pub(super) fn add(finished: &mut Sums, sums: &Sums) {
+    for (place, counters) in sums {
+        *finished.entry(*place).or_default() += *counters;
+    }
+}
+
+/// A flow of old tables, as the ledger has it.
+fn was_open(
+    key: &FlowKey,
+    value: &FlowValue,
+    rows: &mut HashMap<EntryId, Row>,
+    anchors: &Anchors,
+    peers: &Peers,
+) -> Open {
+    let row = rows.remove(&(tuple(key), entry(key, value))).unwrap_or_else(|| {
+        let first_seen_ms = anchors.first_seen_ms(value.first_seen_ns);
+        Row { first_seen_ms, window_end_ms: first_seen_ms, recorded: Counters::default() }
+    });
+    Open {
+        first_seen_ms: row.first_seen_ms,
+        window_start_ms: row.window_end_ms,
+        recorded: row.recorded,
+        peer: if value.peer_id == NO_PEER {
+            peers.owner(key.ifindex, key.peer.into())
+        } else {
+            value.peer_id
+        },
+        ending: None,
+        is_closed: false,
     }
 }

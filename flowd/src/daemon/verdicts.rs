@@ -1,11 +1,11 @@
 //! The policy in force and those that open flows were judged under.
 
-use std::{collections::BTreeMap, net::Ipv6Addr, sync::Arc};
+use std::{collections::BTreeMap, mem, net::Ipv6Addr, sync::Arc};
 
 use flowd_common::policy::{Head, Judgement, Outcome};
 
 use crate::{
-    dataplane::{Dataplane, DataplaneError},
+    dataplane::{Dataplane, DataplaneError, Notebook},
     flows::{Prefixes, Verdict},
     policy::{Compiled, HostTables, Policy, World},
     wire,
@@ -66,6 +66,8 @@ impl Verdicts {
         compiled: Compiled,
         dataplane: &mut Dataplane,
     ) -> Result<(), DataplaneError> {
+        let epoch = dataplane.next_epoch();
+        dataplane.notebook().epoch(epoch, revision.number)?;
         self.head = dataplane.install(&compiled)?;
         self.size = size(&revision.policy, &compiled);
         self.tables = compiled.into();
@@ -97,9 +99,22 @@ impl Verdicts {
         }
     }
 
+    /// Takes what a daemon before noted of the epochs that open flows were judged in.
+    pub(super) fn remember(&mut self, epoch: u32, revision: Arc<Revision>) {
+        self.epochs.insert(epoch, revision);
+    }
+
     /// Forgets what no open flow was judged under; `oldest` is the lowest epoch of any.
-    pub(super) fn forget(&mut self, oldest: u32) {
+    pub(super) fn forget(
+        &mut self,
+        oldest: u32,
+        notebook: &mut Notebook,
+    ) -> Result<(), DataplaneError> {
         let oldest = oldest.min(self.head.epoch());
-        self.epochs.retain(|epoch, _| *epoch >= oldest);
+        let newer = self.epochs.split_off(&oldest);
+        for (epoch, _) in mem::replace(&mut self.epochs, newer) {
+            notebook.forget_epoch(epoch)?;
+        }
+        Ok(())
     }
 }

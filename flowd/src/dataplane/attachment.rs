@@ -1,6 +1,9 @@
 //! The programs on one interface.
 
-use std::{fs, io, mem, path::PathBuf};
+use std::{
+    fs, io, mem,
+    path::{Path, PathBuf},
+};
 
 use aya::{
     programs::{
@@ -45,65 +48,49 @@ impl AttachedBy {
     }
 }
 
-/// Both programs on one interface; dropping it takes them off, unless they stay.
+/// Both programs on one interface. Dropping it takes them off, unless they stay.
 #[derive(Debug)]
 pub struct Attachment {
     /// How.
     pub by: AttachedBy,
-    ifindex: u32,
     links: Vec<SchedClassifierLink>,
-    /// The files by which the links stay.
+    /// The files by which links stay.
     pins: Vec<PathBuf>,
+    stays: bool,
 }
 
 impl Attachment {
-    /// Takes the programs off; an interface that is gone has taken them along.
-    pub fn detach(mut self) {
-        self.go_with_the_daemon();
-        for link in self.links {
-            if let Err(error) = link.detach() {
-                tracing::debug!(error = %first_line(&error), "the link was gone already");
-            }
-        }
-    }
-
-    /// Makes the programs stay when the daemon goes, however it goes.
-    pub fn stay(&mut self, pins: &Pins) -> io::Result<()> {
-        if self.by == AttachedBy::Clsact || !self.pins.is_empty() {
-            return Ok(());
-        }
-        for (link, direction) in mem::take(&mut self.links).into_iter().zip(BOTH) {
-            let path = pins.link(self.ifindex, direction);
-            let link = FdLink::try_from(link).map_err(io::Error::other)?;
-            let pinned = link.pin(&path).map_err(|error| io::Error::other(first_line(&error)))?;
-            self.pins.push(path);
-            let link = SchedClassifierLink::try_from(FdLink::from(pinned));
-            self.links.push(link.map_err(io::Error::other)?);
-        }
-        Ok(())
-    }
-
-    /// Makes them go with the daemon again.
-    pub fn go_with_the_daemon(&mut self) {
+    /// Takes the programs off; an interface that is gone has taken them along. How many there were.
+    pub fn detach(mut self) -> usize {
         for path in mem::take(&mut self.pins) {
             if let Err(error) = fs::remove_file(&path) {
                 tracing::debug!(%error, "the pin was gone already");
             }
         }
+        let links = mem::take(&mut self.links);
+        let count = links.len();
+        for link in links {
+            if let Err(error) = link.detach() {
+                tracing::debug!(error = %first_line(&error), "the link was gone already");
+            }
+        }
+        count
     }
+}
 
-    /// Lets go of programs that stay.
-    pub fn leave(self) {
-        // A pinned link lives by its file; a filter would be taken off by the guard.
-        if self.by == AttachedBy::Clsact {
-            self.links.into_iter().for_each(mem::forget);
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        // A pinned link lives by its file; a filter would be taken off by its guard.
+        if self.stays && self.by == AttachedBy::Clsact {
+            mem::take(&mut self.links).into_iter().for_each(mem::forget);
         }
     }
 }
 
 impl Dataplane {
-    /// Puts both programs on the interface called `name`, whose number is `ifindex`. Where those of
-    /// a daemon before have stayed, they are replaced, each in one instant.
+    /// Puts both programs on the interface called `name`, whose number is `ifindex`; with `pins` they
+    /// stay when the daemon goes, however it goes. Where those of a daemon before have stayed, they
+    /// are replaced, each in one instant.
     pub fn attach(
         &mut self,
         name: &str,
@@ -117,21 +104,24 @@ impl Dataplane {
         if by == AttachedBy::Clsact {
             prepare_clsact(name).map_err(|error| fail(first_line(&error)))?;
         }
-        let mut attachment = Attachment { by, ifindex, links: Vec::new(), pins: Vec::new() };
+        let stays = pins.is_some();
+        let mut attachment = Attachment { by, links: Vec::new(), pins: Vec::new(), stays };
         for direction in BOTH {
             let program = classifier_mut(&mut self.ebpf, program_name(direction));
-            let path = pins.map(|pins| pins.link(ifindex, direction));
-            let taken_over = path.as_ref().and_then(|path| take_over(program, path));
-            let attached = match (taken_over, by) {
-                (Some(link), _) => {
-                    attachment.pins.extend(path);
-                    Ok(link)
-                }
-                (None, AttachedBy::Tcx) => attach_tcx(program, name, direction),
-                (None, AttachedBy::Clsact) => attach_clsact(program, name, direction),
+            let pin = pins.map(|pins| pins.link(ifindex, direction));
+            let attached = match (by, &pin) {
+                (AttachedBy::Clsact, _) => attach_clsact(program, name, direction),
+                (AttachedBy::Tcx, None) => attach_tcx(program, name, direction),
+                (AttachedBy::Tcx, Some(pin)) => take_over(program, pin).map_or_else(
+                    || attach_tcx(program, name, direction).and_then(|link| keep(link, pin)),
+                    Ok,
+                ),
             };
             match attached {
-                Ok(link) => attachment.links.push(link),
+                Ok(link) => {
+                    attachment.links.push(link);
+                    attachment.pins.extend(pin.filter(|_| by == AttachedBy::Tcx));
+                }
                 Err(error) => {
                     attachment.detach();
                     return Err(fail(first_line(&error)));
@@ -151,11 +141,11 @@ fn attach_type(direction: Direction) -> TcAttachType {
 
 /// Puts the program in the place of the one that hangs by a pinned link. `None` when there is none,
 /// or its interface is gone and the number is another's now.
-fn take_over(program: &mut SchedClassifier, path: &PathBuf) -> Option<SchedClassifierLink> {
+fn take_over(program: &mut SchedClassifier, path: &Path) -> Option<SchedClassifierLink> {
     let pinned = PinnedLink::from_pin(path).ok()?;
     let replaced = match SchedClassifierLink::try_from(FdLink::from(pinned)) {
         Ok(link) => program.attach_to_link(link).and_then(|id| program.take_link(id)),
-        Err(error) => Err(ProgramError::IOError(io::Error::other(error))),
+        Err(error) => Err(other(error)),
     };
     match replaced {
         Ok(link) => Some(link),
@@ -167,6 +157,17 @@ fn take_over(program: &mut SchedClassifier, path: &PathBuf) -> Option<SchedClass
             None
         }
     }
+}
+
+/// Gives a link a name in the BPF file system, so that it stays.
+fn keep(link: SchedClassifierLink, pin: &Path) -> Result<SchedClassifierLink, ProgramError> {
+    let link = FdLink::try_from(link).map_err(other)?;
+    let pinned = link.pin(pin).map_err(other)?;
+    SchedClassifierLink::try_from(FdLink::from(pinned)).map_err(other)
+}
+
+fn other(error: impl std::error::Error + Send + Sync + 'static) -> ProgramError {
+    ProgramError::IOError(io::Error::other(error))
 }
 
 fn attach_tcx(
@@ -209,9 +210,14 @@ fn prepare_clsact(name: &str) -> Result<(), TcError> {
     }
 }
 
+/// Whether a daemon has left tables that may have counts.
+pub fn has_left_tables(base: &Path) -> bool {
+    Pins::under(base).is_ok_and(|pins| pins.has_tables())
+}
+
 /// Takes flowd's programs off every interface of this network namespace, while no daemon runs. How
 /// many interfaces or files there were.
-pub fn detach_everything(base: &std::path::Path) -> io::Result<usize> {
+pub fn detach_everything(base: &Path) -> io::Result<usize> {
     let mut removed = Pins::under(base)?.clear()?;
     // Of this network namespace, whoever mounted /sys.
     let devices = fs::read_to_string("/proc/net/dev")?;

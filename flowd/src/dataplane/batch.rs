@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    marker::PhantomData,
     os::fd::{AsRawFd as _, BorrowedFd},
 };
 
@@ -31,20 +32,31 @@ struct BatchAttr {
 }
 
 /// Room for one batch of entries, kept between walks.
+///
+/// The table may be of another layout: what it has less than `K` and `V` is zero, what it has more is
+/// left out.
 pub(super) struct Batch<K, V> {
-    keys: Vec<K>,
-    values: Vec<V>,
+    key_bytes: usize,
+    value_bytes: usize,
+    room: usize,
+    keys: Vec<u8>,
+    values: Vec<u8>,
+    kinds: PhantomData<(K, V)>,
 }
 
 impl<K: Pod, V: Pod> Batch<K, V> {
-    /// Allocates the room.
+    /// Allocates the room, for a table of this layout.
     pub(super) fn new() -> Self {
-        Self { keys: vec![K::zeroed(); ENTRIES], values: vec![V::zeroed(); ENTRIES] }
+        Self::of(size_of::<K>(), size_of::<V>())
     }
 
-    /// Shows every entry of the hash map `map` to `visit` and returns how many there were.
-    ///
-    /// `map` must be a hash map with keys of type `K` and values of type `V`.
+    /// The same for a table whose keys and values have so many bytes.
+    pub(super) fn of(key_bytes: usize, value_bytes: usize) -> Self {
+        let (keys, values) = (vec![0; ENTRIES * key_bytes], vec![0; ENTRIES * value_bytes]);
+        Self { key_bytes, value_bytes, room: ENTRIES, keys, values, kinds: PhantomData }
+    }
+
+    /// Shows every entry of the map `map` to `visit` and returns how many there were.
     pub(super) fn for_each(
         &mut self,
         map: BorrowedFd<'_>,
@@ -61,14 +73,14 @@ impl<K: Pod, V: Pod> Batch<K, V> {
                 out_batch: (&raw mut next_position) as u64,
                 keys: self.keys.as_mut_ptr() as u64,
                 values: self.values.as_mut_ptr() as u64,
-                count: self.keys.len() as u32,
+                count: self.room as u32,
                 map_fd: map.as_raw_fd() as u32,
                 elem_flags: 0,
                 flags: 0,
             };
             // SAFETY: every address points to memory that lives through the call and has room for
             // `count` entries of the sizes that the map was made with; the kernel writes at most
-            // that much, and `K` and `V` accept any bytes.
+            // that much.
             let result = unsafe {
                 libc::syscall(
                     libc::SYS_bpf,
@@ -83,9 +95,9 @@ impl<K: Pod, V: Pod> Batch<K, V> {
                     error if error.raw_os_error() == Some(libc::ENOENT) => true,
                     // One bucket alone has more entries than there is room.
                     error if error.raw_os_error() == Some(libc::ENOSPC) => {
-                        let room = self.keys.len() * 2;
-                        self.keys.resize(room, K::zeroed());
-                        self.values.resize(room, V::zeroed());
+                        self.room *= 2;
+                        self.keys.resize(self.room * self.key_bytes, 0);
+                        self.values.resize(self.room * self.value_bytes, 0);
                         continue;
                     }
                     error if error.raw_os_error() == Some(libc::EINTR) => continue,
@@ -93,8 +105,10 @@ impl<K: Pod, V: Pod> Batch<K, V> {
                 },
             };
             let count = attr.count as usize;
-            for (key, value) in self.keys[..count].iter().zip(&self.values[..count]) {
-                visit(key, value);
+            let keys = self.keys.chunks_exact(self.key_bytes);
+            let values = self.values.chunks_exact(self.value_bytes);
+            for (key, value) in keys.zip(values).take(count) {
+                visit(&widened(key), &widened(value));
             }
             seen += count as u64;
             if last {
@@ -103,5 +117,24 @@ impl<K: Pod, V: Pod> Batch<K, V> {
             position = next_position;
             begun = true;
         }
+    }
+}
+
+/// The bytes of one layout as another: what it has more is zero.
+pub(super) fn widened<T: Pod>(bytes: &[u8]) -> T {
+    let mut whole = T::zeroed();
+    let known = bytes.len().min(size_of::<T>());
+    bytemuck::bytes_of_mut(&mut whole)[..known].copy_from_slice(&bytes[..known]);
+    whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::widened;
+
+    #[test]
+    fn a_shorter_layout_is_filled_up_and_a_longer_one_is_cut() {
+        assert_eq!(widened::<[u8; 4]>(&[1, 2]), [1, 2, 0, 0]);
+        assert_eq!(widened::<[u8; 2]>(&[1, 2, 3, 4]), [1, 2]);
     }
 }

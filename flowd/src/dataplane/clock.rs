@@ -3,7 +3,7 @@
 //! A flow is created with `CLOCK_MONOTONIC` and stamped with `jiffies`, whose rate the kernel does
 //! not tell: it is measured between two readings, and is one of a few.
 
-use flowd_common::clock::Clocks;
+use flowd_common::{clock::Clocks, memory::Anchor};
 
 /// The rates that Linux can be built with.
 const RATES_HZ: [u64; 4] = [100, 250, 300, 1000];
@@ -44,11 +44,13 @@ impl TimeLine {
         self.now
     }
 
-    /// Unix milliseconds of a `CLOCK_MONOTONIC` reading.
-    pub fn monotonic_ms(&self, monotonic_ns: u64) -> i64 {
-        // The entry may be newer than the reading: the difference goes both ways.
-        let age_ns = self.now.monotonic_ns as i64 - monotonic_ns as i64;
-        self.wall_ms - age_ns.div_euclid(1_000_000)
+    /// Where the wall clock stands from now on.
+    pub fn anchor(&self) -> Anchor {
+        let since_zero_ms = self.now.monotonic_ns / 1_000_000;
+        Anchor {
+            from_ns: self.now.monotonic_ns,
+            zero_ms: self.wall_ms.saturating_sub_unsigned(since_zero_ms),
+        }
     }
 
     /// Unix milliseconds of a `jiffies` reading.
@@ -60,7 +62,7 @@ impl TimeLine {
 
 #[cfg(test)]
 mod tests {
-    use super::{Clocks, TimeLine};
+    use super::{Anchor, Clocks, TimeLine};
 
     const START: Clocks = Clocks { monotonic_ns: 1_000_000_000, jiffies: 4_294_900_000 };
 
@@ -87,8 +89,7 @@ mod tests {
     fn both_clocks_meet_on_the_wall() {
         let now = Clocks { monotonic_ns: 3_000_000_000, jiffies: START.jiffies + 500 };
         let line = TimeLine::new(START, now, 10_000).unwrap();
-        assert_eq!(line.monotonic_ms(2_999_000_000), 9_999);
-        assert_eq!(line.monotonic_ms(3_002_000_000), 10_002);
+        assert_eq!(line.anchor(), Anchor { from_ns: 3_000_000_000, zero_ms: 7_000 });
         assert_eq!(line.jiffies_ms(START.jiffies + 250), 9_000);
     }
 }

@@ -8,10 +8,13 @@ mod attachment;
 mod batch;
 mod clock;
 mod error;
+mod notes;
+mod old;
 mod pairs;
 mod pins;
 mod policy;
 mod retire;
+mod syscall;
 
 use std::{
     io,
@@ -34,10 +37,12 @@ use flowd_common::{
 
 use self::batch::Batch;
 pub use self::{
-    attachment::{AttachedBy, Attachment, detach_everything},
+    attachment::{AttachedBy, Attachment, detach_everything, has_left_tables},
     clock::TimeLine,
     error::{DataplaneError, LoadError},
-    pins::{Pins, Predecessor},
+    notes::{Notebook, Notes},
+    old::{OldTable, OldTables},
+    pins::{Pins, Tables},
     retire::Why,
 };
 use crate::policy::Compiled;
@@ -73,6 +78,7 @@ pub struct Dataplane {
     counters_fd: OwnedFd,
     policy: policy::PolicyMaps,
     retire: retire::Retire,
+    notebook: Notebook,
     clocks: Array<MapData, Clocks>,
     started: Clocks,
     capacity: u32,
@@ -82,8 +88,14 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// Loads the programs and makes a flow table of `flows` entries.
-    pub fn load(flows: u32, link_header: LinkHeader) -> Result<Self, LoadError> {
+    /// Loads the programs. Their tables are those in `tables`, where a daemon before has made them;
+    /// else they are made, with room for so many flows, and stay there. Without `tables` they go with
+    /// the daemon.
+    pub fn load(
+        flows: u32,
+        link_header: LinkHeader,
+        tables: Option<&Tables>,
+    ) -> Result<Self, LoadError> {
         let found = KernelVersion::current()
             .map_err(|error| LoadError::Refused { reason: error.to_string() })?;
         if found < KernelVersion::new(5, 15, 0) {
@@ -93,7 +105,13 @@ impl Dataplane {
             LinkHeader::None => 0_u32,
             LinkHeader::Ethernet => 14,
         };
-        let mut ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        if let Some(tables) = tables {
+            for name in pins::KEPT {
+                loader.map_pin_path(name, tables.path(name));
+            }
+        }
+        let mut ebpf = loader
             .verifier_log_level(aya::VerifierLogLevel::VERBOSE)
             .map_max_entries("FLOWS", flows)
             .override_global("LINK_HEADER_BYTES", &link_header_bytes, true)
@@ -130,6 +148,12 @@ impl Dataplane {
             retire: retire::Retire::new(
                 take(&mut ebpf, "RETIRE").0,
                 take(&mut ebpf, "RETIRE_CURSOR").0,
+            ),
+            notebook: Notebook::new(
+                take(&mut ebpf, "PEERS").0,
+                take(&mut ebpf, "INTERFACES").0,
+                take(&mut ebpf, "EPOCHS").0,
+                take(&mut ebpf, "ANCHORS").0,
             ),
             clocks: Array::try_from(take(&mut ebpf, "CLOCKS").0)
                 .expect("CLOCKS is an array of these types"),
@@ -192,14 +216,24 @@ impl Dataplane {
         self.policy.install(compiled)
     }
 
+    /// The epoch that the next policy will begin.
+    pub fn next_epoch(&self) -> u32 {
+        self.policy.next_epoch()
+    }
+
+    /// Begins the next epoch after `newest`, if tables that are new have not come so far.
+    pub fn continue_epochs(&mut self, newest: u32) {
+        self.policy.continue_epochs(newest);
+    }
+
     /// The policy in force.
     pub fn in_force(&self) -> Head {
         self.policy.in_force()
     }
 
-    /// Makes the flow table outlive the daemon.
-    pub fn keep_flows(&self, pins: &Pins) -> io::Result<()> {
-        pins.keep_flows(self.flows_fd.as_fd())
+    /// Where the daemon notes what the next one must know.
+    pub fn notebook(&mut self) -> &mut Notebook {
+        &mut self.notebook
     }
 
     /// Makes the entry of a flow, unless a packet has.

@@ -1,42 +1,42 @@
-//! What outlives the daemon: links and the flow table, as files of the kernel's BPF file system.
+//! What outlives the daemon: links and tables, as files of the kernel's BPF file system.
+//!
+//! - `net-<namespace>/ingress-<ifindex>`, `egress-<ifindex>`: the links
+//! - `net-<namespace>/tables-<n>-v<layout>/<NAME>`: the tables; the highest `n` is in use
 //!
 //! Filters of a `clsact` qdisc outlive it by themselves, and have no file.
 
 use std::{
-    ffi::CString,
     fs::{self, DirBuilder},
     io,
     os::{
-        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
-        unix::{ffi::OsStrExt as _, fs::DirBuilderExt as _, fs::MetadataExt as _},
+        fd::AsFd as _,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
 };
 
-use aya::maps::{HashMap, Map, MapData};
-use bytemuck::{Pod, Zeroable};
-use flowd_common::{
-    counter::Direction,
-    flow::{FlowKey, FlowValue},
-};
+use aya::maps::MapInfo;
+use flowd_common::{LAYOUT, counter::Direction};
 
-use super::{DataplaneError, batch::Batch};
+use super::syscall;
 
-/// `BPF_OBJ_PIN` of `enum bpf_cmd` in `include/uapi/linux/bpf.h`.
-const BPF_OBJ_PIN: libc::c_long = 6;
-/// `BPF_OBJ_GET` there.
-const BPF_OBJ_GET: libc::c_long = 7;
-/// `BPF_LINK_DETACH` there, since 5.9: whoever else holds the link, its program is off.
-const BPF_LINK_DETACH: libc::c_long = 34;
-
-/// The `pathname` member of `union bpf_attr` there.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct PinAttr {
-    pathname: u64,
-    bpf_fd: u32,
-    file_flags: u32,
-}
+/// The tables that outlive a daemon.
+pub(super) const KEPT: [&str; 14] = [
+    "FLOWS",
+    "OVERFLOW",
+    "COUNTERS",
+    "FRAGMENTS",
+    "ASKED",
+    "POLICY",
+    "HOSTS",
+    "NETS",
+    "PAIRS",
+    "CHAINS",
+    "PEERS",
+    "EPOCHS",
+    "INTERFACES",
+    "ANCHORS",
+];
 
 /// The directory of this network namespace.
 #[derive(Debug)]
@@ -44,11 +44,12 @@ pub struct Pins {
     dir: PathBuf,
 }
 
-/// The `link_detach` member there.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-struct DetachAttr {
-    link_fd: u32,
+/// A directory of tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tables {
+    dir: PathBuf,
+    number: u32,
+    layout: u32,
 }
 
 impl Pins {
@@ -73,110 +74,131 @@ impl Pins {
         self.dir.join(format!("{direction}-{ifindex}"))
     }
 
-    fn flows(&self) -> PathBuf {
-        self.dir.join("flows")
+    /// The tables to go on with, made where there are none of this layout with room for `flows`;
+    /// and all others, which are to be drained.
+    pub fn tables(&self, flows: u32) -> io::Result<(Tables, Vec<Tables>)> {
+        let mut all = self.list()?;
+        let newest = all.last().map_or(0, |tables| tables.number);
+        let current = match all.pop_if(|tables| tables.suit(flows)) {
+            Some(tables) => tables,
+            None => {
+                let (number, layout) = (newest + 1, layout());
+                let dir = self.dir.join(format!("tables-{number}-v{layout}"));
+                DirBuilder::new().mode(0o700).create(&dir)?;
+                Tables { dir, number, layout }
+            }
+        };
+        Ok((current, all))
     }
 
-    /// Keeps a flow table; the one that was kept before is forgotten.
-    pub(super) fn keep_flows(&self, table: BorrowedFd<'_>) -> io::Result<()> {
-        self.forget_flows()?;
-        pin(table, &self.flows())
+    pub(super) fn has_tables(&self) -> bool {
+        self.list().is_ok_and(|all| !all.is_empty())
     }
 
-    /// Forgets the flow table that was kept.
-    pub fn forget_flows(&self) -> io::Result<()> {
-        match fs::remove_file(self.flows()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    /// The flow table that the daemon before left. `None` where it left none, or one of another
-    /// layout.
-    pub fn predecessor(&self) -> Option<Predecessor> {
-        let data = MapData::from_pin(self.flows()).ok()?;
-        let fd = data.fd().as_fd().try_clone_to_owned().ok()?;
-        match HashMap::<MapData, FlowKey, FlowValue>::try_from(Map::HashMap(data)) {
-            Ok(_) => Some(Predecessor { fd, batch: Batch::new() }),
-            Err(error) => {
-                tracing::warn!(%error, "the flow table of the flowd before has another layout");
-                None
+    /// Removes the links of interfaces that are not among `present`.
+    pub fn forget_links(&self, present: impl Fn(u32) -> bool) -> io::Result<()> {
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let link = name.to_str().and_then(|name| name.split_once("gress-"));
+            let ifindex = link.and_then(|(_, number)| number.parse().ok());
+            if ifindex.is_some_and(|ifindex| !present(ifindex)) {
+                fs::remove_file(entry.path())?;
             }
         }
+        Ok(())
     }
 
-    /// Removes every file; what hung by one of them is gone then. How many there were.
+    fn list(&self) -> io::Result<Vec<Tables>> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let numbers = name
+                .to_str()
+                .and_then(|name| name.strip_prefix("tables-")?.split_once("-v"))
+                .and_then(|(number, layout)| Some((number.parse().ok()?, layout.parse().ok()?)));
+            if let Some((number, layout)) = numbers {
+                all.push(Tables { dir: entry.path(), number, layout });
+            }
+        }
+        all.sort_by_key(|tables| tables.number);
+        Ok(all)
+    }
+
+    /// Removes every file; what hung by one of them is gone then. How many links there were.
     pub(super) fn clear(&self) -> io::Result<usize> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             Err(error) => return Err(error),
         };
+        let tables = self.list()?;
         let mut removed = 0;
         for entry in entries {
             let path = entry?.path();
+            if path.is_dir() {
+                continue;
+            }
             // Removing the file would do it too, some time later.
-            if let Ok(object) = get(&path)
-                && path != self.flows()
-                && let Err(error) = detach(object.as_fd())
+            if let Ok(link) = syscall::object(&path)
+                && let Err(error) = syscall::detach_link(link.as_fd())
             {
                 tracing::debug!(%error, path = %path.display(), "its interface is gone");
             }
             fs::remove_file(path)?;
             removed += 1;
         }
+        tables.iter().try_for_each(Tables::remove)?;
         fs::remove_dir(&self.dir)?;
         Ok(removed)
     }
 }
 
-/// The flow table that a daemon left when it went.
-pub struct Predecessor {
-    fd: OwnedFd,
-    batch: Batch<FlowKey, FlowValue>,
-}
+impl Tables {
+    /// What the store knows them by, in one boot.
+    pub fn name(&self) -> String {
+        self.dir.display().to_string()
+    }
 
-impl Predecessor {
-    /// Shows every flow to `visit`.
-    pub fn for_each(
-        &mut self,
-        visit: impl FnMut(&FlowKey, &FlowValue),
-    ) -> Result<u64, DataplaneError> {
-        self.batch
-            .for_each(self.fd.as_fd(), visit)
-            .map_err(|source| DataplaneError::Read { table: "old flow", source })
+    /// They are numbered in the order in which they were made.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// The number in a name.
+    pub fn number_in(name: &str) -> Option<u32> {
+        name.rsplit_once("tables-")?.1.split_once('-')?.0.parse().ok()
+    }
+
+    /// Whether no daemon has used them yet.
+    pub fn are_new(&self) -> bool {
+        !self.path("FLOWS").exists()
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn suit(&self, flows: u32) -> bool {
+        let room = || MapInfo::from_pin(self.path("FLOWS")).map(|info| info.max_entries());
+        self.layout == layout() && (self.are_new() || room().is_ok_and(|room| room == flows))
+    }
+
+    /// Removes the files; what no program uses is gone then.
+    pub fn remove(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.dir)? {
+            fs::remove_file(entry?.path())?;
+        }
+        fs::remove_dir(&self.dir)
     }
 }
 
-/// Gives a BPF object a name in the BPF file system.
-fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let attr = PinAttr {
-        pathname: path.as_ptr() as u64,
-        bpf_fd: object.as_raw_fd() as u32,
-        file_flags: 0,
-    };
-    bpf(BPF_OBJ_PIN, &attr).map(drop)
-}
-
-/// Opens the object behind a name in the BPF file system.
-fn get(path: &Path) -> io::Result<OwnedFd> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let attr = PinAttr { pathname: path.as_ptr() as u64, ..PinAttr::zeroed() };
-    let fd = bpf(BPF_OBJ_GET, &attr)?;
-    // SAFETY: the descriptor is new and nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Takes the program of a link off.
-fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
-    let attr = DetachAttr { link_fd: link.as_raw_fd() as u32 };
-    bpf(BPF_LINK_DETACH, &attr).map(drop)
-}
-
-fn bpf(command: libc::c_long, attr: &impl Pod) -> io::Result<RawFd> {
-    let attr = bytemuck::bytes_of(attr);
-    // SAFETY: the attribute is as long as it is told, and what it points to lives through the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_ptr(), attr.len()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as RawFd) }
+/// [`LAYOUT`]; tests of an upgrade say another one.
+fn layout() -> u32 {
+    #[cfg(feature = "failpoints")]
+    if let Some(layout) = std::env::var("FLOWD_TEST_LAYOUT").ok().and_then(|n| n.parse().ok()) {
+        return layout;
+    }
+    LAYOUT
 }

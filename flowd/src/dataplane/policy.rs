@@ -37,13 +37,17 @@ pub(super) struct PolicyMaps {
 
 impl PolicyMaps {
     pub(super) fn new(head: Map, hosts: Map, nets: Map, pairs: Map, chains: Map) -> Self {
+        let head: Array<MapData, Head> =
+            Array::try_from(head).expect("POLICY is an array of one word");
+        // Of a daemon before, if there was one.
+        let in_force = head.get(&0, 0).unwrap_or_default();
         Self {
-            head: Array::try_from(head).expect("POLICY is an array of one word"),
+            head,
             hosts: ArrayOfMaps::try_from(hosts).expect("HOSTS is an array of maps"),
             nets: ArrayOfMaps::try_from(nets).expect("NETS is an array of maps"),
             pairs: ArrayOfMaps::try_from(pairs).expect("PAIRS is an array of maps"),
             chains: ArrayOfMaps::try_from(chains).expect("CHAINS is an array of maps"),
-            in_force: Head::default(),
+            in_force,
         }
     }
 
@@ -51,12 +55,22 @@ impl PolicyMaps {
         self.in_force
     }
 
+    pub(super) fn continue_epochs(&mut self, newest: u32) {
+        if self.in_force.epoch() < newest {
+            self.in_force = Head::new(newest, u64::from(self.in_force.slot()));
+        }
+    }
+
+    /// The epoch of the next policy.
+    pub(super) fn next_epoch(&self) -> u32 {
+        self.in_force.epoch().wrapping_add(1).max(1)
+    }
+
     pub(super) fn install(&mut self, compiled: &Compiled) -> Result<Head, DataplaneError> {
         let slot = 1 - self.in_force.slot();
         let buckets = Buckets::of(&compiled.pairs);
         self.fill(slot, compiled, &buckets).map_err(write)?;
-        let epoch = self.in_force.epoch().wrapping_add(1).max(1);
-        let head = Head::new(epoch, compiled.flags | buckets.flags() | u64::from(slot));
+        let head = Head::new(self.next_epoch(), compiled.flags | buckets.flags() | u64::from(slot));
         self.head.set(0, head, 0).map_err(write)?;
         self.in_force = head;
         // The policy is in force: what fails from here on costs memory only.

@@ -36,6 +36,16 @@ impl Counters {
     }
 }
 
+impl Counters {
+    /// Whether none is greater than in `later`.
+    pub fn are_within(&self, later: &Self) -> bool {
+        self.rx_packets <= later.rx_packets
+            && self.rx_bytes <= later.rx_bytes
+            && self.tx_packets <= later.tx_packets
+            && self.tx_bytes <= later.tx_bytes
+    }
+}
+
 impl AddAssign for Counters {
     fn add_assign(&mut self, other: Self) {
         let Self { rx_packets, rx_bytes, tx_packets, tx_bytes } = other;
@@ -225,7 +235,8 @@ pub struct Entry {
     pub ifindex: u32,
     /// As in [`flow::FlowKey::generation`].
     pub generation: u8,
-    /// `CLOCK_MONOTONIC` when the entry was made, in nanoseconds; 0 for overflow.
+    /// `CLOCK_MONOTONIC` when the entry was made, in nanoseconds; for overflow the number of the
+    /// tables.
     pub started_ns: u64,
 }
 

@@ -14,7 +14,7 @@ mod writer;
 use std::path::PathBuf;
 
 pub use reader::{Reader, StoredFlow};
-pub use state::{EntryId, State};
+pub use state::{EntryId, Leaving, State, Sums};
 pub use writer::Writer;
 
 /// The store cannot be opened.

@@ -106,10 +106,22 @@ ALTER TABLE open_flow ADD COLUMN started_ns INTEGER; -- CLOCK_MONOTONIC
 CREATE TABLE state (
     only    INTEGER PRIMARY KEY CHECK (only = 1),
     boot_id TEXT, -- /proc/sys/kernel/random/boot_id of the kernel that the ledger speaks of
+    tables  TEXT, -- those of the kernel's tables that it speaks of
     alive   INTEGER, -- Unix milliseconds of the last drain
+    clean   INTEGER NOT NULL, -- whether it recorded everything and the daemon then stopped
     ended   BLOB -- entries that may still be in the table, and whose last records are in the store
 ) STRICT;
-INSERT INTO state VALUES (1, NULL, NULL, NULL);
+INSERT INTO state VALUES (1, NULL, NULL, NULL, 0, NULL);
+-- What flows did that have left the kernel's tables since these were made, by the numbers there.
+CREATE TABLE finished (
+    ifindex    INTEGER NOT NULL,
+    peer       INTEGER NOT NULL,
+    rx_packets INTEGER NOT NULL,
+    rx_bytes   INTEGER NOT NULL,
+    tx_packets INTEGER NOT NULL,
+    tx_bytes   INTEGER NOT NULL,
+    PRIMARY KEY (ifindex, peer)
+) STRICT, WITHOUT ROWID;
 ",
 ];
 

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fs::{self, OpenOptions, Permissions},
+    ops::ControlFlow,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
     sync::Arc,
@@ -80,14 +81,27 @@ impl Segment {
 
     /// What the next segment must know.
     pub(super) fn carried(&self) -> rusqlite::Result<Carried> {
-        Ok(Carried { ledger: self.ledger()?, state: State::read(&self.conn)? })
+        let mut ledger = Vec::new();
+        self.for_each_open(|record| {
+            ledger.push(record);
+            ControlFlow::Continue(())
+        })?;
+        Ok(Carried { ledger, state: State::read(&self.conn)? })
     }
 
-    /// Every open flow as a record of nothing since its last one.
-    pub(super) fn ledger(&self) -> rusqlite::Result<Vec<Record>> {
+    /// Shows open flows to `visit` until it says stop, each as a record of nothing since its last one.
+    pub(super) fn for_each_open(
+        &self,
+        mut visit: impl FnMut(Record) -> ControlFlow<()>,
+    ) -> rusqlite::Result<()> {
         let names = Names::read(&self.conn)?;
         let mut query = self.conn.prepare(&format!("SELECT {} FROM open_flow", row::LEDGER))?;
-        query.query_map([], |row| row::record(row, &names))?.collect()
+        for record in query.query_map([], |row| row::record(row, &names))? {
+            if visit(record?).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The highest record id; 0: it has no record.

@@ -1,10 +1,15 @@
 //! What a daemon must know of the one before it, beside the ledger.
 
-use std::{collections::HashSet, net::Ipv6Addr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::Ipv6Addr,
+};
 
 use rusqlite::{Connection, params, types::Type};
 
-use crate::flows::{Entry, Record, Tuple};
+use flowd_common::peer::PeerId;
+
+use crate::flows::{Counters, Entry, Record, Tuple};
 
 /// Bytes of an [`EntryId`] in the store.
 const ENTRY_BYTES: usize = 50;
@@ -18,41 +23,113 @@ pub type EntryId = (Tuple, Entry);
 pub struct State {
     /// The boot whose kernel the ledger speaks of; `None`: of no kernel, or of a flowd before 0.2.
     pub boot_id: Option<String>,
+    /// Those of its tables that the ledger speaks of.
+    pub tables: Option<String>,
     /// Unix milliseconds of the last drain.
     pub alive_ms: Option<i64>,
+    /// Whether that one recorded everything, and the daemon then stopped.
+    pub is_clean: bool,
     /// Entries that may still be in the kernel's table although their last records are in the
     /// store: a daemon that dies in between leaves them.
     pub ended: HashSet<EntryId>,
+    /// What flows did that have left the tables.
+    pub finished: Sums,
+}
+
+/// Counters by number of the interface and of the peer.
+pub type Sums = HashMap<(u32, PeerId), Counters>;
+
+/// What leaves the kernel's tables with a transaction.
+#[derive(Clone, Debug, Default)]
+pub struct Leaving {
+    /// What the flows did.
+    pub sums: Sums,
+    /// The tables that the ledger speaks of from now on, where they are others.
+    pub tables: Option<String>,
 }
 
 impl State {
     pub(super) fn read(conn: &Connection) -> rusqlite::Result<Self> {
-        conn.query_row("SELECT boot_id, alive, ended FROM state", [], |row| {
-            let ended: Option<Vec<u8>> = row.get(2)?;
+        let sql = "SELECT boot_id, tables, alive, clean, ended FROM state";
+        conn.query_row(sql, [], |row| {
+            let ended: Option<Vec<u8>> = row.get(4)?;
             let ended = ended.unwrap_or_default();
             if !ended.len().is_multiple_of(ENTRY_BYTES) {
-                return Err(rusqlite::Error::InvalidColumnType(2, "ended".into(), Type::Blob));
+                return Err(rusqlite::Error::InvalidColumnType(4, "ended".into(), Type::Blob));
             }
             let ended = ended.chunks_exact(ENTRY_BYTES).map(decode).collect();
-            Ok(Self { boot_id: row.get(0)?, alive_ms: row.get(1)?, ended })
+            Ok(Self {
+                boot_id: row.get(0)?,
+                tables: row.get(1)?,
+                alive_ms: row.get(2)?,
+                is_clean: row.get(3)?,
+                ended,
+                finished: read_finished(conn)?,
+            })
         })
     }
 
     pub(super) fn write(&self, conn: &Connection) -> rusqlite::Result<()> {
-        let Self { boot_id, alive_ms, ended } = self;
+        let Self { boot_id, tables, alive_ms, is_clean, ended, finished } = self;
         let ended: Vec<u8> = ended.iter().flat_map(|(tuple, entry)| encode(tuple, entry)).collect();
         conn.execute(
-            "UPDATE state SET boot_id = ?, alive = ?, ended = ?",
-            params![boot_id, alive_ms, ended],
+            "UPDATE state SET boot_id = ?, tables = ?, alive = ?, clean = ?, ended = ?",
+            params![boot_id, tables, alive_ms, is_clean, ended],
         )?;
-        Ok(())
+        conn.execute("DELETE FROM finished", [])?;
+        add_finished(conn, finished)
     }
+}
+
+fn read_finished(conn: &Connection) -> rusqlite::Result<Sums> {
+    let mut query = conn.prepare(
+        "SELECT ifindex, peer, rx_packets, rx_bytes, tx_packets, tx_bytes FROM finished",
+    )?;
+    let rows = query.query_map([], |row| {
+        let count = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+        let counters = Counters {
+            rx_packets: count(2)?,
+            rx_bytes: count(3)?,
+            tx_packets: count(4)?,
+            tx_bytes: count(5)?,
+        };
+        Ok(((row.get(0)?, row.get(1)?), counters))
+    })?;
+    rows.collect()
+}
+
+/// Notes what has left the tables.
+pub(super) fn write_leaving(conn: &Connection, leaving: &Leaving) -> rusqlite::Result<()> {
+    if let Some(tables) = &leaving.tables {
+        conn.execute("UPDATE state SET tables = ?", [tables])?;
+    }
+    add_finished(conn, &leaving.sums)
+}
+
+fn add_finished(conn: &Connection, finished: &Sums) -> rusqlite::Result<()> {
+    let mut insert = conn.prepare_cached(
+        "INSERT INTO finished VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET \
+         rx_packets = rx_packets + excluded.rx_packets, rx_bytes = rx_bytes + excluded.rx_bytes, \
+         tx_packets = tx_packets + excluded.tx_packets, tx_bytes = tx_bytes + excluded.tx_bytes",
+    )?;
+    for ((ifindex, peer), counters) in finished {
+        let Counters { rx_packets, rx_bytes, tx_packets, tx_bytes } = counters;
+        insert.execute(params![
+            ifindex,
+            peer,
+            rx_packets.cast_signed(),
+            rx_bytes.cast_signed(),
+            tx_packets.cast_signed(),
+            tx_bytes.cast_signed(),
+        ])?;
+    }
+    Ok(())
 }
 
 /// Notes which flows have ended with these records. What had ended before has left the kernel's
 /// table by now.
 pub(super) fn write_ended(conn: &Connection, records: &[Record]) -> rusqlite::Result<()> {
-    let ended = records.iter().filter(|record| record.end_reason.is_some() && !record.overflow);
+    let ended = records.iter().filter(|record| record.end_reason.is_some());
     let ended: Vec<u8> = ended.flat_map(|record| encode(&record.tuple, &record.entry)).collect();
     if !ended.is_empty() {
         conn.prepare_cached("UPDATE state SET ended = ?")?.execute([ended])?;
@@ -60,8 +137,9 @@ pub(super) fn write_ended(conn: &Connection, records: &[Record]) -> rusqlite::Re
     Ok(())
 }
 
-pub(super) fn write_alive(conn: &Connection, now_ms: i64) -> rusqlite::Result<()> {
-    conn.prepare_cached("UPDATE state SET alive = ?")?.execute([now_ms])?;
+pub(super) fn write_alive(conn: &Connection, now_ms: i64, is_clean: bool) -> rusqlite::Result<()> {
+    conn.prepare_cached("UPDATE state SET alive = ?, clean = ?")?
+        .execute(params![now_ms, is_clean])?;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
+    ops::ControlFlow,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -11,7 +12,7 @@ use rusqlite::Transaction;
 use super::{
     OpenError, WriteError, row,
     segment::{Carried, Interned, Segment, last_record_id_of},
-    state::{self, State},
+    state::{self, Leaving, State},
 };
 use crate::flows::Record;
 
@@ -47,9 +48,15 @@ impl Writer {
         Ok(Self { segments, gateway: gateway.to_owned(), newest, last_record_id, _lock: lock })
     }
 
-    /// Numbers and stores the records and brings the ledger up to date, in one transaction. On an
-    /// error nothing has changed, and the records keep the id 0.
-    pub fn commit(&mut self, now_ms: i64, records: &mut [Record]) -> Result<(), WriteError> {
+    /// Numbers and stores the records and brings the ledger up to date, in one transaction, and adds
+    /// to what flows did that have left the tables. On an error nothing has changed, and the records
+    /// keep the id 0.
+    pub fn commit(
+        &mut self,
+        now_ms: i64,
+        records: &mut [Record],
+        leaving: &Leaving,
+    ) -> Result<(), WriteError> {
         let first = self.last_record_id + 1;
         let outcome = self.transaction(now_ms, |tx, interned| {
             for (id, record) in (first..).zip(records.iter_mut()) {
@@ -62,7 +69,8 @@ impl Writer {
                 }
             }
             state::write_ended(tx, records)?;
-            state::write_alive(tx, now_ms)
+            state::write_leaving(tx, leaving)?;
+            state::write_alive(tx, now_ms, false)
         });
         if outcome.is_err() {
             records.iter_mut().for_each(|record| record.record_id = 0);
@@ -89,9 +97,10 @@ impl Writer {
         Ok(self.newest.transaction(write)?)
     }
 
-    /// Notes that everything until now is in the kernel's tables or in the store.
-    pub fn beat(&mut self, now_ms: i64) -> Result<(), WriteError> {
-        self.transaction(now_ms, |tx, _| state::write_alive(tx, now_ms))
+    /// Notes that everything until now is in the kernel's tables or in the store; if `is_clean`, in the
+    /// store.
+    pub fn beat(&mut self, now_ms: i64, is_clean: bool) -> Result<(), WriteError> {
+        self.transaction(now_ms, |tx, _| state::write_alive(tx, now_ms, is_clean))
     }
 
     /// What the daemon before left to know.
@@ -109,9 +118,18 @@ impl Writer {
         self.last_record_id
     }
 
-    /// The ledger: every open flow as a record of nothing since its last one.
-    pub fn leftovers(&self) -> Result<Vec<Record>, WriteError> {
-        Ok(self.newest.ledger()?)
+    /// The ledger: shows open flows to `visit` until it says stop, each as a record of nothing since its
+    /// last one.
+    pub fn for_each_open(
+        &self,
+        visit: impl FnMut(Record) -> ControlFlow<()>,
+    ) -> Result<(), WriteError> {
+        Ok(self.newest.for_each_open(visit)?)
+    }
+
+    #[cfg(test)]
+    pub(super) fn leftovers(&self) -> Vec<Record> {
+        self.newest.carried().unwrap().ledger
     }
 
     /// Segments and their bytes on disk, write-ahead logs included.
@@ -188,6 +206,7 @@ mod tests {
 
     use super::Writer;
     use crate::flows::{Counters, EndReason, Entry, Initiator, Record, TcpFlags, Tuple, Verdict};
+    use crate::store::Leaving;
 
     const DAY: i64 = 86_400_000;
 
@@ -229,27 +248,27 @@ mod tests {
         let mut batch = [record(1), record(2)];
         batch[0].peer_resource = Some("branch".into());
         batch[0].remote_resource = Some("billing-db".into());
-        writer.commit(0, &mut batch).unwrap();
+        writer.commit(0, &mut batch, &Leaving::default()).unwrap();
         assert_eq!(batch.map(|record| record.record_id), [1, 2]);
         let mut bad = [record(3), record(4)];
         bad[1].window_end_ms = 0;
-        writer.commit(DAY, &mut bad).unwrap_err();
+        writer.commit(DAY, &mut bad, &Leaving::default()).unwrap_err();
         assert_eq!(bad.map(|record| record.record_id), [0, 0]);
         writer.close();
 
         let mut writer = Writer::open(dir.path(), "gw", 2 * DAY).unwrap();
         assert_eq!(writer.last_record_id(), 2);
         assert_eq!(writer.size().0, 3);
-        let mut left = writer.leftovers().unwrap();
+        let mut left = writer.leftovers();
         assert_eq!(left.len(), 2);
         assert_eq!(left[0].counters, Counters::default());
         assert_eq!(left[0].total, record(1).total);
         assert_eq!(left[0].peer_resource.as_deref(), Some("branch"));
         assert_eq!(left[0].remote_resource.as_deref(), Some("billing-db"));
         left[0].end_reason = Some(EndReason::Shutdown);
-        writer.commit(2 * DAY, &mut left[..1]).unwrap();
+        writer.commit(2 * DAY, &mut left[..1], &Leaving::default()).unwrap();
         assert_eq!(left[0].record_id, 3);
-        assert_eq!(writer.leftovers().unwrap().len(), 1);
+        assert_eq!(writer.leftovers().len(), 1);
         let path = dir.path().join("segments/1970-01-03.sqlite");
         assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o640);
     }

@@ -135,7 +135,7 @@ fn frame(packet: &[u8]) -> Vec<u8> {
 
 #[test]
 fn the_kernel_and_the_host_count_the_same_packets_alike() {
-    let mut dataplane = Dataplane::load(65_536, LinkHeader::Ethernet).unwrap();
+    let mut dataplane = Dataplane::load(65_536, LinkHeader::Ethernet, None).unwrap();
     dataplane.make_counters(LOOPBACK).unwrap();
     let mut model = Model::default();
     let mut runner = TestRunner::new_with_rng(
@@ -172,7 +172,7 @@ fn the_kernel_and_the_host_count_the_same_packets_alike() {
 
 #[test]
 fn the_verifier_accepts_every_program_and_says_how_much_it_walked() {
-    let dataplane = Dataplane::load(1_024, LinkHeader::None).unwrap();
+    let dataplane = Dataplane::load(1_024, LinkHeader::None, None).unwrap();
     let verified = dataplane.verified();
     assert_eq!(verified.len(), 4);
     for (name, instructions, bytes) in verified {
@@ -183,7 +183,7 @@ fn the_verifier_accepts_every_program_and_says_how_much_it_walked() {
 
 #[test]
 fn a_retired_flow_keeps_its_last_counts_and_its_successor_has_its_own() {
-    let mut dataplane = Dataplane::load(64, LinkHeader::Ethernet).unwrap();
+    let mut dataplane = Dataplane::load(64, LinkHeader::Ethernet, None).unwrap();
     let packet = [
         0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0, 10, 8, 0, 2, 10, 0, 0, 1, 0x12, 0x34, 0, 53, 0,
         8, 0, 0,

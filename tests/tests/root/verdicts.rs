@@ -277,7 +277,7 @@ fn expected(policy: &Policy, world: &World, key: &FlowKey, value: &FlowValue) ->
 #[test]
 fn the_kernel_decides_as_the_interpreter_does() {
     let world = world();
-    let mut dataplane = Dataplane::load(4_096, LinkHeader::Ethernet).unwrap();
+    let mut dataplane = Dataplane::load(4_096, LinkHeader::Ethernet, None).unwrap();
     dataplane.make_counters(LOOPBACK).unwrap();
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);

@@ -59,7 +59,7 @@ struct Kernel(Dataplane);
 
 impl Kernel {
     fn new(flows: u32) -> Self {
-        let mut dataplane = Dataplane::load(flows, LinkHeader::Ethernet).unwrap();
+        let mut dataplane = Dataplane::load(flows, LinkHeader::Ethernet, None).unwrap();
         dataplane.make_counters(LOOPBACK).unwrap();
         let mut kernel = Self(dataplane);
         kernel.apply(POLICY);

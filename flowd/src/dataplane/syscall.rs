@@ -1,0 +1,97 @@
+//! Commands of `bpf(2)` that aya does not have, or not for what another daemon has made.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use bytemuck::{Pod, Zeroable};
+
+/// `enum bpf_cmd` in `include/uapi/linux/bpf.h`.
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_OBJ_GET: libc::c_long = 7;
+/// Since 5.9: whoever else holds the link, its program is off.
+const BPF_LINK_DETACH: libc::c_long = 34;
+
+/// The member of `union bpf_attr` there for commands on one entry of a map.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct ElementAttr {
+    map_fd: u32,
+    reserved: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// That with the `pathname`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct PathAttr {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// `link_detach`.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct DetachAttr {
+    link_fd: u32,
+}
+
+/// Opens the object behind a name in the BPF file system.
+pub(super) fn object(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let attr = PathAttr { pathname: path.as_ptr() as u64, ..PathAttr::zeroed() };
+    let fd = bpf(BPF_OBJ_GET, &attr)?;
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes the program of a link off.
+pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(BPF_LINK_DETACH, &DetachAttr { link_fd: link.as_raw_fd() as u32 }).map(drop)
+}
+
+/// Reads one entry into `value`, which must be as long as the map's values are; whether it is there.
+pub(super) fn look_up(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
+    let attr = ElementAttr {
+        map_fd: map.as_raw_fd() as u32,
+        key: key.as_ptr() as u64,
+        value: value.as_mut_ptr() as u64,
+        ..ElementAttr::zeroed()
+    };
+    found(bpf(BPF_MAP_LOOKUP_ELEM, &attr))
+}
+
+/// Deletes one entry; whether it was there.
+pub(super) fn delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<bool> {
+    let attr = ElementAttr {
+        map_fd: map.as_raw_fd() as u32,
+        key: key.as_ptr() as u64,
+        ..ElementAttr::zeroed()
+    };
+    found(bpf(BPF_MAP_DELETE_ELEM, &attr))
+}
+
+fn found(result: io::Result<RawFd>) -> io::Result<bool> {
+    match result {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn bpf(command: libc::c_long, attr: &impl Pod) -> io::Result<RawFd> {
+    let attr = bytemuck::bytes_of(attr);
+    // SAFETY: the attribute is as long as it is told, and what it points to lives through the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_ptr(), attr.len()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as RawFd) }
+}

@@ -1,0 +1,20 @@
+//! Places where tests kill the daemon, as SIGKILL would: in builds with the feature `failpoints`
+//! only.
+
+use std::{
+    env,
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+/// How often the place that is asked for has been reached.
+static REACHED: AtomicU32 = AtomicU32::new(0);
+
+/// Kills the process when `FLOWD_TEST_KILL_AT` says so: `<name>`, or `<name>:<n>` for the n-th time
+/// that the place is reached.
+pub(crate) fn reached(name: &str) {
+    let Ok(wanted) = env::var("FLOWD_TEST_KILL_AT") else { return };
+    let (place, time) = wanted.split_once(':').unwrap_or((&wanted, "1"));
+    if place == name && REACHED.fetch_add(1, Ordering::Relaxed) + 1 >= time.parse().unwrap_or(1) {
+        std::process::abort();
+    }
+}
