@@ -34,16 +34,7 @@ pub(super) struct Watched {
 
 impl Watched {
     fn note(&self) -> InterfaceNote {
-        let mut name = [0; 16];
-        let known = self.name.len().min(name.len());
-        name[..known].copy_from_slice(&self.name.as_bytes()[..known]);
-        let numbers = |c: Counters| [c.rx_packets, c.rx_bytes, c.tx_packets, c.tx_bytes];
-        InterfaceNote {
-            name,
-            since_ms: self.since_ms,
-            baseline: numbers(self.baseline),
-            device: numbers(self.device),
-        }
+        note(&self.name, self.since_ms, self.baseline, self.device)
     }
 
     /// What the device counted since flowd attached.
@@ -175,10 +166,14 @@ impl Interfaces {
 
     fn attach(&mut self, interface: Interface, now_ms: i64, dataplane: &mut Dataplane) {
         let name: Arc<str> = interface.name.as_str().into();
-        let baseline = read_device(&name);
-        match dataplane.attach(&name, interface.ifindex, self.pins.as_ref()) {
+        let device = read_device(&name);
+        let (since_ms, baseline) = self.begun(interface.ifindex, now_ms, device);
+        let note = note(&name, since_ms, baseline, device);
+        let noted = dataplane.notebook().interface(interface.ifindex, &note);
+        let attached =
+            noted.and_then(|()| dataplane.attach(&name, interface.ifindex, self.pins.as_ref()));
+        match attached {
             Ok(attachment) => {
-                let (since_ms, baseline) = self.begun(interface.ifindex, now_ms, baseline);
                 let by = attachment.by.word();
                 tracing::info!(
                     interface = %name,
@@ -195,7 +190,7 @@ impl Interfaces {
                     attachment: None,
                     attached_by: by,
                     baseline,
-                    device: baseline,
+                    device,
                 });
                 // An interface that was only out of sight goes on where it was.
                 watched.name = name;
@@ -282,6 +277,14 @@ fn same_configuration(a: &Interface, b: &Interface) -> bool {
                 && a.endpoint == b.endpoint
                 && a.allowed_ips == b.allowed_ips
         })
+}
+
+fn note(name: &str, since_ms: i64, baseline: Counters, device: Counters) -> InterfaceNote {
+    let mut padded = [0; 16];
+    let known = name.len().min(padded.len());
+    padded[..known].copy_from_slice(&name.as_bytes()[..known]);
+    let numbers = |c: Counters| [c.rx_packets, c.rx_bytes, c.tx_packets, c.tx_bytes];
+    InterfaceNote { name: padded, since_ms, baseline: numbers(baseline), device: numbers(device) }
 }
 
 fn counters([rx_packets, rx_bytes, tx_packets, tx_bytes]: [u64; 4]) -> Counters {

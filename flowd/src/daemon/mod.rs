@@ -1,6 +1,6 @@
 //! Wiring: what starts in which order, and stops in the mirrored one.
 //!
-//! - claim the network namespace, bind the socket, open the store, load, go on from the daemon before,
+//! - claim the network namespace, open the store, bind the socket, load, go on from the daemon before,
 //!   attach
 //! - then the threads: drain, WireGuard, names; then the API; then ready
 //! - on SIGTERM or SIGINT: the API, the names and WireGuard threads, the drain thread with its last
@@ -50,7 +50,7 @@ use crate::{
     api,
     config::Config,
     dataplane::{self, Dataplane, LinkHeader, LoadError},
-    identity::{self, NamesError},
+    identity::{self, Names, NamesError},
     live::{Live, Request},
     store, wireguard,
 };
@@ -128,11 +128,23 @@ struct Prepared {
     inbox: std::sync::mpsc::Receiver<Request>,
 }
 
-/// Opens the store, loads, goes on from the daemon before, attaches.
-fn prepare(config: &Config) -> Result<Prepared, DaemonError> {
+/// What is looked at before anything is touched.
+struct Opened {
+    reader: identity::Reader,
+    names: Names,
+    writer: store::Writer,
+}
+
+fn open(config: &Config) -> Result<Opened, DaemonError> {
     let mut reader = identity::Reader::new(config.names.clone());
     let names = reader.read()?;
     let writer = store::Writer::open(&config.store, &config.gateway, now_ms())?;
+    Ok(Opened { reader, names, writer })
+}
+
+/// Loads, goes on from the daemon before, attaches.
+fn prepare(config: &Config, opened: Opened) -> Result<Prepared, DaemonError> {
+    let Opened { reader, names, writer } = opened;
     let pins = startup::pins(config);
     let inherited = startup::inherited(pins.as_ref(), config.table_size)?;
     let tables = inherited.tables.as_ref();
@@ -169,8 +181,9 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let _alone = alone::claim()
         .map_err(system("claim the network namespace"))?
         .ok_or(DaemonError::NotAlone)?;
+    let opened = open(&config)?;
     let socket = api::bind(&config.socket)?;
-    let Prepared { collector, names: reader, wanted, live, inbox } = prepare(&config)?;
+    let Prepared { collector, names: reader, wanted, live, inbox } = prepare(&config, opened)?;
     collector.tell_of_pins();
     let state = api::ApiState {
         live: live.clone(),
@@ -233,7 +246,7 @@ pub fn detach(config: &Config) -> Result<usize, DaemonError> {
         .ok_or(DaemonError::NotAlone)?;
     let mut removed = 0;
     if dataplane::has_left_tables(&config.pins) {
-        match prepare(config) {
+        match open(config).and_then(|opened| prepare(config, opened)) {
             Ok(Prepared { collector, .. }) => removed += collector.detach(),
             Err(error) => tracing::error!(%error, "what the programs have counted is lost"),
         }

@@ -56,6 +56,9 @@ impl Pins {
     /// Opens it under `base`, makes it where there is none.
     pub fn open(base: &Path) -> io::Result<Self> {
         let pins = Self::under(base)?;
+        if !base.ancestors().find(|dir| dir.exists()).is_some_and(syscall::is_bpf_file_system) {
+            return Err(io::Error::other("there is no BPF file system"));
+        }
         DirBuilder::new().recursive(true).mode(0o700).create(&pins.dir)?;
         Ok(pins)
     }

@@ -3,6 +3,7 @@
 use std::{
     ffi::CString,
     io,
+    mem::MaybeUninit,
     os::{
         fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
         unix::ffi::OsStrExt as _,
@@ -79,6 +80,16 @@ pub(super) fn delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<bool> {
         ..ElementAttr::zeroed()
     };
     found(bpf(BPF_MAP_DELETE_ELEM, &attr))
+}
+
+/// Whether a directory is in a BPF file system.
+pub(super) fn is_bpf_file_system(dir: &Path) -> bool {
+    let Ok(dir) = CString::new(dir.as_os_str().as_bytes()) else { return false };
+    let mut stat = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the path ends with a zero, and the kernel writes one `statfs` at most.
+    let result = unsafe { libc::statfs(dir.as_ptr(), stat.as_mut_ptr()) };
+    // SAFETY: the call succeeded, so it has filled the structure.
+    result == 0 && unsafe { stat.assume_init() }.f_type == libc::BPF_FS_MAGIC
 }
 
 fn found(result: io::Result<RawFd>) -> io::Result<bool> {

@@ -2,6 +2,7 @@
 
 pub mod packet;
 pub mod raw;
+pub mod steady;
 pub mod tcp;
 pub mod udp;
 

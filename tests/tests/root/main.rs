@@ -12,5 +12,6 @@ mod identity;
 mod policy;
 mod records;
 mod refusals;
+mod restart;
 mod verdicts;
 mod ways_past;

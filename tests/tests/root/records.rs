@@ -94,14 +94,16 @@ fn an_orderly_stop_leaves_everything_in_the_store() {
     for pair in &pairs {
         load = load + pair.exchange(&[100; 4]);
     }
+    let before = ctl.flows(&[]);
     daemon.stop();
 
     let daemon = site.start(&net.gateway);
     let summary = ctl.summary();
-    assert_eq!((summary.flows, summary.open_flows), (5, 0));
+    assert_eq!((summary.flows, summary.open_flows), (5, 5));
     assert_eq!(summary.counters, Load::both(load, load));
-    for flow in ctl.flows(&[]) {
-        assert_eq!(flow.end_reason, Some(EndReason::Shutdown));
+    for (flow, before) in ctl.flows(&[]).iter().zip(before) {
+        assert_eq!((flow.flow_id, flow.end_reason), (before.flow_id, None));
+        assert_eq!(flow.total, before.total);
     }
     daemon.stop();
 }
