@@ -1,9 +1,11 @@
 //! `cargo xtask test`: every tier, one result.
 //!
 //! - host: what `cargo test` runs anywhere.
+//! - fuzz: the parsers on inputs that nobody thought of.
 //! - root: flowd's release binaries on real WireGuard in network namespaces.
 //! - vm: the same tests on Debian's kernels with the kernel's own WireGuard.
 
+mod fuzz;
 mod initramfs;
 mod outcome;
 mod report;
@@ -26,6 +28,8 @@ use crate::setup::{self, Purpose};
 pub(crate) enum Tier {
     /// Needs nothing
     Host,
+    /// Needs cargo-fuzz
+    Fuzz,
     /// Needs root and network namespaces
     Root,
     /// Needs QEMU
@@ -100,6 +104,7 @@ impl Tier {
     fn name(self) -> &'static str {
         match self {
             Self::Host => "host",
+            Self::Fuzz => "fuzz",
             Self::Root => "root",
             Self::Vm => "vm",
         }
@@ -111,6 +116,10 @@ fn run_tier(tier: Tier, filter: Option<&str>) -> Result<Outcome> {
         Tier::Host => {
             setup::ensure(&[Purpose::Build])?;
             host(filter)
+        }
+        Tier::Fuzz => {
+            setup::ensure(&[Purpose::Fuzz])?;
+            fuzz::run(filter)
         }
         Tier::Root => {
             setup::ensure(&[Purpose::Test])?;

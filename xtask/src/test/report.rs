@@ -130,7 +130,7 @@ impl Report {
 }
 
 /// The first lines of what a failed test said: from its panic on, without the backtrace.
-fn beginning(said: &[String]) -> Vec<String> {
+pub(super) fn beginning(said: &[String]) -> Vec<String> {
     let is_panic = |line: &String| line.starts_with("thread '") && line.contains("panicked at ");
     let from = said.iter().position(is_panic).unwrap_or(0);
     let lines = said[from..].iter().take_while(|line| *line != "stack backtrace:");
