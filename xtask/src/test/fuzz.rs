@@ -72,7 +72,7 @@ fn said(target: &str, lines: &[&str]) -> Vec<String> {
     said
 }
 
-/// libFuzzer's lines about inputs that are of use: `#123	NEW    cov: …`.
+/// libFuzzer's lines about inputs that are of use: `#123 NEW cov: …`.
 fn is_progress(line: &str) -> bool {
     line.strip_prefix('#').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
