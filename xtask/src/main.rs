@@ -1,11 +1,12 @@
 //! Everything a developer runs beside `cargo build`:
-//! `cargo xtask setup|test|lint|demo|bench|vm`.
+//! `cargo xtask setup|test|fuzz|lint|demo|bench|vm`.
 //!
 //! Each command installs what it misses first (see `setup`) and says so beforehand.
 
 mod bench;
 mod command;
 mod demo;
+mod fuzz;
 mod lint;
 mod setup;
 mod test;
@@ -40,6 +41,17 @@ enum Task {
         tier: Option<Tier>,
         /// Only tests whose name contains this
         filter: Option<String>,
+    },
+    /// Try inputs that nobody thought of on the parsers, until one is wrong
+    Fuzz {
+        /// Only this one; every one when absent
+        target: Option<String>,
+        /// Only this file: an input that was kept because it is wrong
+        #[arg(requires = "target")]
+        input: Option<PathBuf>,
+        /// How long each target runs
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
     },
     /// Run rustfmt, clippy and cargo-deny
     Lint,
@@ -78,6 +90,9 @@ fn main() -> ExitCode {
         Task::Setup { purpose: Some(purpose) } => setup::ensure(&[purpose]),
         Task::Setup { purpose: None } => setup::all(),
         Task::Test { tier, filter } => return test::run(tier, filter.as_deref()),
+        Task::Fuzz { target, input, seconds } => {
+            fuzz::run_all(target.as_deref(), input.as_deref(), seconds)
+        }
         Task::Lint => lint::run_all(),
         Task::Bench { subject } => bench::measure(subject),
         Task::Demo { no_build, without_flowd } => {

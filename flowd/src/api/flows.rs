@@ -10,7 +10,8 @@ use axum::{
 use super::{
     ApiState,
     error::ApiError,
-    params::{CURSOR, Params, cursor, parse_cursor},
+    params::{Params, cursor},
+    query::Query,
 };
 use crate::{
     flows::{Filter, Flow, FlowId, State as FlowStateFilter},
@@ -20,17 +21,14 @@ use crate::{
 };
 
 const DEFAULT_LIMIT: usize = 100;
-const MAX_LIMIT: usize = 10_000;
 
 /// `GET /v1/flows`: newest first.
 pub(super) async fn list(
     State(state): State<ApiState>,
     params: Params,
 ) -> Result<Json<wire::FlowPage>, ApiError> {
-    let filter = params.filter(&["limit", "cursor"], now_ms())?;
-    let limit = params.limit(MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
-    let before = params.read("cursor", CURSOR, parse_cursor)?;
-    Ok(Json(page(state, filter, before, limit).await?))
+    let Query { filter, limit, before } = Query::of(&params, now_ms())?;
+    Ok(Json(page(state, filter, before, limit.unwrap_or(DEFAULT_LIMIT)).await?))
 }
 
 /// One page of flows, newest first.

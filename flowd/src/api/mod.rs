@@ -8,6 +8,7 @@ mod flows;
 mod metrics;
 mod params;
 mod policy;
+pub mod query;
 mod records;
 mod replay;
 mod socket;

@@ -4,7 +4,7 @@ use std::{net::IpAddr, str::FromStr};
 
 use axum::{
     extract::{FromRequestParts, Query},
-    http::request::Parts,
+    http::{Uri, request::Parts},
 };
 use ipnet::IpNet;
 
@@ -27,11 +27,16 @@ pub(super) struct Params(Vec<(String, String)>);
 impl<S: Send + Sync> FromRequestParts<S> for Params {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let Query(pairs) =
-            Query::<Vec<(String, String)>>::from_request_parts(parts, state)
-                .await
-                .map_err(|_| ApiError::BadRequest("the query string is malformed".to_owned()))?;
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        Self::in_uri(&parts.uri)
+    }
+}
+
+impl Params {
+    /// The parameters behind the `?` of a request's target.
+    pub(super) fn in_uri(uri: &Uri) -> Result<Self, ApiError> {
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
+            .map_err(|_| ApiError::BadRequest("the query string is malformed".to_owned()))?;
         for (index, (name, _)) in pairs.iter().enumerate() {
             if pairs[..index].iter().any(|(earlier, _)| earlier == name) {
                 return Err(ApiError::BadRequest(format!(
@@ -42,9 +47,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
         }
         Ok(Self(pairs))
     }
-}
 
-impl Params {
     #[cfg(test)]
     pub(super) fn of(pairs: &[(&str, &str)]) -> Self {
         Self(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())

@@ -20,6 +20,8 @@ pub(super) fn parse(text: &str, now_ms: i64) -> Option<i64> {
         }
         _ => ago(text)
             .and_then(|ago_ms| now_ms.checked_sub(ago_ms))
+            // What has no date could not be told back.
+            .filter(|ms| Timestamp::from_millisecond(*ms).is_ok())
             .or_else(|| Some(text.parse::<Timestamp>().ok()?.as_millisecond()))
             .or_else(|| start(text.parse().ok()?)),
     }
@@ -69,6 +71,8 @@ mod tests {
             ("15x", None),
             ("15é", None),
             ("9223372036854775807d", None),
+            ("1000w", Some(now_ms - 1_000 * 7 * 86_400_000)),
+            ("20000000w", None),
             ("yesterday-ish", None),
             ("2026-13-01", None),
         ];

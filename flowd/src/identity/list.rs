@@ -6,7 +6,7 @@ use super::{comments::MAX_BYTES, is_key};
 use crate::flows::Identity;
 
 /// What is wrong, and in which line.
-pub(super) type Wrong = (usize, String);
+pub type Wrong = (usize, String);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,7 +27,7 @@ struct Entry {
 }
 
 /// The entries in their order, each with its line. No key comes twice.
-pub(super) fn parse(text: &str) -> Result<Vec<(usize, Identity)>, Wrong> {
+pub fn parse(text: &str) -> Result<Vec<(usize, Identity)>, Wrong> {
     let newlines = |from, to| text.get(from..to).unwrap_or_default().matches('\n').count();
     let file: File = toml::from_str(text).map_err(|error| {
         let line = 1 + error.span().map_or(0, |span| newlines(0, span.start));

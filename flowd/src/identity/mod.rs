@@ -8,7 +8,7 @@
 //! same file, and forgotten with its text: nothing but public keys and names leaves [`comments`].
 
 pub mod comments;
-mod list;
+pub mod list;
 mod sources;
 mod watch;
 

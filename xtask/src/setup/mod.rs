@@ -21,6 +21,8 @@ pub(crate) enum Purpose {
     Build,
     /// Tests in network namespaces
     Test,
+    /// Fuzz targets
+    Fuzz,
     /// Tests in virtual machines
     Vm,
     /// The demo
@@ -79,6 +81,9 @@ fn missing(purposes: &[Purpose]) -> Vec<Missing> {
     // Every purpose compiles flowd.
     missing.extend(toolchain::compiler());
     missing.extend(toolchain::linker());
+    if wants(Purpose::Fuzz) {
+        missing.extend(toolchain::fuzz());
+    }
     if wants(Purpose::Vm) {
         missing.extend(SERIES.iter().filter_map(|series| kernels::missing(series)));
     }

@@ -14,13 +14,13 @@ struct Tool {
 }
 
 const EVERY: &[Purpose] =
-    &[Purpose::Build, Purpose::Test, Purpose::Vm, Purpose::Demo, Purpose::Lint];
+    &[Purpose::Build, Purpose::Test, Purpose::Fuzz, Purpose::Vm, Purpose::Demo, Purpose::Lint];
 const TUNNELS: &[Purpose] = &[Purpose::Test, Purpose::Vm, Purpose::Demo];
 const VM: &[Purpose] = &[Purpose::Vm];
 
 const TOOLS: &[Tool] = &[
     tool("cc", "gcc", EVERY, "compiles SQLite"),
-    tool("c++", "g++", EVERY, "links LLVM into bpf-linker"),
+    tool("c++", "g++", EVERY, "links LLVM into bpf-linker, compiles libFuzzer"),
     tool("wg", "wireguard-tools", TUNNELS, "sets up tunnels"),
     tool("wireguard-go", "wireguard-go", TUNNELS, "tunnels without a kernel module"),
     tool("ip", "iproute2", TUNNELS, "makes network namespaces"),

@@ -1,4 +1,4 @@
-//! The compiler and the linker of the eBPF programs, and cargo-deny.
+//! The compiler and the linker of the eBPF programs, cargo-fuzz and cargo-deny.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,6 +12,9 @@ use crate::command::{command, read, run, succeeds, succeeds_within};
 
 /// The version that the programs are known to link with.
 const BPF_LINKER: &str = "0.13.0";
+
+/// The version that the flags of `cargo xtask fuzz` are for.
+const CARGO_FUZZ: &str = "0.13.1";
 
 /// The LLVM of Debian's compiler.
 const DEBIAN_LLVM: u32 = 22;
@@ -46,6 +49,20 @@ pub(super) fn linker() -> Option<Missing> {
         why: "links the eBPF programs; some minutes",
         command: format!("cargo install bpf-linker --version {BPF_LINKER} --locked"),
         install: Box::new(install_linker),
+    })
+}
+
+/// cargo-fuzz.
+pub(super) fn fuzz() -> Option<Missing> {
+    let installed = succeeds(&mut command(["cargo-fuzz", "--version"]));
+    (!installed).then(|| Missing {
+        what: format!("cargo-fuzz {CARGO_FUZZ}"),
+        why: "builds and runs the fuzz targets; a minute or two",
+        command: format!("cargo install cargo-fuzz --version {CARGO_FUZZ} --locked"),
+        install: Box::new(|| {
+            let words = ["cargo", "install", "-q", "cargo-fuzz", "--version", CARGO_FUZZ];
+            run(outside(words).arg("--locked"))
+        }),
     })
 }
 

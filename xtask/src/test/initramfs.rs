@@ -85,7 +85,7 @@ ip link set lo up
     || echo this kernel has no WireGuard
 export FLOWD_TEST_WG=kernel FLOWD_BIN=/usr/bin/flowd FLOWCTL_BIN=/usr/bin/flowctl
 cd /root
-tests --test-threads=1 --show-output{}
+tests --test-threads=1{}
 echo \"{SENTINEL} $?\"
 poweroff -f
 ",
@@ -215,6 +215,6 @@ mod tests {
     #[test]
     fn a_filter_cannot_leave_its_quotes() {
         let script = init_script(&["veth.ko".to_owned()], Some("it's"));
-        assert!(script.contains(r"--show-output 'it'\''s'"), "{script}");
+        assert!(script.contains(r"--test-threads=1 'it'\''s'"), "{script}");
     }
 }

@@ -1,21 +1,25 @@
 //! `cargo xtask test`: every tier, one result.
 //!
 //! - host: what `cargo test` runs anywhere.
+//! - fuzz: the parsers on inputs that nobody thought of.
 //! - root: flowd's release binaries on real WireGuard in network namespaces.
 //! - vm: the same tests on Debian's kernels with the kernel's own WireGuard.
 
+mod fuzz;
 mod initramfs;
+mod outcome;
 mod report;
 mod vm;
 
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use self::report::{Report, Tally};
+use self::outcome::Outcome;
+use self::report::{Passing, Report};
 use crate::command::{as_root, cargo, run as run_command, show, workspace};
 use crate::setup::{self, Purpose};
 
@@ -24,6 +28,8 @@ use crate::setup::{self, Purpose};
 pub(crate) enum Tier {
     /// Needs nothing
     Host,
+    /// Needs cargo-fuzz
+    Fuzz,
     /// Needs root and network namespaces
     Root,
     /// Needs QEMU
@@ -44,35 +50,44 @@ pub(crate) fn run(tier: Option<Tier>, filter: Option<&str>) -> ExitCode {
         Some(tier) => vec![tier],
         None => Tier::value_variants().to_vec(),
     };
-    let mut total = Tally::default();
+    let mut total = Outcome::default();
     for &tier in &tiers {
         println!("== tier {}", tier.name());
-        let tally = run_tier(tier, filter).unwrap_or_else(|error| {
+        let mut outcome = run_tier(tier, filter).unwrap_or_else(|error| {
             println!("tier {}: {error:#}", tier.name());
-            Tally::failure()
+            Outcome::broken(format!("{error:#}"))
         });
         // A filter may well match nothing in one of several tiers.
         let may_be_empty = filter.is_some() && tiers.len() > 1;
-        if tally.is_empty() && !may_be_empty {
+        if outcome.is_empty() && !may_be_empty {
             println!("tier {}: ran no test", tier.name());
-            total += Tally::failure();
+            outcome += Outcome::broken("ran no test");
         }
-        total += tally;
+        for failure in &mut outcome.failures {
+            failure.name = format!("{}: {}", tier.name(), failure.name);
+        }
+        total += outcome;
     }
     if total.is_empty() {
-        println!("no test matches");
-        total = Tally::failure();
+        total = Outcome::broken("no test matches");
     }
-    println!("{total}");
-    if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    close(&total)
+}
+
+/// Prints what failed, then the closing line.
+fn close(total: &Outcome) -> ExitCode {
+    for failure in &total.failures {
+        println!("failed: {failure}");
+    }
+    println!("{}", total.tally);
+    if total.tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Runs any test executable in the virtual machines: for work on the vm tier itself.
 pub(crate) fn vm_only(program: &Path, filter: Option<&str>) -> Result<()> {
     setup::ensure(&[Purpose::Vm])?;
-    let tally = vm::run(&[("tests", program)], filter)?;
-    println!("{tally}");
-    if tally.failed > 0 {
+    let outcome = vm::run(&[("tests", program)], filter)?;
+    if close(&outcome) != ExitCode::SUCCESS {
         bail!("tests failed");
     }
     Ok(())
@@ -89,17 +104,22 @@ impl Tier {
     fn name(self) -> &'static str {
         match self {
             Self::Host => "host",
+            Self::Fuzz => "fuzz",
             Self::Root => "root",
             Self::Vm => "vm",
         }
     }
 }
 
-fn run_tier(tier: Tier, filter: Option<&str>) -> Result<Tally> {
+fn run_tier(tier: Tier, filter: Option<&str>) -> Result<Outcome> {
     match tier {
         Tier::Host => {
             setup::ensure(&[Purpose::Build])?;
             host(filter)
+        }
+        Tier::Fuzz => {
+            setup::ensure(&[Purpose::Fuzz])?;
+            fuzz::run(filter)
         }
         Tier::Root => {
             setup::ensure(&[Purpose::Test])?;
@@ -113,21 +133,20 @@ fn run_tier(tier: Tier, filter: Option<&str>) -> Result<Tally> {
     }
 }
 
-fn host(filter: Option<&str>) -> Result<Tally> {
+fn host(filter: Option<&str>) -> Result<Outcome> {
     let packages = ["-p", "flowd", "-p", "flowd-common", "-p", "xtask"];
     let mut tests = cargo(&["test", "--no-fail-fast"]);
-    tests.args(packages).args(filter).args(["--", "--show-output"]);
-    stream(&mut tests)
+    stream(tests.args(packages).args(filter))
 }
 
-fn root(built: &Built, filter: Option<&str>) -> Result<Tally> {
+fn root(built: &Built, filter: Option<&str>) -> Result<Outcome> {
     let Built { flowd, flowctl, tests } = built;
     let assign = |name: &str, path: &Path| format!("{name}={}", path.display());
     let mut command = as_root(["env"])?;
     command
         .args([assign("FLOWD_BIN", flowd), assign("FLOWCTL_BIN", flowctl)])
         .arg(tests)
-        .args(["--show-output", "--test-threads=2"])
+        .arg("--test-threads=2")
         .args(filter)
         // Where `cargo test` runs them.
         .current_dir(workspace().join("tests"));
@@ -165,27 +184,33 @@ fn executable(messages: &[serde_json::Value], target: &str) -> Result<PathBuf> {
 }
 
 /// Runs tests with their output on the terminal, and counts.
-fn stream(command: &mut Command) -> Result<Tally> {
+fn stream(command: &mut Command) -> Result<Outcome> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot run {}", show(command)))?;
     let stdout = child.stdout.take().expect("stdout is piped");
-    let mut report = Report::default();
+    let mut report = Report::new(passing());
     for line in BufReader::new(stdout).split(b'\n') {
         let line = line?;
-        let line = String::from_utf8_lossy(&line);
-        println!("{line}");
-        report.line(&line);
+        if let Some(line) = report.line(&String::from_utf8_lossy(&line)) {
+            println!("{line}");
+        }
     }
     let status = child.wait()?;
-    let mut tally = report.tally();
-    if !status.success() && tally.failed == 0 {
-        println!("{} failed: {status}", show(command));
-        tally += Tally::failure();
+    let mut outcome = report.outcome();
+    if !status.success() && outcome.tally.failed == 0 {
+        let complaint = format!("{} failed: {status}", show(command));
+        println!("{complaint}");
+        outcome += Outcome::broken(complaint);
     }
-    Ok(tally)
+    Ok(outcome)
+}
+
+/// What is shown of tests that pass.
+fn passing() -> Passing {
+    if io::stdout().is_terminal() { Passing::Shown } else { Passing::Hidden }
 }
 
 /// Runs a command whose output matters only when it fails.

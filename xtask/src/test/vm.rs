@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::initramfs::{self, IS_UP, SENTINEL};
-use super::report::{Report, Tally};
+use super::outcome::Outcome;
+use super::passing;
+use super::report::Report;
 use crate::setup::{Kernel, SERIES};
 
 /// How long one machine may take, boot included. Without hardware support everything in it is
@@ -21,56 +23,60 @@ const LIMIT: Duration = Duration::from_secs(900);
 const BOOTS: usize = 3;
 
 /// Runs the program called `tests` beside the other programs on each kernel, one after the other.
-pub(super) fn run(programs: &[(&str, &Path)], filter: Option<&str>) -> Result<Tally> {
-    let mut total = Tally::default();
+pub(super) fn run(programs: &[(&str, &Path)], filter: Option<&str>) -> Result<Outcome> {
+    let mut total = Outcome::default();
     for series in SERIES {
         let kernel = Kernel::cached(series)?;
         let started = Instant::now();
-        let tally = run_on(&kernel, programs, filter)?;
-        println!("[vm {series}] {tally} in {} s", started.elapsed().as_secs());
-        if tally.is_empty() && filter.is_none() {
+        let mut outcome = run_on(&kernel, programs, filter)?;
+        println!("[vm {series}] {} in {} s", outcome.tally, started.elapsed().as_secs());
+        if outcome.is_empty() && filter.is_none() {
             println!("[vm {series}] ran no test");
-            total += Tally::failure();
+            outcome += Outcome::broken("ran no test");
         }
-        total += tally;
+        for failure in &mut outcome.failures {
+            failure.name = format!("{} (kernel {series})", failure.name);
+        }
+        total += outcome;
     }
     Ok(total)
 }
 
-fn run_on(kernel: &Kernel, programs: &[(&str, &Path)], filter: Option<&str>) -> Result<Tally> {
+fn run_on(kernel: &Kernel, programs: &[(&str, &Path)], filter: Option<&str>) -> Result<Outcome> {
     let work = tempfile::tempdir()?;
     let initrd = work.path().join("initrd");
     initramfs::write(&initrd, kernel, programs, filter)?;
     for _ in 1..BOOTS {
-        if let Some(tally) = boot_and_run(kernel, &initrd)? {
-            return Ok(tally);
+        if let Some(outcome) = boot_and_run(kernel, &initrd)? {
+            return Ok(outcome);
         }
         println!(
             "[vm {}] the kernel did not come up under emulation; booting again",
             kernel.series
         );
     }
-    Ok(boot_and_run(kernel, &initrd)?.unwrap_or_else(Tally::failure))
+    let outcome = boot_and_run(kernel, &initrd)?;
+    Ok(outcome.unwrap_or_else(|| Outcome::broken("the kernel did not come up")))
 }
 
 /// `None`: the machine stopped before the first program in it ran.
-fn boot_and_run(kernel: &Kernel, initrd: &Path) -> Result<Option<Tally>> {
+fn boot_and_run(kernel: &Kernel, initrd: &Path) -> Result<Option<Outcome>> {
     let machine = Machine::boot(kernel, initrd)?;
-    let mut is_up = false;
+    let say = |line: &str| println!("[vm {}] {line}", kernel.series);
+    // What is said before the machine is up matters only when it does not come up.
+    let mut boot = Some(Vec::new());
     let deadline = Instant::now() + LIMIT;
-    let mut report = Report::default();
+    let mut report = Report::new(passing());
     let mut exit = None;
     let complaint = loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match machine.console.recv_timeout(left) {
-            Ok(line) => {
-                println!("[vm {}] {line}", kernel.series);
-                is_up |= line.trim() == IS_UP;
-                match line.trim().strip_prefix(SENTINEL) {
-                    Some(code) => exit = Some(code.trim().to_owned()),
-                    None => report.line(&line),
-                }
-            }
+            Ok(line) if line.trim() == IS_UP => boot = None,
+            Ok(line) => match (&mut boot, line.trim().strip_prefix(SENTINEL)) {
+                (Some(boot), _) => boot.push(line),
+                (None, Some(code)) => exit = Some(code.trim().to_owned()),
+                (None, None) => report.line(&line).into_iter().for_each(say),
+            },
             Err(RecvTimeoutError::Disconnected) => match exit.as_deref() {
                 Some("0") => break None,
                 Some(code) => break Some(format!("the tests ended with exit code {code}")),
@@ -81,17 +87,20 @@ fn boot_and_run(kernel: &Kernel, initrd: &Path) -> Result<Option<Tally>> {
             }
         }
     };
-    if !is_up {
+    if let Some(boot) = boot {
+        boot.iter().for_each(|line| say(line));
         return Ok(None);
     }
-    let mut tally = report.tally();
+    let mut outcome = report.outcome();
     if let Some(complaint) = complaint {
-        println!("[vm {}] {complaint}", kernel.series);
-        if tally.failed == 0 {
-            tally += Tally::failure();
+        let last = report.last_ended().unwrap_or("none");
+        let complaint = format!("{complaint}; the last test that ended: {last}");
+        say(&complaint);
+        if outcome.tally.failed == 0 {
+            outcome += Outcome::broken(complaint);
         }
     }
-    Ok(Some(tally))
+    Ok(Some(outcome))
 }
 
 /// A running QEMU; it ends with this value.
