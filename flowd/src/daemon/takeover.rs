@@ -38,8 +38,8 @@ use super::{
 };
 use crate::{
     dataplane::{DataplaneError, Notes, OldTables, Tables},
-    flows::{Counters, EndReason, Record},
-    store::{EntryId, Leaving, Sums},
+    flows::{Bound, Counters, EndReason, Gap, Record, Stage},
+    store::{EntryId, Leaving, State, Sums},
     wireguard,
 };
 
@@ -82,9 +82,15 @@ impl Collector {
         let Inherited { tables, are_adopted, notes, old, boot_id } = inherited;
         let before =
             self.recorder.state().map_err(|error| DaemonError::Leftovers(error.to_string()))?;
-        self.remember(&notes).map_err(failed)?;
         let is_same_boot = before.boot_id.as_deref() == Some(&boot_id);
+        let went_on = is_same_boot && (are_adopted || !old.is_empty());
+        self.remember(&notes).map_err(failed)?;
+        self.interfaces.remember(&notes.interfaces, before.alive_ms.filter(|_| went_on));
         self.overflow = OverflowLedger::of(tables.as_ref().map_or(0, Tables::number));
+        // Tables that come before those of the ledger have been drained.
+        let settled = tables.as_ref().zip(before.tables.as_deref());
+        let settled = settled.and_then(|(tables, name)| tables.number_beside(name));
+        let settled = settled.filter(|_| is_same_boot);
         let tables = tables.as_ref().map(Tables::name);
         let mut inheritance = Inheritance { old, tables: tables.clone(), ..Inheritance::default() };
         if is_same_boot {
@@ -92,9 +98,6 @@ impl Collector {
             self.read_ledger(&mut inheritance)?;
             self.restore(&mut inheritance).map_err(failed)?;
         }
-        // Tables that come before those of the ledger have been drained.
-        let settled = before.tables.as_deref().and_then(Tables::number_in);
-        let settled = settled.filter(|_| is_same_boot);
         let mut state = before.clone();
         state.boot_id = Some(boot_id);
         state.is_clean = false;
@@ -126,7 +129,12 @@ impl Collector {
             let flows = self.seed(old).map_err(failed)?;
             tracing::info!(flows, "took over from the flowd before, with other tables");
         }
+        self.resume_gaps().map_err(failed)?;
         self.update(found, gateway);
+        if !went_on {
+            self.tell_of_absence(&before, is_same_boot);
+        }
+        self.settle_gaps();
         self.inheritance = inheritance;
         self.settle().map_err(failed)?;
         if self.inheritance.old.is_empty() {
@@ -134,6 +142,30 @@ impl Collector {
             self.end_lost(lost)?;
         }
         Ok(())
+    }
+
+    /// Tells that nothing counted since the daemon before.
+    fn tell_of_absence(&mut self, before: &State, is_same_boot: bool) {
+        let Some(alive_ms) = before.alive_ms else { return };
+        let (stage, detail) = if is_same_boot {
+            (Stage::Daemon, "no daemon ran, and no program counted")
+        } else {
+            (Stage::Reboot, "the gateway restarted, and the kernel's tables were lost")
+        };
+        // What a flow did since its last record is lost too, unless all was recorded at the end.
+        let timeout_ms = i64::try_from(self.config.active_timeout.as_millis()).unwrap_or(i64::MAX);
+        let unrecorded_ms = if before.is_clean { 0 } else { timeout_ms };
+        let now_ms = now_ms();
+        self.gaps.note(Gap {
+            gap_id: 0,
+            stage,
+            interface: None,
+            peer: None,
+            opened_ms: alive_ms.saturating_sub(unrecorded_ms).min(now_ms),
+            closed_ms: Some(now_ms),
+            bound: Bound::UNKNOWN,
+            detail: detail.to_owned(),
+        });
     }
 
     /// Tells once that nothing outlives the daemon.
@@ -148,9 +180,8 @@ impl Collector {
     }
 
     fn remember(&mut self, notes: &Notes) -> Result<(), DataplaneError> {
-        let Notes { peers, interfaces, epochs, anchors } = notes;
+        let Notes { peers, interfaces: _, epochs, anchors } = notes;
         self.peers.remember(peers);
-        self.interfaces.remember(interfaces);
         self.ledger.anchors = Anchors::remembered(anchors.clone());
         // New tables have none of it yet.
         for (place, anchor) in anchors {

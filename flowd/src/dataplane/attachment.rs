@@ -24,10 +24,10 @@ use super::{
 /// The kernel that brought tcx.
 const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
 /// Where flowd's filters of a `clsact` qdisc are, so that another daemon finds them.
-const PRIORITY: u16 = 0xf10d;
-const HANDLE: TcHandle = TcHandle::new(0, 1);
+pub(super) const PRIORITY: u16 = 0xf10d;
+pub(super) const HANDLE: TcHandle = TcHandle::new(0, 1);
 
-const BOTH: [Direction; 2] = [Direction::Egress, Direction::Ingress];
+pub(super) const BOTH: [Direction; 2] = [Direction::Egress, Direction::Ingress];
 
 /// How the programs hang on the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub struct Attachment {
     /// The files by which links stay.
     pins: Vec<PathBuf>,
     stays: bool,
+    /// Whether both programs took the place of those of a flowd before.
+    pub is_continued: bool,
 }
 
 impl Attachment {
@@ -105,20 +107,25 @@ impl Dataplane {
             prepare_clsact(name).map_err(|error| fail(first_line(&error)))?;
         }
         let stays = pins.is_some();
-        let mut attachment = Attachment { by, links: Vec::new(), pins: Vec::new(), stays };
+        let mut attachment =
+            Attachment { by, links: Vec::new(), pins: Vec::new(), stays, is_continued: true };
         for direction in BOTH {
             let program = classifier_mut(&mut self.ebpf, program_name(direction));
             let pin = pins.map(|pins| pins.link(ifindex, direction));
             let attached = match (by, &pin) {
                 (AttachedBy::Clsact, _) => attach_clsact(program, name, direction),
-                (AttachedBy::Tcx, None) => attach_tcx(program, name, direction),
-                (AttachedBy::Tcx, Some(pin)) => take_over(program, pin).map_or_else(
-                    || attach_tcx(program, name, direction).and_then(|link| keep(link, pin)),
-                    Ok,
-                ),
+                (AttachedBy::Tcx, None) => {
+                    attach_tcx(program, name, direction).map(|link| (link, false))
+                }
+                (AttachedBy::Tcx, Some(pin)) => match take_over(program, pin) {
+                    Some(link) => Ok((link, true)),
+                    None => attach_tcx(program, name, direction)
+                        .and_then(|link| Ok((keep(link, pin)?, false))),
+                },
             };
             match attached {
-                Ok(link) => {
+                Ok((link, is_continued)) => {
+                    attachment.is_continued &= is_continued;
                     attachment.links.push(link);
                     attachment.pins.extend(pin.filter(|_| by == AttachedBy::Tcx));
                 }
@@ -132,7 +139,7 @@ impl Dataplane {
     }
 }
 
-fn attach_type(direction: Direction) -> TcAttachType {
+pub(super) fn attach_type(direction: Direction) -> TcAttachType {
     match direction {
         Direction::Ingress => TcAttachType::Ingress,
         Direction::Egress => TcAttachType::Egress,
@@ -180,24 +187,24 @@ fn attach_tcx(
     program.take_link(id)
 }
 
-/// Replaces the filter of a flowd before, or makes one.
+/// Replaces the filter of a flowd before, or makes one; whether there was one.
 fn attach_clsact(
     program: &mut SchedClassifier,
     name: &str,
     direction: Direction,
-) -> Result<SchedClassifierLink, ProgramError> {
+) -> Result<(SchedClassifierLink, bool), ProgramError> {
     let kind = attach_type(direction);
     let before = SchedClassifierLink::attached(name, kind, PRIORITY, HANDLE, None)
         .map_err(TcError::IoError)?;
-    let id = match program.attach_to_link(before) {
-        Ok(id) => id,
+    let (id, is_continued) = match program.attach_to_link(before) {
+        Ok(id) => (id, true),
         Err(error) if os_error(&error) == Some(libc::ENOENT) => {
             let options = NlOptions { priority: PRIORITY, handle: HANDLE, ..NlOptions::default() };
-            program.attach_with_options(name, kind, TcAttachOptions::Netlink(options))?
+            (program.attach_with_options(name, kind, TcAttachOptions::Netlink(options))?, false)
         }
         Err(error) => return Err(error),
     };
-    program.take_link(id)
+    Ok((program.take_link(id)?, is_continued))
 }
 
 /// Makes the qdisc unless somebody else has.

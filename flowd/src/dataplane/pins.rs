@@ -169,9 +169,12 @@ impl Tables {
         self.number
     }
 
-    /// The number in a name.
-    pub fn number_in(name: &str) -> Option<u32> {
-        name.rsplit_once("tables-")?.1.split_once('-')?.0.parse().ok()
+    /// The number of tables of this name, if they are in the same place.
+    pub fn number_beside(&self, name: &str) -> Option<u32> {
+        let path = Path::new(name);
+        let beside = path.parent() == self.dir.parent();
+        let (number, _) = path.file_name()?.to_str()?.strip_prefix("tables-")?.split_once("-v")?;
+        number.parse().ok().filter(|_| beside)
     }
 
     /// Whether no daemon has used them yet.
