@@ -1,12 +1,13 @@
 //! A flowd that goes and comes again, under traffic: nothing is lost, nothing counted twice, and
 //! open flows stay what they are.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
-use flowd::flows::{Counters, EndReason, FlowId};
+use flowd::flows::{Counters, EndReason, FlowId, Stage};
 use flowd_tests::{
     flowctl::Flowctl,
     site::{Settings, Site},
+    skip,
     topology::Topology,
     traffic::{Load, steady::Steady, udp},
     wait,
@@ -58,6 +59,46 @@ fn assert_same(ctl: &Flowctl<'_>, sent: &[(udp::Pair, Load)], before: &BTreeMap<
     }
 }
 
+/// The gaps, and how many packets each may miss.
+fn gaps(ctl: &Flowctl<'_>) -> Vec<(Stage, Option<u64>)> {
+    let list: flowd::wire::GapList = ctl.json(&["gaps"]);
+    list.gaps.into_iter().map(|gap| (gap.stage, gap.packets)).collect()
+}
+
+/// Takes the links of a site's programs off; how many there were.
+fn take_off(site: &Site) -> usize {
+    let namespaces = fs::read_dir(site.path("bpf/flowd")).expect("flowd has made it");
+    let files = namespaces.flat_map(|dir| fs::read_dir(dir.expect("it is ours").path()));
+    let links = files.flatten().map(|file| file.expect("it is ours").path());
+    let links: Vec<_> = links.filter(|path| path.is_file()).collect();
+    for link in &links {
+        fs::remove_file(link).expect("it is ours");
+    }
+    links.len()
+}
+
+/// Somebody takes a program off while no daemon runs.
+#[test]
+fn a_program_that_was_taken_off_meanwhile_is_a_gap() {
+    let net = Topology::new(1);
+    let (site, daemon) = flowd_on(&net, &Settings::default());
+    let pairs = pairs(&net);
+    let load = pairs.iter().fold(Load::default(), |sum, pair| sum + pair.exchange(&[10; 3]));
+    let ctl = site.flowctl(&net.gateway);
+    wait::until_equal("all is counted", &Load::both(load, load), || ctl.summary().counters);
+    daemon.stop();
+    if take_off(&site) == 0 {
+        skip!("this kernel has no links that could be taken off");
+    }
+    let missed = pairs[0].exchange(&[30; 7]);
+    let daemon = site.start(&net.gateway);
+    assert_eq!(gaps(&ctl), [(Stage::Detached, Some(2 * missed.packets))]);
+    let after = pairs[0].exchange(&[40; 2]);
+    let load = load + after;
+    wait::until_equal("all else is counted", &Load::both(load, load), || ctl.summary().counters);
+    daemon.stop();
+}
+
 fn goes_on_after(settings: &Settings, end: impl Fn(flowd_tests::daemon::Daemon)) {
     let net = Topology::new(1);
     let (site, mut daemon) = flowd_on(&net, settings);
@@ -71,6 +112,7 @@ fn goes_on_after(settings: &Settings, end: impl Fn(flowd_tests::daemon::Daemon))
     }
     let sent = steady.end();
     assert_same(&ctl, &sent, &before);
+    assert_eq!(gaps(&ctl), [], "nothing is missing");
     assert_balanced(&ctl, "wg0");
     daemon.stop();
 }
@@ -171,6 +213,7 @@ fn detach_records_what_was_counted_while_no_daemon_ran() {
     pairs[0].exchange(&[30; 7]);
     let daemon = site.start(&net.gateway);
     let ctl = site.flowctl(&net.gateway);
+    assert_eq!(gaps(&ctl), [(Stage::Daemon, None)]);
     assert_eq!(ctl.summary().counters, Load::both(load, load));
     let ends: Vec<_> = ctl.flows(&[]).iter().map(|flow| flow.end_reason).collect();
     assert_eq!(ends, vec![Some(EndReason::Shutdown); PAIRS]);
@@ -192,8 +235,11 @@ fn without_a_place_for_pins_flows_end_with_the_daemon() {
     assert!(daemon.log().contains("mount the BPF file system"), "{}", daemon.log());
     let pairs = pairs(&net);
     let load = pairs.iter().fold(Load::default(), |sum, pair| sum + pair.exchange(&[10; 3]));
+    assert_eq!(gaps(&ctl), []);
     daemon.stop();
+    pairs[0].exchange(&[30; 7]);
     let daemon = site.start(&net.gateway);
+    assert_eq!(gaps(&ctl), [(Stage::Daemon, None)]);
     assert_eq!(ctl.summary().counters, Load::both(load, load));
     let ends: Vec<_> = ctl.flows(&[]).iter().map(|flow| flow.end_reason).collect();
     assert_eq!(ends, vec![Some(EndReason::Shutdown); PAIRS]);
