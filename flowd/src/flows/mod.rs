@@ -5,6 +5,7 @@
 mod filter;
 mod flow;
 mod flow_id;
+mod gap;
 mod identity;
 mod protocol;
 mod record;
@@ -18,6 +19,7 @@ mod top;
 pub use filter::{Decider, Filter, State};
 pub use flow::Flow;
 pub use flow_id::FlowId;
+pub use gap::{Bound, Gap, GapSum, Stage};
 pub use identity::Identity;
 pub use protocol::{protocol_name, protocol_number};
 pub use record::{Counters, EndReason, Entry, Icmp, Initiator, Record, TcpFlags, Tuple, Verdict};

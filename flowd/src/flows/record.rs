@@ -171,6 +171,8 @@ macro_rules! words {
     };
 }
 
+pub(super) use words;
+
 words! {
     /// Who opened the conversation. The numbers are [`flow::Initiator`]'s.
     Initiator {

@@ -211,7 +211,7 @@ impl Reader {
     }
 
     /// The segments that can have records of the range, oldest first.
-    fn paths(&self, filter: &Filter) -> Result<Vec<PathBuf>, ReadError> {
+    pub(super) fn paths(&self, filter: &Filter) -> Result<Vec<PathBuf>, ReadError> {
         let days = match writer::list(&self.segments) {
             Ok(days) => days,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
@@ -287,20 +287,8 @@ impl Ledger {
 }
 
 impl Segment {
-    /// `None` when the writer is only just making the file, or retention has removed it.
     fn open(path: &Path) -> Result<Option<Self>, ReadError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let conn = match Connection::open_with_flags(path, flags) {
-            Ok(conn) => conn,
-            Err(_) if !path.exists() => return Ok(None),
-            Err(error) => return Err(read(path)(error)),
-        };
-        conn.busy_timeout(BUSY).map_err(read(path))?;
-        let version = schema::check(&conn)
-            .map_err(|source| ReadError::Segment { path: path.to_owned(), source })?;
-        if version == 0 {
-            return Ok(None);
-        }
+        let Some((conn, version)) = open_file(path)? else { return Ok(None) };
         let names = Names::read(&conn).map_err(read(path))?;
         Ok(Some(Self { conn, names, columns: row::columns(version) }))
     }
@@ -430,6 +418,21 @@ impl Segment {
     }
 }
 
+/// A segment and its version. `None` when the writer is only just making the file, or retention has
+/// removed it.
+pub(super) fn open_file(path: &Path) -> Result<Option<(Connection, usize)>, ReadError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = match Connection::open_with_flags(path, flags) {
+        Ok(conn) => conn,
+        Err(_) if !path.exists() => return Ok(None),
+        Err(error) => return Err(read(path)(error)),
+    };
+    conn.busy_timeout(BUSY).map_err(read(path))?;
+    let version = schema::check(&conn)
+        .map_err(|source| ReadError::Segment { path: path.to_owned(), source })?;
+    Ok((version > 0).then_some((conn, version)))
+}
+
 fn absorb_group(sum: &mut Summary, row: &Row<'_>) -> rusqlite::Result<()> {
     let count = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
     let counters = Counters {
@@ -487,7 +490,7 @@ fn start_of(day: &str) -> Option<i64> {
     Some(start.timestamp().as_millisecond())
 }
 
-fn read(path: &Path) -> impl Fn(rusqlite::Error) -> ReadError {
+pub(super) fn read(path: &Path) -> impl Fn(rusqlite::Error) -> ReadError {
     let path = path.to_owned();
     move |source| ReadError::Sqlite { path: path.clone(), source }
 }

@@ -122,6 +122,21 @@ CREATE TABLE finished (
     tx_bytes   INTEGER NOT NULL,
     PRIMARY KEY (ifindex, peer)
 ) STRICT, WITHOUT ROWID;
+-- The highest gap_id so far, in whichever segment.
+ALTER TABLE state ADD COLUMN last_gap_id INTEGER NOT NULL DEFAULT 0;
+-- What may have gone unrecorded. A gap that lasts goes on in the next segment under its number: the
+-- newest segment that has a number is right about it.
+CREATE TABLE gap (
+    gap_id       INTEGER PRIMARY KEY CHECK (gap_id > 0),
+    stage        INTEGER NOT NULL,
+    interface_id INTEGER REFERENCES interface, -- NULL: all
+    peer_id      INTEGER REFERENCES peer, -- NULL: all
+    opened       INTEGER NOT NULL, -- Unix milliseconds
+    closed       INTEGER CHECK (closed >= opened), -- Unix milliseconds; NULL while it lasts
+    packets      INTEGER CHECK (packets >= 0), -- missing at most; NULL: nobody knows
+    bytes        INTEGER CHECK (bytes >= 0), -- missing at most; NULL: nobody knows
+    detail       TEXT NOT NULL -- one line
+) STRICT;
 ",
 ];
 

@@ -15,6 +15,7 @@ use rusqlite::{
 
 use super::{
     OpenError,
+    gaps::CarriedGaps,
     row::{self, Ids, Names},
     schema,
     state::State,
@@ -26,6 +27,7 @@ use crate::flows::{Identity, Record};
 pub(super) struct Carried {
     pub(super) ledger: Vec<Record>,
     pub(super) state: State,
+    pub(super) gaps: CarriedGaps,
 }
 
 /// The segment that takes records now.
@@ -86,7 +88,8 @@ impl Segment {
             ledger.push(record);
             ControlFlow::Continue(())
         })?;
-        Ok(Carried { ledger, state: State::read(&self.conn)? })
+        let (state, gaps) = (State::read(&self.conn)?, CarriedGaps::read(&self.conn)?);
+        Ok(Carried { ledger, state, gaps })
     }
 
     /// Shows open flows to `visit` until it says stop, each as a record of nothing since its last one.
@@ -223,6 +226,7 @@ fn prepare(path: &Path, day: &str, gateway: &str, carried: &Carried) -> Result<S
                 row::upsert_open(&tx, record, ids)?;
             }
             carried.state.write(&tx)?;
+            carried.gaps.write(&tx, &mut interned)?;
         }
     }
     tx.commit()?;

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::Transaction;
+use rusqlite::{Connection, Transaction};
 
 use super::{
     OpenError, WriteError, row,
@@ -95,6 +95,11 @@ impl Writer {
             std::mem::replace(&mut self.newest, next).close();
         }
         Ok(self.newest.transaction(write)?)
+    }
+
+    /// The newest segment, for reading.
+    pub(super) fn conn(&self) -> &Connection {
+        self.newest.conn()
     }
 
     /// Notes that everything until now is in the kernel's tables or in the store; if `is_clean`, in the
