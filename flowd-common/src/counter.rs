@@ -22,6 +22,11 @@ pub enum Direction {
     Egress = 1,
 }
 
+impl Direction {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
+}
+
 /// Names one counter of one interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
@@ -56,6 +61,9 @@ pub enum Counter {
     Coalesced = 5,
     /// Not a loss: packets that the policy dropped. They are counted where they belong as well.
     Dropped = 6,
+    /// Not a loss: packets that found the flow table full. They are in an overflow bucket, or in
+    /// [`Self::OverflowFull`].
+    TableFull = 7,
 }
 
 impl Counter {
@@ -69,7 +77,7 @@ impl Counter {
     ];
 
     /// All counters.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Truncated,
         Self::NotIp,
         Self::Malformed,
@@ -77,6 +85,7 @@ impl Counter {
         Self::OverflowFull,
         Self::Coalesced,
         Self::Dropped,
+        Self::TableFull,
     ];
 
     /// The name in status, metrics and JSON.
@@ -89,6 +98,7 @@ impl Counter {
             Self::OverflowFull => "overflow_full",
             Self::Coalesced => "coalesced",
             Self::Dropped => "dropped",
+            Self::TableFull => "table_full",
         }
     }
 
@@ -102,6 +112,7 @@ impl Counter {
             4 => Self::OverflowFull,
             5 => Self::Coalesced,
             6 => Self::Dropped,
+            7 => Self::TableFull,
             _ => return None,
         })
     }
@@ -117,6 +128,6 @@ mod tests {
             assert_eq!(counter as u8, number);
             assert_eq!(Counter::from_number(number), Some(counter));
         }
-        assert_eq!(Counter::from_number(7), None);
+        assert_eq!(Counter::from_number(8), None);
     }
 }

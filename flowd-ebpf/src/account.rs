@@ -316,7 +316,10 @@ fn create(met: &mut Met, opened: &Opened, direction: Direction) -> Option<u64> {
         return Some(judgement.0 & 3);
     }
     // Another CPU may have made it meanwhile, of a packet of which something else is said.
-    let entry = Entry::find(&met.key)?;
+    let Some(entry) = Entry::find(&met.key) else {
+        tally(met.key.ifindex, Counter::TableFull, direction, met.weight());
+        return None;
+    };
     if entry.marks & RETIRED != 0 || entry.outcome() != judgement.0 & 3 {
         return None;
     }

@@ -22,7 +22,7 @@ pub fn tally_apart(ifindex: u32, outcome: u64, direction: Direction, weight: Wei
     }
 }
 
-/// Counts under a name. The table holds every name of 341 interfaces; the daemon makes the entries
+/// Counts under a name. The table holds every name of 256 interfaces; the daemon makes the entries
 /// of an interface when it attaches, so that this never has to.
 #[inline(always)]
 pub fn tally(ifindex: u32, counter: Counter, direction: Direction, weight: Weight) {

@@ -28,10 +28,13 @@ use crate::{
 };
 
 use super::{
+    gaps::Gaps,
     interfaces::Interfaces,
+    lapses::FullTable,
     ledger::{Ledger, View, total},
     overflow::{OverflowLedger, by_bucket},
     peers::{Ownership, Peers},
+    pulse::{Pulse, Reading},
     recorder::{BATCH, NotRecorded, Recorder},
     revisions::Revisions,
     takeover::{Inheritance, add},
@@ -59,6 +62,9 @@ pub(super) struct Collector {
     pub(super) verdicts: Verdicts,
     pub(super) revisions: Revisions,
     pub(super) drains: wire::DrainStatus,
+    pub(super) gaps: Gaps,
+    pub(super) pulse: Pulse,
+    pub(super) full_table: FullTable,
     pub(super) started_ms: i64,
     ownership: Ownership,
     drain_failing: bool,
@@ -89,6 +95,7 @@ impl Collector {
         policy: Arc<Revision>,
         pins: Option<Pins>,
     ) -> Self {
+        let pulse = Pulse::new(config.drain_interval, Reading::now());
         Self {
             config,
             dataplane,
@@ -102,6 +109,9 @@ impl Collector {
             verdicts: Verdicts::of(policy),
             revisions,
             drains: wire::DrainStatus::default(),
+            gaps: Gaps::default(),
+            pulse,
+            full_table: FullTable::default(),
             started_ms: now_ms(),
             ownership: Ownership::Same,
             drain_failing: false,
@@ -112,6 +122,7 @@ impl Collector {
 
     /// Takes what WireGuard says now. Peers first: a flow finds its peer from its first packet on.
     pub(super) fn update(&mut self, found: Vec<wireguard::Interface>, gateway: BTreeSet<IpAddr>) {
+        self.interfaces.look(now_ms(), &mut self.dataplane, &mut self.gaps);
         if self.interfaces.are_configured_as(&found) && self.peers.has_gateway(&gateway) {
             self.interfaces.refresh(found);
             return;
@@ -120,7 +131,7 @@ impl Collector {
             self.ownership = Ownership::Changed;
         }
         self.follow_the_world();
-        self.interfaces.update(found, now_ms(), &mut self.dataplane);
+        self.interfaces.update(found, now_ms(), &mut self.dataplane, &mut self.gaps);
     }
 
     /// Drains and answers until it is told to stop; `beat` is called after every drain.
@@ -155,6 +166,7 @@ impl Collector {
     /// they are taken off, and every flow ends.
     fn stop(mut self) {
         self.interfaces.read_devices();
+        self.interfaces.look(now_ms(), &mut self.dataplane, &mut self.gaps);
         if self.interfaces.are_staying() {
             self.drain(Due::AtStop);
             self.interfaces.leave_all();
@@ -175,6 +187,7 @@ impl Collector {
     }
 
     fn finish(mut self) {
+        self.end_gaps();
         if self.recorder.error.is_some() {
             tracing::error!(
                 flows = self.ledger.len(),
@@ -194,6 +207,7 @@ impl Collector {
 
     fn drain(&mut self, due: Due) {
         let begun = Instant::now();
+        self.heed_the_clocks();
         match self.try_drain(due) {
             Ok(()) => self.drain_failing = false,
             Err(error) => {
@@ -203,6 +217,7 @@ impl Collector {
                 self.drain_failing = true;
             }
         }
+        self.heed_the_store();
         let took = begun.elapsed();
         self.drains.count += 1;
         self.drains.last = Some(wire::Timestamp(now_ms()));
@@ -222,6 +237,7 @@ impl Collector {
             self.follow_the_world();
         }
         self.interfaces.read_devices();
+        self.interfaces.look(now_ms(), &mut self.dataplane, &mut self.gaps);
         let ownership = std::mem::replace(&mut self.ownership, Ownership::Same);
         loop {
             let line = self.time_line()?;
@@ -234,6 +250,7 @@ impl Collector {
         }
         self.record_overflow(due)?;
         self.settle()?;
+        self.heed_the_table()?;
         if ownership == Ownership::Changed {
             let Self { peers, ledger, dataplane, .. } = self;
             peers.forget(&ledger.peers(), dataplane.notebook())?;

@@ -1,16 +1,17 @@
 //! The interfaces that flowd hangs on.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap},
     mem,
     sync::Arc,
 };
 
-use flowd_common::memory::InterfaceNote;
+use flowd_common::{counter::Direction, memory::InterfaceNote};
 
+use super::gaps::{At, Gaps};
 use crate::{
     dataplane::{Attachment, Dataplane, DataplaneError, Pins},
-    flows::Counters,
+    flows::{Bound, Counters, Gap, Stage},
     wireguard::{DeviceCounters, Interface},
 };
 
@@ -30,6 +31,8 @@ pub(super) struct Watched {
     baseline: Counters,
     /// The same at the last look.
     device: Counters,
+    /// When both programs were last seen on it, and what the device had counted before that look.
+    hung: (i64, Counters),
 }
 
 impl Watched {
@@ -39,13 +42,51 @@ impl Watched {
 
     /// What the device counted since flowd attached.
     pub(super) fn device(&self) -> Counters {
-        let since = |now: u64, then: u64| now.saturating_sub(then);
-        Counters {
-            rx_packets: since(self.device.rx_packets, self.baseline.rx_packets),
-            rx_bytes: since(self.device.rx_bytes, self.baseline.rx_bytes),
-            tx_packets: since(self.device.tx_packets, self.baseline.tx_packets),
-            tx_bytes: since(self.device.tx_bytes, self.baseline.tx_bytes),
+        growth(self.baseline, self.device)
+    }
+
+    /// What crossed the interface while no program hung on it, when its device has counted `device`.
+    fn since_hung(&self, device: Counters) -> Bound {
+        bound(&growth(self.hung.1, device), &Direction::BOTH)
+    }
+
+    /// Puts missing programs back; those that are there hang again too. On an error what is left
+    /// stays.
+    fn put_back(
+        &mut self,
+        ifindex: u32,
+        missing: &[Direction],
+        are_staying: bool,
+        mut attach: impl FnMut(&str, u32) -> Result<Attachment, DataplaneError>,
+    ) -> Result<(), DataplaneError> {
+        if missing.is_empty() {
+            return Ok(());
         }
+        let Some(old) = self.attachment.take() else { return Ok(()) };
+        if are_staying {
+            // What is there is replaced, each in one instant, by way of the place where it is kept.
+            match attach(&self.name, ifindex) {
+                // What replaced the old one's programs, the old one does not take off.
+                Ok(new) => self.attachment = Some(new),
+                Err(error) => {
+                    self.attachment = Some(old);
+                    return Err(error);
+                }
+            }
+        } else {
+            // Two at once would count twice.
+            old.detach();
+            self.attachment = Some(attach(&self.name, ifindex)?);
+        }
+        Ok(())
+    }
+
+    /// The interface is gone; `seen_ms` is when it was last there.
+    fn end(&mut self, now_ms: i64, seen_ms: i64, gaps: &mut Gaps) {
+        // Its device took along what it had counted.
+        gaps.close(At::interface(Stage::Detached, &self.name), now_ms, Bound::UNKNOWN);
+        let at = At::interface(Stage::Interface, &self.name);
+        gaps.open(at, seen_ms, "the interface was gone");
     }
 }
 
@@ -53,8 +94,11 @@ impl Watched {
 #[derive(Default)]
 pub(super) struct Interfaces {
     by_index: BTreeMap<u32, Watched>,
-    /// Interfaces that could not be attached, told once.
-    refused: HashSet<u32>,
+    /// Interfaces that could not be attached, told once, and what their devices had counted when
+    /// flowd first tried.
+    refused: HashMap<u32, (Arc<str>, Counters)>,
+    /// Unix milliseconds of the last [`Self::update`]; `None` before the first.
+    updated_ms: Option<i64>,
     /// Where programs are kept; `None`: there is no such place.
     pins: Option<Pins>,
     /// What a daemon before noted.
@@ -135,7 +179,14 @@ impl Interfaces {
     }
 
     /// Takes what WireGuard says now: attaches to what is new, lets go of what is gone.
-    pub(super) fn update(&mut self, found: Vec<Interface>, now_ms: i64, dataplane: &mut Dataplane) {
+    pub(super) fn update(
+        &mut self,
+        found: Vec<Interface>,
+        now_ms: i64,
+        dataplane: &mut Dataplane,
+        gaps: &mut Gaps,
+    ) {
+        let updated_ms = self.updated_ms.replace(now_ms);
         for (ifindex, watched) in &mut self.by_index {
             let still = found.iter().find(|interface| interface.ifindex == *ifindex);
             match (still, watched.attachment.is_some()) {
@@ -143,6 +194,8 @@ impl Interfaces {
                     if *interface.name != *watched.name {
                         tracing::info!(from = %watched.name, to = interface.name, "interface renamed");
                         watched.name = interface.name.as_str().into();
+                        let at = At::interface(Stage::Interface, &watched.name);
+                        gaps.close(at, now_ms, Bound::NOTHING);
                     }
                     watched.now = interface.clone();
                 }
@@ -151,20 +204,33 @@ impl Interfaces {
                     if let Some(attachment) = watched.attachment.take() {
                         attachment.detach();
                     }
+                    watched.end(now_ms, updated_ms.unwrap_or(now_ms), gaps);
                 }
                 (None, false) => {}
             }
         }
-        self.refused.retain(|ifindex| found.iter().any(|found| found.ifindex == *ifindex));
+        self.refused.retain(|ifindex, (name, _)| {
+            let is_there = found.iter().any(|found| found.ifindex == *ifindex);
+            if !is_there {
+                gaps.close(At::interface(Stage::Attach, name), now_ms, Bound::UNKNOWN);
+            }
+            is_there
+        });
         for interface in found {
-            if !self.is_attached(interface.ifindex) && !self.refused.contains(&interface.ifindex) {
-                self.attach(interface, now_ms, dataplane);
+            if !self.is_attached(interface.ifindex) {
+                self.attach(interface, (updated_ms, now_ms), dataplane, gaps);
             }
         }
         self.forget();
     }
 
-    fn attach(&mut self, interface: Interface, now_ms: i64, dataplane: &mut Dataplane) {
+    fn attach(
+        &mut self,
+        interface: Interface,
+        (updated_ms, now_ms): (Option<i64>, i64),
+        dataplane: &mut Dataplane,
+        gaps: &mut Gaps,
+    ) {
         let name: Arc<str> = interface.name.as_str().into();
         let device = read_device(&name);
         let (since_ms, baseline) = self.begun(interface.ifindex, now_ms, device);
@@ -172,6 +238,10 @@ impl Interfaces {
         let noted = dataplane.notebook().interface(interface.ifindex, &note);
         let attached =
             noted.and_then(|()| dataplane.attach(&name, interface.ifindex, self.pins.as_ref()));
+        let device = read_device(&name);
+        if attached.is_ok() {
+            self.tell_unseen(&name, interface.ifindex, (updated_ms, now_ms), device, gaps);
+        }
         match attached {
             Ok(attachment) => {
                 let by = attachment.by.word();
@@ -191,16 +261,113 @@ impl Interfaces {
                     attached_by: by,
                     baseline,
                     device,
+                    hung: (now_ms, device),
                 });
                 // An interface that was only out of sight goes on where it was.
                 watched.name = name;
                 watched.now = interface;
                 watched.attached_by = by;
                 watched.attachment = Some(attachment);
+                watched.hung = (now_ms, device);
             }
-            Err(error) => {
-                tracing::error!(%error, "this interface is not watched");
-                self.refused.insert(interface.ifindex);
+            Err(error) => self.refuse(&interface, (updated_ms, now_ms), &error, gaps),
+        }
+    }
+
+    fn refuse(
+        &mut self,
+        interface: &Interface,
+        (updated_ms, now_ms): (Option<i64>, i64),
+        error: &DataplaneError,
+        gaps: &mut Gaps,
+    ) {
+        let name: Arc<str> = interface.name.as_str().into();
+        gaps.open(
+            At::interface(Stage::Attach, &name),
+            updated_ms.unwrap_or(now_ms),
+            format!("flowd cannot hang on it: {error}"),
+        );
+        self.refused.entry(interface.ifindex).or_insert_with(|| {
+            tracing::error!(%error, "this interface is not watched; flowd tries again");
+            // What came while flowd watched has counted from zero.
+            let before = updated_ms.map_or_else(|| read_device(&name), |_| Counters::default());
+            (name, before)
+        });
+    }
+
+    /// Tells what crossed an interface before it was attached just now, when its device has counted
+    /// `device`.
+    fn tell_unseen(
+        &mut self,
+        name: &Arc<str>,
+        ifindex: u32,
+        (updated_ms, now_ms): (Option<i64>, i64),
+        device: Counters,
+        gaps: &mut Gaps,
+    ) {
+        let known = self.by_index.get(&ifindex);
+        let out_of_sight = known.map_or(Bound::NOTHING, |watched| watched.since_hung(device));
+        gaps.close(At::interface(Stage::Interface, name), now_ms, out_of_sight);
+        gaps.close(At::interface(Stage::Detached, name), now_ms, Bound::UNKNOWN);
+        match (self.refused.remove(&ifindex), updated_ms) {
+            (Some((_, before)), _) => {
+                let more = bound(&growth(before, device), &Direction::BOTH);
+                gaps.close(At::interface(Stage::Attach, name), now_ms, more);
+            }
+            // It was there before flowd was, or is known: then it is told above.
+            (None, None) => {
+                gaps.close(At::interface(Stage::Attach, name), now_ms, Bound::UNKNOWN);
+            }
+            (None, Some(updated_ms)) if known.is_none() && device.packets() > 0 => {
+                gaps.note(Gap {
+                    gap_id: 0,
+                    stage: Stage::Attach,
+                    interface: Some(name.clone()),
+                    peer: None,
+                    opened_ms: updated_ms,
+                    closed_ms: Some(now_ms),
+                    bound: bound(&device, &Direction::BOTH),
+                    detail: "packets crossed the new interface before flowd hung on it".to_owned(),
+                });
+            }
+            (None, Some(_)) => {}
+        }
+    }
+
+    /// Looks whether somebody took a program off, and puts it back at once.
+    pub(super) fn look(&mut self, now_ms: i64, dataplane: &mut Dataplane, gaps: &mut Gaps) {
+        // Before the look: what crosses in between is counted, and in the bound too.
+        let Ok(devices) = DeviceCounters::read() else { return };
+        let are_staying = self.are_staying();
+        for (ifindex, watched) in &mut self.by_index {
+            let Some(by) = watched.attachment.as_ref().map(|attachment| attachment.by) else {
+                continue;
+            };
+            // Of an interface that is gone, the next scan tells.
+            let Some(device) = devices.of(&watched.name) else { continue };
+            let Ok(missing) = dataplane.missing(&watched.name, *ifindex, by) else { continue };
+            let name = watched.name.clone();
+            let at = At::interface(Stage::Detached, &name);
+            if missing.is_empty() && !gaps.is_open(at) {
+                watched.hung = (now_ms, device);
+                continue;
+            }
+            gaps.open(at, watched.hung.0, taken_off(&missing));
+            let back = watched.put_back(*ifindex, &missing, are_staying, |name, ifindex| {
+                dataplane.attach(name, ifindex, self.pins.as_ref())
+            });
+            let device = read_device(&name);
+            // Where nothing stays, both were off for an instant.
+            let off =
+                if are_staying && !missing.is_empty() { &missing[..] } else { &Direction::BOTH };
+            gaps.grow(at, bound(&growth(watched.hung.1, device), off));
+            watched.hung = (now_ms, device);
+            match back {
+                Ok(()) => {
+                    gaps.close(at, now_ms, Bound::NOTHING);
+                    tracing::warn!(interface = %name, "attached again");
+                }
+                Err(error) => tracing::debug!(%error, "still off"),
             }
         }
     }
@@ -265,6 +432,34 @@ impl Interfaces {
     /// Whether the interface is there, so that its flows may live.
     pub(super) fn is_attached(&self, ifindex: u32) -> bool {
         self.by_index.get(&ifindex).is_some_and(|watched| watched.attachment.is_some())
+    }
+}
+
+/// What a device counted in between.
+fn growth(before: Counters, now: Counters) -> Counters {
+    Counters {
+        rx_packets: now.rx_packets.saturating_sub(before.rx_packets),
+        rx_bytes: now.rx_bytes.saturating_sub(before.rx_bytes),
+        tx_packets: now.tx_packets.saturating_sub(before.tx_packets),
+        tx_bytes: now.tx_bytes.saturating_sub(before.tx_bytes),
+    }
+}
+
+/// At most so much is missing, when nobody counted in these directions.
+fn bound(device: &Counters, off: &[Direction]) -> Bound {
+    off.iter().fold(Bound::NOTHING, |sum, direction| {
+        sum.and(match direction {
+            Direction::Ingress => Bound::of(device.rx_packets, device.rx_bytes),
+            Direction::Egress => Bound::of(device.tx_packets, device.tx_bytes),
+        })
+    })
+}
+
+fn taken_off(missing: &[Direction]) -> &'static str {
+    match missing {
+        [Direction::Ingress] => "somebody took the ingress program off the interface",
+        [Direction::Egress] => "somebody took the egress program off the interface",
+        _ => "somebody took both programs off the interface",
     }
 }
 

@@ -118,6 +118,19 @@ impl OverflowLedger {
         records
     }
 
+    /// What the buckets took since their last records, by interface.
+    pub(super) fn unrecorded(
+        &self,
+        buckets: &BTreeMap<Bucket, Counters>,
+    ) -> BTreeMap<u32, Counters> {
+        let mut unrecorded: BTreeMap<u32, Counters> = BTreeMap::new();
+        for (bucket, total) in buckets {
+            let recorded = self.open.get(bucket).map_or_else(Counters::default, |o| o.recorded);
+            *unrecorded.entry(bucket.ifindex).or_default() += *total - recorded;
+        }
+        unrecorded
+    }
+
     /// Whether the bucket's last record is long enough ago.
     pub(super) fn is_due(&self, bucket: &Bucket, now_ms: i64, active_ms: i64) -> bool {
         self.open.get(bucket).is_some_and(|open| {

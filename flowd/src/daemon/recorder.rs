@@ -6,7 +6,7 @@ use tokio::sync::broadcast;
 
 use super::policy::Hits;
 use crate::{
-    flows::Record,
+    flows::{Gap, Record},
     store::{Leaving, State, WriteError, Writer},
 };
 
@@ -86,6 +86,20 @@ impl Recorder {
         visit: impl FnMut(Record) -> ControlFlow<()>,
     ) -> Result<(), WriteError> {
         self.writer.for_each_open(visit)
+    }
+
+    /// Stores gaps as they are now, all or nothing.
+    pub(super) fn put_gaps(&mut self, now_ms: i64, gaps: &mut [Gap]) -> Result<(), NotRecorded> {
+        let outcome = self.writer.put_gaps(now_ms, gaps);
+        self.told(outcome)
+    }
+
+    /// The gaps that the daemon before left open.
+    pub(super) fn open_gaps(&mut self) -> Vec<Gap> {
+        let found = self.writer.open_gaps();
+        found
+            .inspect_err(|error| tracing::error!(%error, "no open gap goes on"))
+            .unwrap_or_default()
     }
 
     /// Tells once what is wrong, and once that it is not any more.

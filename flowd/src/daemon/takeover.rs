@@ -126,7 +126,9 @@ impl Collector {
             let flows = self.seed(old).map_err(failed)?;
             tracing::info!(flows, "took over from the flowd before, with other tables");
         }
+        self.resume_gaps().map_err(failed)?;
         self.update(found, gateway);
+        self.settle_gaps();
         self.inheritance = inheritance;
         self.settle().map_err(failed)?;
         if self.inheritance.old.is_empty() {

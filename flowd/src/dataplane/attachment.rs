@@ -24,10 +24,10 @@ use super::{
 /// The kernel that brought tcx.
 const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
 /// Where flowd's filters of a `clsact` qdisc are, so that another daemon finds them.
-const PRIORITY: u16 = 0xf10d;
-const HANDLE: TcHandle = TcHandle::new(0, 1);
+pub(super) const PRIORITY: u16 = 0xf10d;
+pub(super) const HANDLE: TcHandle = TcHandle::new(0, 1);
 
-const BOTH: [Direction; 2] = [Direction::Egress, Direction::Ingress];
+pub(super) const BOTH: [Direction; 2] = [Direction::Egress, Direction::Ingress];
 
 /// How the programs hang on the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +132,7 @@ impl Dataplane {
     }
 }
 
-fn attach_type(direction: Direction) -> TcAttachType {
+pub(super) fn attach_type(direction: Direction) -> TcAttachType {
     match direction {
         Direction::Ingress => TcAttachType::Ingress,
         Direction::Egress => TcAttachType::Egress,

@@ -62,6 +62,14 @@ pub enum DataplaneError {
         /// On one line.
         reason: String,
     },
+    /// Nobody can tell what hangs on an interface.
+    #[error("cannot see what hangs on {interface}: {reason}")]
+    Look {
+        /// Its name.
+        interface: String,
+        /// On one line.
+        reason: String,
+    },
     /// A table could not be read.
     #[error("cannot read the kernel's {table} table")]
     Read {

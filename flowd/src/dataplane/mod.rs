@@ -8,6 +8,7 @@ mod attachment;
 mod batch;
 mod clock;
 mod error;
+mod missing;
 mod notes;
 mod old;
 mod pairs;

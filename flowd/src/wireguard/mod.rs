@@ -1,6 +1,7 @@
 //! WireGuard's own view: its interfaces, their peers, its counters. The only module that knows
 //! `wireguard-control` and netlink. Keys other than public ones are dropped where they arrive.
 
+mod filters;
 mod links;
 mod route;
 mod watch;
@@ -10,6 +11,7 @@ use std::{io, net::SocketAddr, path::Path, time::UNIX_EPOCH};
 use ipnet::IpNet;
 use wireguard_control as wg;
 
+pub use filters::has_filter;
 pub use links::{DeviceCounters, addresses, ifindex_of};
 pub use route::route;
 pub use watch::{Names, watch};

@@ -1,0 +1,50 @@
+//! Whether the programs still hang where they were put: anybody with the right to do so may take
+//! them off.
+
+use aya::programs::SchedClassifier;
+use flowd_common::counter::Direction;
+
+use super::{
+    AttachedBy, Dataplane, DataplaneError,
+    attachment::{BOTH, HANDLE, PRIORITY, attach_type},
+    classifier,
+    error::first_line,
+    program_name,
+};
+use crate::wireguard;
+
+impl Dataplane {
+    /// The directions of an interface whose program is not on it.
+    pub fn missing(
+        &self,
+        name: &str,
+        ifindex: u32,
+        by: AttachedBy,
+    ) -> Result<Vec<Direction>, DataplaneError> {
+        let mut missing = Vec::new();
+        for direction in BOTH {
+            let is_there = match by {
+                AttachedBy::Tcx => self.hangs(name, direction),
+                AttachedBy::Clsact => {
+                    let (priority, handle) = (PRIORITY, HANDLE.into());
+                    wireguard::has_filter(ifindex, direction, priority, handle)
+                        .map_err(|error| error.to_string())
+                }
+            };
+            let is_there = is_there
+                .map_err(|reason| DataplaneError::Look { interface: name.to_owned(), reason })?;
+            if !is_there {
+                missing.push(direction);
+            }
+        }
+        Ok(missing)
+    }
+
+    fn hangs(&self, name: &str, direction: Direction) -> Result<bool, String> {
+        let program = classifier(&self.ebpf, program_name(direction));
+        let own = program.info().map_err(|error| first_line(&error))?.id();
+        let (_, programs) = SchedClassifier::query_tcx(name, attach_type(direction))
+            .map_err(|error| first_line(&error))?;
+        Ok(programs.iter().any(|program| program.id() == own))
+    }
+}
