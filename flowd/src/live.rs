@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::{broadcast, oneshot};
 
 use crate::{
-    flows::{By, Filter, FlowId, Identity, Ranking, Record, Summary, Tuple},
+    flows::{By, Filter, FlowId, Gap, Identity, Ranking, Record, Summary, Tuple},
     identity::Names,
     policy::World,
     wire, wireguard,
@@ -109,6 +109,12 @@ pub enum Request {
         by: By,
         /// Where the answer goes.
         reply: oneshot::Sender<Pending<Ranking>>,
+    },
+    /// The gaps that the store may not have as they are; the watermark is the highest number of a
+    /// gap in the store.
+    Gaps {
+        /// Where the answer goes.
+        reply: oneshot::Sender<Pending<Vec<Gap>>>,
     },
     /// How the daemon is.
     Status {

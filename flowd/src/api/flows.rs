@@ -10,6 +10,7 @@ use axum::{
 use super::{
     ApiState,
     error::ApiError,
+    gaps,
     params::{Params, cursor},
     query::Query,
 };
@@ -133,9 +134,10 @@ pub(super) async fn summary(
     let until = Timestamp(filter.until_ms.unwrap_or(now_ms));
     let since = filter.since_ms.map(Timestamp);
     let Pending { watermark, answer } = pending;
+    let gaps = gaps::sum(&state, (filter.since_ms, Some(until.0))).await?;
     let mut sum = blocking(move || state.reader.summary(&filter, watermark)).await?;
     sum.merge(&answer.summary);
-    Ok(Json(wire::Summary::new(since, until, &sum, answer.open_flows)))
+    Ok(Json(wire::Summary::new(since, until, &sum, answer.open_flows, gaps)))
 }
 
 /// Runs a query of the store where it may block.

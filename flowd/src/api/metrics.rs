@@ -94,6 +94,15 @@ fn render(status: &Status) -> String {
             u64::from(status.store.error.is_some()),
         ),
     ];
+    let (name, help) = ("flowd_gaps_total", "Gaps in the record that began since the start.");
+    text.family(name, "counter", help);
+    for gaps in &status.gaps {
+        text.sample(name, &[("stage", gaps.stage.word())], gaps.begun);
+    }
+    text.family("flowd_gaps_open", "gauge", "Gaps in the record that last.");
+    for gaps in &status.gaps {
+        text.sample("flowd_gaps_open", &[("stage", gaps.stage.word())], gaps.open);
+    }
     for (name, kind, help, value) in gauges {
         text.family(name, kind, help);
         text.sample(name, &[], value);

@@ -5,6 +5,7 @@
 
 mod error;
 mod flows;
+mod gaps;
 mod metrics;
 mod params;
 mod policy;
@@ -78,6 +79,7 @@ fn router(state: ApiState) -> Router {
         .route("/v1/flows", get(flows::list).fallback(wrong_method))
         .route("/v1/flows/{flow_id}", get(flows::detail).fallback(wrong_method))
         .route("/v1/records", get(records::list).fallback(wrong_method))
+        .route("/v1/gaps", get(gaps::list).fallback(wrong_method))
         .route("/v1/top", get(top::top).fallback(wrong_method))
         .route("/v1/peers", get(peers).fallback(wrong_method))
         .route("/v1/watch", get(records::watch).fallback(wrong_method))
@@ -129,8 +131,8 @@ async fn peers(
 async fn unknown_path(uri: axum::http::Uri) -> ApiError {
     ApiError::NotFound(format!(
         "there is no {}; the endpoints are /v1/status, /v1/summary, /v1/flows, \
-         /v1/flows/{{flow_id}}, /v1/records, /v1/top, /v1/peers, /v1/watch, /v1/policy, \
-         /v1/policy/check, /v1/policy/why, /v1/policy/replay and /metrics",
+         /v1/flows/{{flow_id}}, /v1/records, /v1/gaps, /v1/top, /v1/peers, /v1/watch, \
+         /v1/policy, /v1/policy/check, /v1/policy/why, /v1/policy/replay and /metrics",
         uri.path().escape_debug()
     ))
 }

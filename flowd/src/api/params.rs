@@ -83,15 +83,11 @@ impl Params {
     pub(super) fn filter(&self, more: &[&str], now_ms: i64) -> Result<Filter, ApiError> {
         let known: Vec<&str> = FILTERS.iter().chain(more).copied().collect();
         self.only(&known)?;
-        let instant = |text: &str| time::parse(text, now_ms);
-        let filter = Filter {
-            since_ms: self.read("since", time::ACCEPTED, instant)?,
-            until_ms: self.read("until", time::ACCEPTED, instant)?,
-            peer: self.read(
-                "peer",
-                "a peer's name, its public key, or the first four or more characters of it",
-                |text| (!text.is_empty()).then(|| text.to_owned()),
-            )?,
+        let (since_ms, until_ms) = self.range(now_ms)?;
+        Ok(Filter {
+            since_ms,
+            until_ms,
+            peer: self.peer()?,
             user: self.read("user", "the user of a peer, as in peers.toml", |text| {
                 (!text.is_empty()).then(|| text.to_owned())
             })?,
@@ -119,15 +115,31 @@ impl Params {
                 "closed" => Some(State::Closed),
                 _ => None,
             })?,
-        };
-        if let (Some(since), Some(until)) = (filter.since_ms, filter.until_ms)
+        })
+    }
+
+    /// The time range, in Unix milliseconds.
+    pub(super) fn range(&self, now_ms: i64) -> Result<(Option<i64>, Option<i64>), ApiError> {
+        let instant = |text: &str| time::parse(text, now_ms);
+        let since_ms = self.read("since", time::ACCEPTED, instant)?;
+        let until_ms = self.read("until", time::ACCEPTED, instant)?;
+        if let (Some(since), Some(until)) = (since_ms, until_ms)
             && since >= until
         {
             return Err(ApiError::BadRequest(
                 "`since` is not before `until`; exchange them".to_owned(),
             ));
         }
-        Ok(filter)
+        Ok((since_ms, until_ms))
+    }
+
+    /// What names a peer.
+    pub(super) fn peer(&self) -> Result<Option<String>, ApiError> {
+        self.read(
+            "peer",
+            "a peer's name, its public key, or the first four or more characters of it",
+            |text| (!text.is_empty()).then(|| text.to_owned()),
+        )
     }
 
     fn network(&self, name: &str) -> Result<Option<IpNet>, ApiError> {
@@ -161,6 +173,11 @@ impl Params {
             ))
         })
     }
+}
+
+/// What is accepted where there is a list of words.
+pub(super) fn one_of(words: &[&str]) -> String {
+    format!("one of {}", words.join(", "))
 }
 
 /// What is accepted as `cursor`.

@@ -17,8 +17,8 @@ use tokio::{
 use super::{ApiState, serve};
 use crate::{
     flows::{
-        Counters, EndReason, Entry, FlowId, Identity, Initiator, Ranking, Record, Summary,
-        TcpFlags, Tuple, Verdict,
+        Bound, Counters, EndReason, Entry, FlowId, Gap, Identity, Initiator, Ranking, Record,
+        Stage, Summary, TcpFlags, Tuple, Verdict,
     },
     live::{Live, Pending, PendingSummary, Position, Request, Surroundings},
     store::{Leaving, Reader, Writer},
@@ -76,6 +76,19 @@ fn record(port: u16, window: i64) -> Record {
     }
 }
 
+fn gap() -> Gap {
+    Gap {
+        gap_id: 0,
+        stage: Stage::Detached,
+        interface: Some("wg0".into()),
+        peer: None,
+        opened_ms: START_MS,
+        closed_ms: None,
+        bound: Bound::of(7, 700),
+        detail: "somebody took both programs off the interface".to_owned(),
+    }
+}
+
 /// A served API: closed flows 1 to 5 in the store, and flow 1000 open, with one record in the store
 /// and one window that is not recorded.
 struct Served {
@@ -97,6 +110,8 @@ impl Served {
         let mut writer = Writer::open(dir.path(), "gw", START_MS).unwrap();
         writer.commit(START_MS, &mut records, &Leaving::default()).unwrap();
         let watermark = writer.last_record_id();
+        // The second is put there after the drain thread's answer, which has it without a number.
+        writer.put_gaps(START_MS, &mut [gap(), Gap { stage: Stage::TableFull, ..gap() }]).unwrap();
         // Committed after the drain thread's answer: not there yet.
         writer.commit(START_MS, &mut [record(2000, 0)], &Leaving::default()).unwrap();
         writer.close();
@@ -167,6 +182,18 @@ fn drain_thread(inbox: &mpsc::Receiver<Request>, watermark: u64) {
                     answer.absorb(&open, filter.since_ms.unwrap_or(i64::MIN));
                 }
                 drop(reply.send(Pending { watermark, answer }));
+            }
+            Request::Gaps { reply } => {
+                // One that the store has as open, and has taken nothing since; one without a number.
+                let closed = Gap { gap_id: 1, closed_ms: Some(START_MS + 500), ..gap() };
+                let table_full = Gap {
+                    stage: Stage::TableFull,
+                    interface: Some("wg1".into()),
+                    opened_ms: START_MS + 60_000,
+                    bound: Bound::of(3, 300),
+                    ..gap()
+                };
+                drop(reply.send(Pending { watermark: 1, answer: vec![table_full, closed] }));
             }
             Request::Peers { reply } => drop(reply.send(Vec::new())),
             Request::World { reply } => {
@@ -284,6 +311,60 @@ async fn a_summary_counts_everything_once() {
 }
 
 #[tokio::test]
+async fn gaps_are_those_of_the_store_and_what_it_has_not_taken_each_once() {
+    let served = Served::start();
+    let list = served.json("/v1/gaps").await;
+    let of = |stage: &str, packets: u64| {
+        json!({
+            "gap_id": null,
+            "stage": stage,
+            "interface": "wg1",
+            "peer": null,
+            "from": "2026-11-21T04:01:00.000Z",
+            "to": null,
+            "packets": packets,
+            "bytes": packets * 100,
+            "detail": "somebody took both programs off the interface",
+        })
+    };
+    let mut detached = of("detached", 7);
+    detached["gap_id"] = json!(1);
+    detached["interface"] = json!("wg0");
+    detached["from"] = json!("2026-11-21T04:00:00.000Z");
+    detached["to"] = json!("2026-11-21T04:00:00.500Z");
+    let expected = json!({
+        "sum": { "count": 2, "open": 1, "packets": 10, "bytes": 1000, "unknown": 0 },
+        "gaps": [of("table_full", 3), detached],
+    });
+    assert_eq!(list, expected, "newest first");
+    for (query, count) in [
+        ("stage=detached", 1),
+        ("stage=clock", 0),
+        ("interface=wg1", 1),
+        ("peer=%3Dalice", 2),
+        ("since=2026-11-21T04:00:00.501Z", 1),
+        ("until=2026-11-21T04:01:00Z", 1),
+        ("until=2026-11-21T04:00:00Z", 0),
+        ("limit=1", 2),
+    ] {
+        let list = served.json(&format!("/v1/gaps?{query}")).await;
+        assert_eq!(list["sum"]["count"], count, "{query}");
+        let listed = list["gaps"].as_array().unwrap().len();
+        assert_eq!(listed, if query == "limit=1" { 1 } else { count }, "{query}");
+    }
+    let range = "since=2026-11-21T04:00:00Z&until=2026-11-21T04:01:00Z";
+    for (query, count, packets) in
+        [("", 2, 10), (range, 1, 7), ("port=1", 2, 10), ("since=2026-11-21T04:00:01Z", 1, 3)]
+    {
+        let sum = served.json(&format!("/v1/summary?{query}")).await;
+        assert_eq!(
+            (&sum["gaps"]["count"], &sum["gaps"]["packets"]),
+            (&json!(count), &json!(packets))
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_ranking_counts_everything_once() {
     let served = Served::start();
     let sums = |flows: u64, windows: u64| {
@@ -389,6 +470,12 @@ async fn what_is_wrong_is_told_as_a_problem() {
         ("/v1/top?sort=size", 400, "`sort` is `size`; it must be one of bytes, packets, flows"),
         ("/v1/top?limit=10001", 400, "`limit` is `10001`; it must be a number from 1 to 10000"),
         ("/v1/top?cursor=1", 400, "unknown parameter `cursor`"),
+        ("/v1/gaps?stage=lost", 400, "`stage` is `lost`; it must be one of daemon, reboot, attach"),
+        ("/v1/gaps?interface=", 400, "`interface` is ``; it must be the name of an interface"),
+        ("/v1/gaps?peer=", 400, "`peer` is ``; it must be a peer's name"),
+        ("/v1/gaps?since=1h&until=2h", 400, "`since` is not before `until`"),
+        ("/v1/gaps?state=open", 400, "unknown parameter `state`; did you mean `stage`?"),
+        ("/v1/gaps?limit=100001", 400, "`limit` is `100001`; it must be a number from 1 to 100000"),
         ("/v1/flows?verdict=no", 400, "`verdict` is `no`; it must be `allow` or `deny`"),
         ("/v1/summary?rule=", 400, "`rule` is ``; it must be the id of a rule, or `none`"),
         ("/v1/watch?user=", 400, "`user` is ``; it must be the user of a peer"),

@@ -6,7 +6,7 @@ use super::{
     ApiState,
     error::ApiError,
     flows::{blocking, now_ms},
-    params::Params,
+    params::{Params, one_of},
 };
 use crate::{
     flows::{By, Sort},
@@ -42,8 +42,4 @@ pub(super) async fn top(
     })
     .await?;
     Ok(Json(top))
-}
-
-fn one_of(words: &[&str]) -> String {
-    format!("one of {}", words.join(", "))
 }

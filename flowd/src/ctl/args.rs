@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 use super::output::Format;
 use crate::{
     config::DEFAULT_SOCKET,
-    flows::{By, Sort},
+    flows::{By, Sort, Stage},
 };
 
 /// Shows what every WireGuard peer of this gateway does, flow by flow.
@@ -66,6 +66,9 @@ pub(super) enum Command {
     /// Who did most: peers, users, addresses, ports, protocols, rules or verdicts.
     #[command(after_help = "Example: flowctl top --by dst --sort flows --since 1h --verdict deny")]
     Top(Top),
+    /// Where something may have gone unrecorded, and at most how much.
+    #[command(after_help = "Example: flowctl gaps --since 7d")]
+    Gaps(Gaps),
     /// The peers, what flowd counted for them, and what WireGuard did.
     #[command(after_help = "Example: flowctl peers")]
     Peers {
@@ -208,6 +211,45 @@ impl Filters {
             ("state", state),
         ];
         all.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
+    }
+}
+
+/// Which gaps.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct Gaps {
+    /// From when on, as for flows.
+    #[arg(long, value_name = "TIME")]
+    pub(super) since: Option<String>,
+    /// Until when.
+    #[arg(long, value_name = "TIME")]
+    pub(super) until: Option<String>,
+    /// Where on the way of a packet.
+    #[arg(long, value_parser = words(Stage::ALL.map(Stage::word)))]
+    pub(super) stage: Option<String>,
+    /// Of one interface, or of all together.
+    #[arg(long, value_name = "NAME")]
+    pub(super) interface: Option<String>,
+    /// Of one peer by name or key, or of all together.
+    #[arg(long)]
+    pub(super) peer: Option<String>,
+    /// How many at most, newest first.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) limit: Option<u64>,
+}
+
+impl Gaps {
+    /// As query parameters.
+    pub(super) fn pairs(&self) -> Vec<(&'static str, String)> {
+        let Self { since, until, stage, interface, peer, limit } = self;
+        let all = [
+            ("since", since.clone()),
+            ("until", until.clone()),
+            ("stage", stage.clone()),
+            ("interface", interface.clone()),
+            ("peer", peer.clone()),
+            ("limit", limit.map(|limit| limit.to_string())),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 }
 

@@ -6,6 +6,7 @@ mod client;
 mod error;
 mod flow;
 mod flows;
+mod gaps;
 mod output;
 mod peers;
 mod policy;
@@ -71,6 +72,10 @@ async fn execute(cli: &Cli) -> Result<(), CtlError> {
                 }
                 _ => screen.one(cli.output, &answer, |screen| flow::show(screen, &answer)),
             }
+        }
+        Command::Gaps(gaps) => {
+            let answer: wire::GapList = client.get("/v1/gaps", &gaps.pairs()).await?;
+            gaps::run(&mut screen, cli.output, &answer)
         }
         Command::Top(top) => {
             let answer: wire::Top = client.get("/v1/top", &top.pairs()).await?;

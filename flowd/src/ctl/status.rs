@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     flows::Counters,
-    wire::{InterfaceStatus, Status, TableStatus},
+    wire::{Gap, InterfaceStatus, Status, TableStatus},
 };
 
 /// Shows daemon, interfaces, losses, table, store.
@@ -57,7 +57,22 @@ pub(super) fn show(screen: &mut Screen, status: &Status) -> Result<(), CtlError>
     if let Some(error) = &store.error {
         screen.line(&format!("Store FAILS {}", text::visible(error)))?;
     }
+    let open: u64 = status.gaps.iter().map(|stage| stage.open).sum();
+    if open > 0 {
+        let named: Vec<_> = status.open_gaps.iter().map(gap).collect();
+        let more = open.saturating_sub(named.len() as u64);
+        let more = if more == 0 { String::new() } else { format!(", {more} more") };
+        let named = named.join(", ");
+        screen.line(&format!("Gaps OPEN   {named}{more}: see `flowctl gaps`"))?;
+    }
     Ok(())
+}
+
+fn gap(gap: &Gap) -> String {
+    let peer = gap.peer.as_ref().map(|peer| peer.name.as_str());
+    let of = [gap.interface.as_deref(), peer].into_iter().flatten().map(text::visible);
+    let of: Vec<_> = std::iter::once(gap.stage.word().to_owned()).chain(of).collect();
+    of.join(" ")
 }
 
 fn interfaces(interfaces: &[InterfaceStatus]) -> Table {

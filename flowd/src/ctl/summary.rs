@@ -1,6 +1,6 @@
 //! `flowctl summary`: totals of a range.
 
-use super::{error::CtlError, output::Screen, text};
+use super::{error::CtlError, gaps, output::Screen, text};
 use crate::{flows::Tally, wire::Summary};
 
 /// Shows the totals, a line each.
@@ -46,10 +46,24 @@ pub(super) fn show(screen: &mut Screen, summary: &Summary) -> Result<(), CtlErro
             ),
         ));
     }
+    if summary.gaps.count > 0 {
+        lines.push(("Gaps", gaps_line(summary)));
+    }
     for (name, line) in lines {
         screen.line(&format!("{name:<9} {line}"))?;
     }
     Ok(())
+}
+
+/// What the records leave out, and where to see it.
+fn gaps_line(summary: &Summary) -> String {
+    let since = summary.since.map(|since| format!(" --since {since}")).unwrap_or_default();
+    format!(
+        "{}: {} (flowctl gaps{since} --until {})",
+        gaps::counted(summary.gaps.count),
+        gaps::missing(&summary.gaps),
+        summary.until
+    )
 }
 
 fn tally(tally: &Tally) -> String {

@@ -22,6 +22,9 @@ use super::{
     overflow::by_bucket,
 };
 
+/// Gaps that status names one by one.
+const OPEN_GAPS: usize = 10;
+
 impl Collector {
     /// Answers one question. A reader that has gone is no error; a table that cannot be read leaves
     /// the question without an answer, which the API tells.
@@ -38,6 +41,11 @@ impl Collector {
             }
             Request::Top { filter, by, reply } => {
                 self.open_top(&filter, by).map(|answer| drop(reply.send(self.pending(answer))))
+            }
+            Request::Gaps { reply } => {
+                let answer = self.gaps.unwritten().cloned().collect();
+                drop(reply.send(Pending { watermark: self.recorder.last_gap_id(), answer }));
+                Ok(())
             }
             Request::Status { reply } => self.status().map(|answer| drop(reply.send(answer))),
             Request::Peers { reply } => self.peer_list().map(|answer| drop(reply.send(answer))),
@@ -211,6 +219,8 @@ impl Collector {
                 mode: self.verdicts.revision.policy.mode.word().to_owned(),
                 stays: self.interfaces.are_staying(),
             },
+            gaps: self.gaps.stages(),
+            open_gaps: self.gaps.lasting().take(OPEN_GAPS).map(wire::Gap::from).collect(),
         })
     }
 

@@ -7,7 +7,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::flows::{Bound, Gap, Identity, Stage};
+use crate::{
+    flows::{Bound, Gap, Identity, Stage},
+    wire::StageStatus,
+};
 
 /// Gaps that are over and wait for the store.
 const MAX_WAITING: usize = 1_000;
@@ -168,9 +171,20 @@ impl Gaps {
         self.kept.values().map(|kept| &kept.gap).filter(|gap| gap.closed_ms.is_none())
     }
 
-    /// How many gaps of each stage began since the start.
-    pub(super) fn begun(&self, stage: Stage) -> u64 {
-        self.begun.get(&stage).copied().unwrap_or(0)
+    /// Every gap that the store may not have as it is.
+    pub(super) fn unwritten(&self) -> impl Iterator<Item = &Gap> {
+        let kept = self.kept.values().filter(|kept| !kept.is_stored).map(|kept| &kept.gap);
+        kept.chain(&self.waiting)
+    }
+
+    /// How many gaps of each stage began since the start, and last.
+    pub(super) fn stages(&self) -> Vec<StageStatus> {
+        let stage = |stage| StageStatus {
+            stage,
+            begun: self.begun.get(&stage).copied().unwrap_or(0),
+            open: self.lasting().filter(|gap| gap.stage == stage).count() as u64,
+        };
+        Stage::ALL.map(stage).into()
     }
 
     /// What the store does not have yet goes through `put`, which numbers what has none; on an error
@@ -332,7 +346,9 @@ mod tests {
         assert!(rows.take(&mut gaps, 70));
         let expected = [(10, Some(50), Some(7)), (30, None, Some(0)), (50, None, Some(0))];
         assert_eq!(rows.spans(), expected);
-        assert_eq!((gaps.begun(Stage::Detached), gaps.begun(Stage::Store)), (3, 0));
+        let told = gaps.stages().into_iter().filter(|told| told.begun > 0);
+        let told: Vec<_> = told.map(|told| (told.stage, told.begun, told.open)).collect();
+        assert_eq!(told, [(Stage::Detached, 3, 2)]);
     }
 
     #[test]

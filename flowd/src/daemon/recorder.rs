@@ -94,6 +94,12 @@ impl Recorder {
         self.told(outcome)
     }
 
+    /// The highest number of a gap in the store.
+    pub(super) fn last_gap_id(&self) -> u64 {
+        // A store that cannot be read gives its readers no gap either.
+        self.writer.last_gap_id().unwrap_or(u64::MAX)
+    }
+
     /// The gaps that the daemon before left open.
     pub(super) fn open_gaps(&mut self) -> Vec<Gap> {
         let found = self.writer.open_gaps();

@@ -1,6 +1,6 @@
 //! Records and flows as rows of text, with names that stay.
 
-use super::{Change, Endpoint, Flow, FlowState, Peer, Record, TopRow, Traffic};
+use super::{Change, Endpoint, Flow, FlowState, Gap, Peer, Record, TopRow, Traffic};
 use crate::flows::{Counters, Identity, Tally};
 
 /// The columns of a record.
@@ -204,6 +204,42 @@ pub fn peer_csv_row(one: &Peer) -> Vec<String> {
     ]);
     row.extend(counters(&one.counters));
     row.extend([one.wireguard.rx_bytes.to_string(), one.wireguard.tx_bytes.to_string()]);
+    row
+}
+
+/// The columns of a gap.
+pub const GAP_CSV_COLUMNS: [&str; 14] = [
+    "gap_id",
+    "stage",
+    "interface",
+    "peer_public_key",
+    "peer_name",
+    "peer_user",
+    "peer_device",
+    "peer_groups",
+    "peer_endpoint",
+    "from",
+    "to",
+    "packets",
+    "bytes",
+    "detail",
+];
+
+/// The cells of a gap, in the order of [`GAP_CSV_COLUMNS`]; empty: all, open, or unknown.
+pub fn gap_csv_row(gap: &Gap) -> Vec<String> {
+    let mut row = vec![
+        or_empty(gap.gap_id),
+        gap.stage.word().to_owned(),
+        gap.interface.as_deref().map(csv_text).unwrap_or_default(),
+    ];
+    row.extend(peer(gap.peer.as_ref()));
+    row.extend([
+        gap.from.to_string(),
+        or_empty(gap.to),
+        or_empty(gap.packets),
+        or_empty(gap.bytes),
+        csv_text(&gap.detail),
+    ]);
     row
 }
 

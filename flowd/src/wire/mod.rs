@@ -3,6 +3,7 @@
 
 mod csv;
 mod flow;
+mod gap;
 mod peer;
 mod policy;
 mod problem;
@@ -13,10 +14,12 @@ mod timestamp;
 mod top;
 
 pub use csv::{
-    CHANGE_CSV_COLUMNS, CSV_COLUMNS, FLOW_CSV_COLUMNS, PEER_CSV_COLUMNS, TOP_CSV_COLUMNS,
-    change_csv_row, csv_row, csv_text, flow_csv_row, peer_csv_row, top_csv_row,
+    CHANGE_CSV_COLUMNS, CSV_COLUMNS, FLOW_CSV_COLUMNS, GAP_CSV_COLUMNS, PEER_CSV_COLUMNS,
+    TOP_CSV_COLUMNS, change_csv_row, csv_row, csv_text, flow_csv_row, gap_csv_row, peer_csv_row,
+    top_csv_row,
 };
 pub use flow::{Flow, FlowDetail, FlowPage, FlowState};
+pub use gap::{Gap, GapList, StageStatus};
 pub use peer::{Peer, PeerList, WireguardCounters};
 pub use policy::{
     CallerCut, Change, CutFlow, Decision, LastFlow, Policy, PolicyReport, PolicySize, Replay,

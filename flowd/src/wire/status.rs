@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Timestamp;
+use super::{Gap, StageStatus, Timestamp};
 use crate::flows::Counters;
 
 /// `GET /v1/status`.
@@ -26,6 +26,10 @@ pub struct Status {
     pub store: StoreStatus,
     /// The policy.
     pub policy: PolicyStatus,
+    /// The gaps of every stage since the start.
+    pub gaps: Vec<StageStatus>,
+    /// Gaps that last, up to ten.
+    pub open_gaps: Vec<Gap>,
 }
 
 /// One WireGuard interface.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
-use crate::flows::{self, Counters, Tally};
+use crate::flows::{self, Counters, GapSum, Tally};
 
 /// `GET /v1/summary`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,8 @@ pub struct Summary {
     /// The part of the sums that is in no flow: it found the flow table full, or the policy judged it
     /// apart from its flow.
     pub overflow: Counters,
+    /// Gaps that touch the range, whatever else was asked for.
+    pub gaps: GapSum,
 }
 
 impl Summary {
@@ -39,6 +41,7 @@ impl Summary {
         until: Timestamp,
         summary: &flows::Summary,
         open_flows: u64,
+        gaps: GapSum,
     ) -> Self {
         let flows::Summary { flows, counters, allowed, denied, overflow } = *summary;
         Self {
@@ -52,6 +55,7 @@ impl Summary {
             allowed,
             denied,
             overflow,
+            gaps,
         }
     }
 }
