@@ -116,6 +116,11 @@ impl Interfaces {
         self.notes = notes.iter().copied().collect();
     }
 
+    /// A daemon that noted the same kernel's interfaces was there until `alive_ms`.
+    pub(super) fn watched_until(&mut self, alive_ms: Option<i64>) {
+        self.updated_ms = alive_ms.filter(|_| !self.notes.is_empty());
+    }
+
     /// Whether the programs stay when the daemon goes.
     pub(super) fn are_staying(&self) -> bool {
         self.pins.is_some()
@@ -239,8 +244,9 @@ impl Interfaces {
         let attached =
             noted.and_then(|()| dataplane.attach(&name, interface.ifindex, self.pins.as_ref()));
         let device = read_device(&name);
-        if attached.is_ok() {
-            self.tell_unseen(&name, interface.ifindex, (updated_ms, now_ms), device, gaps);
+        if let Ok(attachment) = &attached {
+            let times = (updated_ms, now_ms);
+            self.tell_unseen(&name, interface.ifindex, times, device, &attachment.fresh, gaps);
         }
         match attached {
             Ok(attachment) => {
@@ -290,7 +296,9 @@ impl Interfaces {
         self.refused.entry(interface.ifindex).or_insert_with(|| {
             tracing::error!(%error, "this interface is not watched; flowd tries again");
             // What came while flowd watched has counted from zero.
-            let before = updated_ms.map_or_else(|| read_device(&name), |_| Counters::default());
+            let noted = self.notes.get(&interface.ifindex).map(|note| counters(note.device));
+            let new = updated_ms.map(|_| Counters::default());
+            let before = noted.or(new).unwrap_or_else(|| read_device(&name));
             (name, before)
         });
     }
@@ -303,11 +311,21 @@ impl Interfaces {
         ifindex: u32,
         (updated_ms, now_ms): (Option<i64>, i64),
         device: Counters,
+        fresh: &[Direction],
         gaps: &mut Gaps,
     ) {
         let known = self.by_index.get(&ifindex);
         let out_of_sight = known.map_or(Bound::NOTHING, |watched| watched.since_hung(device));
         gaps.close(At::interface(Stage::Interface, name), now_ms, out_of_sight);
+        let noted = self.notes.get(&ifindex).map(|note| counters(note.device));
+        let noted = noted.filter(|before| before.are_within(&device));
+        if let (Some(before), Some(from_ms), None) = (noted, updated_ms, known)
+            && !fresh.is_empty()
+        {
+            let at = At::interface(Stage::Detached, name);
+            gaps.open(at, from_ms, taken_off(fresh));
+            gaps.close(at, now_ms, bound(&growth(before, device), fresh));
+        }
         gaps.close(At::interface(Stage::Detached, name), now_ms, Bound::UNKNOWN);
         match (self.refused.remove(&ifindex), updated_ms) {
             (Some((_, before)), _) => {
@@ -318,7 +336,9 @@ impl Interfaces {
             (None, None) => {
                 gaps.close(At::interface(Stage::Attach, name), now_ms, Bound::UNKNOWN);
             }
-            (None, Some(updated_ms)) if known.is_none() && device.packets() > 0 => {
+            (None, Some(updated_ms))
+                if known.is_none() && noted.is_none() && device.packets() > 0 =>
+            {
                 gaps.note(Gap {
                     gap_id: 0,
                     stage: Stage::Attach,

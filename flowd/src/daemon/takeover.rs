@@ -84,6 +84,7 @@ impl Collector {
             self.recorder.state().map_err(|error| DaemonError::Leftovers(error.to_string()))?;
         self.remember(&notes).map_err(failed)?;
         let is_same_boot = before.boot_id.as_deref() == Some(&boot_id);
+        self.interfaces.watched_until(before.alive_ms.filter(|_| is_same_boot));
         self.overflow = OverflowLedger::of(tables.as_ref().map_or(0, Tables::number));
         let tables = tables.as_ref().map(Tables::name);
         let mut inheritance = Inheritance { old, tables: tables.clone(), ..Inheritance::default() };

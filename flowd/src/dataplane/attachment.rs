@@ -53,6 +53,8 @@ impl AttachedBy {
 pub struct Attachment {
     /// How.
     pub by: AttachedBy,
+    /// The directions in which no program of a daemon before was replaced.
+    pub fresh: Vec<Direction>,
     links: Vec<SchedClassifierLink>,
     /// The files by which links stay.
     pins: Vec<PathBuf>,
@@ -105,17 +107,27 @@ impl Dataplane {
             prepare_clsact(name).map_err(|error| fail(first_line(&error)))?;
         }
         let stays = pins.is_some();
-        let mut attachment = Attachment { by, links: Vec::new(), pins: Vec::new(), stays };
+        let mut attachment =
+            Attachment { by, fresh: Vec::new(), links: Vec::new(), pins: Vec::new(), stays };
         for direction in BOTH {
             let program = classifier_mut(&mut self.ebpf, program_name(direction));
             let pin = pins.map(|pins| pins.link(ifindex, direction));
-            let attached = match (by, &pin) {
-                (AttachedBy::Clsact, _) => attach_clsact(program, name, direction),
-                (AttachedBy::Tcx, None) => attach_tcx(program, name, direction),
-                (AttachedBy::Tcx, Some(pin)) => take_over(program, pin).map_or_else(
-                    || attach_tcx(program, name, direction).and_then(|link| keep(link, pin)),
-                    Ok,
-                ),
+            let before = match (by, &pin) {
+                (AttachedBy::Clsact, _) => replace_filter(program, name, direction),
+                (AttachedBy::Tcx, None) => Ok(None),
+                (AttachedBy::Tcx, Some(pin)) => Ok(take_over(program, pin)),
+            };
+            if let Ok(None) = before {
+                attachment.fresh.push(direction);
+            }
+            let attached = match (before, by, &pin) {
+                (Ok(Some(link)), _, _) => Ok(link),
+                (Err(error), _, _) => Err(error),
+                (Ok(None), AttachedBy::Clsact, _) => attach_clsact(program, name, direction),
+                (Ok(None), AttachedBy::Tcx, None) => attach_tcx(program, name, direction),
+                (Ok(None), AttachedBy::Tcx, Some(pin)) => {
+                    attach_tcx(program, name, direction).and_then(|link| keep(link, pin))
+                }
             };
             match attached {
                 Ok(link) => {
@@ -180,23 +192,30 @@ fn attach_tcx(
     program.take_link(id)
 }
 
-/// Replaces the filter of a flowd before, or makes one.
+/// Replaces the filter of a flowd before. `None` when there is none.
+fn replace_filter(
+    program: &mut SchedClassifier,
+    name: &str,
+    direction: Direction,
+) -> Result<Option<SchedClassifierLink>, ProgramError> {
+    let before =
+        SchedClassifierLink::attached(name, attach_type(direction), PRIORITY, HANDLE, None)
+            .map_err(TcError::IoError)?;
+    match program.attach_to_link(before) {
+        Ok(id) => program.take_link(id).map(Some),
+        Err(error) if os_error(&error) == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn attach_clsact(
     program: &mut SchedClassifier,
     name: &str,
     direction: Direction,
 ) -> Result<SchedClassifierLink, ProgramError> {
+    let options = NlOptions { priority: PRIORITY, handle: HANDLE, ..NlOptions::default() };
     let kind = attach_type(direction);
-    let before = SchedClassifierLink::attached(name, kind, PRIORITY, HANDLE, None)
-        .map_err(TcError::IoError)?;
-    let id = match program.attach_to_link(before) {
-        Ok(id) => id,
-        Err(error) if os_error(&error) == Some(libc::ENOENT) => {
-            let options = NlOptions { priority: PRIORITY, handle: HANDLE, ..NlOptions::default() };
-            program.attach_with_options(name, kind, TcAttachOptions::Netlink(options))?
-        }
-        Err(error) => return Err(error),
-    };
+    let id = program.attach_with_options(name, kind, TcAttachOptions::Netlink(options))?;
     program.take_link(id)
 }
 
