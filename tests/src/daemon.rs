@@ -62,6 +62,21 @@ impl Daemon {
         self.signal(libc::SIGHUP);
     }
 
+    /// SIGSTOP: it does nothing until [`Daemon::resume`].
+    pub fn pause(&mut self) {
+        self.signal(libc::SIGSTOP);
+        let stat = format!("/proc/{}/stat", self.child().id());
+        wait::until(wait::SOON, "flowd stands still", || {
+            let stat = fs::read_to_string(&stat).expect("our child");
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        });
+    }
+
+    /// SIGCONT.
+    pub fn resume(&mut self) {
+        self.signal(libc::SIGCONT);
+    }
+
     /// SIGKILL.
     pub fn kill(mut self) {
         let mut child = self.child.take().expect("running until here");

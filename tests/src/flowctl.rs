@@ -5,8 +5,8 @@ use std::process::{Command, Output};
 use flowd::{
     flows::{Counters, FlowId},
     wire::{
-        Flow, FlowDetail, FlowPage, InterfaceStatus, PeerList, Policy, PolicyReport, Status,
-        Summary, Top,
+        Flow, FlowDetail, FlowPage, Gap, GapList, InterfaceStatus, PeerList, Policy, PolicyReport,
+        Status, Summary, Top,
     },
 };
 use serde::de::DeserializeOwned;
@@ -79,6 +79,20 @@ impl<'a> Flowctl<'a> {
     /// `flowctl peers`.
     pub fn peers(&self) -> PeerList {
         self.json(&["peers"])
+    }
+
+    /// `flowctl gaps`.
+    pub fn gaps(&self, args: &[&str]) -> Vec<Gap> {
+        self.json::<GapList>(&[&["gaps"], args].concat()).gaps
+    }
+
+    /// The only gap of a stage, once it has ended.
+    pub fn ended_gap(&self, stage: &str) -> Gap {
+        wait::until_some(wait::SOON, "a gap has ended", || {
+            let mut gaps = self.gaps(&["--stage", stage]);
+            assert!(gaps.len() <= 1, "{gaps:#?}");
+            gaps.pop().filter(|gap| gap.to.is_some())
+        })
     }
 
     /// `flowctl flow ID`.

@@ -7,6 +7,7 @@
 
 pub mod counters;
 pub mod daemon;
+pub mod detach;
 pub mod flowctl;
 pub mod mount;
 pub mod namespace;

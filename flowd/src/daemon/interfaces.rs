@@ -103,8 +103,6 @@ pub(super) struct Interfaces {
     pins: Option<Pins>,
     /// What a daemon before noted.
     notes: BTreeMap<u32, InterfaceNote>,
-    /// Its last drain, in Unix milliseconds.
-    alive_ms: Option<i64>,
 }
 
 impl Interfaces {
@@ -113,10 +111,14 @@ impl Interfaces {
         Self { pins, ..Self::default() }
     }
 
-    /// Takes what a daemon before noted, whose last drain was then, in Unix milliseconds.
-    pub(super) fn remember(&mut self, notes: &[(u32, InterfaceNote)], alive_ms: Option<i64>) {
+    /// Takes what a daemon before noted.
+    pub(super) fn remember(&mut self, notes: &[(u32, InterfaceNote)]) {
         self.notes = notes.iter().copied().collect();
-        self.alive_ms = alive_ms;
+    }
+
+    /// A daemon that noted the same kernel's interfaces was there until `alive_ms`.
+    pub(super) fn watched_until(&mut self, alive_ms: Option<i64>) {
+        self.updated_ms = alive_ms.filter(|_| !self.notes.is_empty());
     }
 
     /// Whether the programs stay when the daemon goes.
@@ -136,7 +138,6 @@ impl Interfaces {
 
     /// Forgets what is noted of interfaces that are gone, and whose flows are recorded.
     pub(super) fn forget_notes(&mut self, dataplane: &mut Dataplane) -> Result<(), DataplaneError> {
-        self.alive_ms = None;
         for ifindex in mem::take(&mut self.notes).into_keys() {
             if !self.is_attached(ifindex) {
                 dataplane.notebook().forget_interface(ifindex)?;
@@ -244,8 +245,8 @@ impl Interfaces {
             noted.and_then(|()| dataplane.attach(&name, interface.ifindex, self.pins.as_ref()));
         let device = read_device(&name);
         if let Ok(attachment) = &attached {
-            self.tell_unseen(&name, interface.ifindex, (updated_ms, now_ms), device, gaps);
-            self.tell_of_absence(&name, interface.ifindex, now_ms, (attachment, device), gaps);
+            let times = (updated_ms, now_ms);
+            self.tell_unseen(&name, interface.ifindex, times, device, &attachment.fresh, gaps);
         }
         match attached {
             Ok(attachment) => {
@@ -295,38 +296,10 @@ impl Interfaces {
         self.refused.entry(interface.ifindex).or_insert_with(|| {
             tracing::error!(%error, "this interface is not watched; flowd tries again");
             // What came while flowd watched has counted from zero.
-            let before = updated_ms.map_or_else(|| read_device(&name), |_| Counters::default());
+            let noted = self.notes.get(&interface.ifindex).map(|note| counters(note.device));
+            let new = updated_ms.map(|_| Counters::default());
+            let before = noted.or(new).unwrap_or_else(|| read_device(&name));
             (name, before)
-        });
-    }
-
-    /// Tells what crossed an interface while no daemon ran, and no program either.
-    fn tell_of_absence(
-        &self,
-        name: &Arc<str>,
-        ifindex: u32,
-        now_ms: i64,
-        (attachment, device): (&Attachment, Counters),
-        gaps: &mut Gaps,
-    ) {
-        let Some(alive_ms) = self.alive_ms else { return };
-        let (stage, unseen, detail) = match self.notes.get(&ifindex) {
-            Some(_) if attachment.is_continued => return,
-            Some(note) => {
-                let unseen = growth(counters(note.device), device);
-                (Stage::Detached, unseen, "somebody took a program off while no daemon ran")
-            }
-            None => (Stage::Attach, device, "the interface came while no daemon ran"),
-        };
-        gaps.note(Gap {
-            gap_id: 0,
-            stage,
-            interface: Some(name.clone()),
-            peer: None,
-            opened_ms: alive_ms.min(now_ms),
-            closed_ms: Some(now_ms),
-            bound: bound(&unseen, &Direction::BOTH),
-            detail: detail.to_owned(),
         });
     }
 
@@ -338,11 +311,21 @@ impl Interfaces {
         ifindex: u32,
         (updated_ms, now_ms): (Option<i64>, i64),
         device: Counters,
+        fresh: &[Direction],
         gaps: &mut Gaps,
     ) {
         let known = self.by_index.get(&ifindex);
         let out_of_sight = known.map_or(Bound::NOTHING, |watched| watched.since_hung(device));
         gaps.close(At::interface(Stage::Interface, name), now_ms, out_of_sight);
+        let noted = self.notes.get(&ifindex).map(|note| counters(note.device));
+        let noted = noted.filter(|before| before.are_within(&device));
+        if let (Some(before), Some(from_ms), None) = (noted, updated_ms, known)
+            && !fresh.is_empty()
+        {
+            let at = At::interface(Stage::Detached, name);
+            gaps.open(at, from_ms, taken_off(fresh));
+            gaps.close(at, now_ms, bound(&growth(before, device), fresh));
+        }
         gaps.close(At::interface(Stage::Detached, name), now_ms, Bound::UNKNOWN);
         match (self.refused.remove(&ifindex), updated_ms) {
             (Some((_, before)), _) => {
@@ -353,7 +336,9 @@ impl Interfaces {
             (None, None) => {
                 gaps.close(At::interface(Stage::Attach, name), now_ms, Bound::UNKNOWN);
             }
-            (None, Some(updated_ms)) if known.is_none() && device.packets() > 0 => {
+            (None, Some(updated_ms))
+                if known.is_none() && noted.is_none() && device.packets() > 0 =>
+            {
                 gaps.note(Gap {
                     gap_id: 0,
                     stage: Stage::Attach,

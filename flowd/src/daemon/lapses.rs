@@ -181,3 +181,85 @@ impl Collector {
         self.write_gaps();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use flowd_common::{counter::Direction, memory::InterfaceNote};
+
+    use super::{
+        Arc, At, BTreeMap, Bound, Counter, CounterKey, Counters, FullTable, Gaps, Interfaces,
+        Stage, Tally,
+    };
+
+    /// So many packets of 100 bytes found the table full, each way.
+    fn counters(ifindex: u32, rx: u64, tx: u64) -> Vec<(CounterKey, Tally)> {
+        let one = |counter: Counter, direction: Direction, packets| {
+            let (counter, direction) = (counter as u8, direction as u8);
+            let key = CounterKey { ifindex, counter, direction, reserved: [0; 2] };
+            (key, Tally { packets, bytes: packets * 100 })
+        };
+        vec![
+            one(Counter::TableFull, Direction::Ingress, rx),
+            one(Counter::TableFull, Direction::Egress, tx),
+            one(Counter::Dropped, Direction::Egress, 99),
+        ]
+    }
+
+    fn interfaces() -> Interfaces {
+        let mut name = [0; 16];
+        name[..3].copy_from_slice(b"wg0");
+        let note = InterfaceNote { name, since_ms: 0, baseline: [0; 4], device: [0; 4] };
+        let mut interfaces = Interfaces::default();
+        interfaces.remember(&[(7, note), (8, note)]);
+        interfaces
+    }
+
+    fn bound(gaps: &Gaps) -> Option<Bound> {
+        gaps.lasting().next().map(|gap| gap.bound)
+    }
+
+    #[test]
+    fn a_table_is_full_from_the_drain_in_which_it_grows_until_one_in_which_it_does_not() {
+        let (wg0, interfaces): (Arc<str>, _) = ("wg0".into(), interfaces());
+        let at = At::interface(Stage::TableFull, &wg0);
+        let (mut table, mut gaps) = (FullTable::default(), Gaps::default());
+        let cases = [
+            // counters of either number of the interface, the open gap's bound
+            ((0, 0), (0, 0), None),
+            ((2, 1), (0, 0), Some(Bound::of(3, 300))),
+            ((2, 1), (5, 0), Some(Bound::of(8, 800))),
+            ((2, 1), (5, 0), None),
+            ((2, 2), (5, 0), Some(Bound::of(9, 900))),
+        ];
+        for (round, ((rx, tx), (other_rx, other_tx), expected)) in cases.into_iter().enumerate() {
+            let mut now = counters(7, rx, tx);
+            now.extend(counters(8, other_rx, other_tx));
+            let from_ms = 1_000 * round as i64;
+            table.look(&now, &interfaces, (from_ms, from_ms + 1_000), &mut gaps);
+            assert_eq!((bound(&gaps), gaps.is_open(at)), (expected, expected.is_some()), "{round}");
+        }
+    }
+
+    #[test]
+    fn a_new_daemon_tells_what_the_one_before_has_not_recorded() {
+        let (interfaces, now) = (interfaces(), counters(7, 60, 40));
+        let pending = |packets| {
+            let rx =
+                Counters { rx_packets: packets, rx_bytes: packets * 100, ..Counters::default() };
+            BTreeMap::from([(7, rx)])
+        };
+        let cases = [
+            // packets of overflow that are not recorded, the bound that is told
+            (0, None),
+            (30, Some(Bound::of(30, 3_000))),
+            // Some of them were judged apart from their flows.
+            (500, Some(Bound::of(100, 10_000))),
+        ];
+        for (unrecorded, expected) in cases {
+            let mut gaps = Gaps::default();
+            let mut table = FullTable::adopted(&now, &pending(unrecorded));
+            table.look(&now, &interfaces, (0, 1_000), &mut gaps);
+            assert_eq!(bound(&gaps), expected, "{unrecorded}");
+        }
+    }
+}

@@ -85,7 +85,7 @@ impl Collector {
         let is_same_boot = before.boot_id.as_deref() == Some(&boot_id);
         let went_on = is_same_boot && (are_adopted || !old.is_empty());
         self.remember(&notes).map_err(failed)?;
-        self.interfaces.remember(&notes.interfaces, before.alive_ms.filter(|_| went_on));
+        self.interfaces.watched_until(before.alive_ms.filter(|_| went_on));
         self.overflow = OverflowLedger::of(tables.as_ref().map_or(0, Tables::number));
         // Tables that come before those of the ledger have been drained.
         let settled = tables.as_ref().zip(before.tables.as_deref());
@@ -180,8 +180,9 @@ impl Collector {
     }
 
     fn remember(&mut self, notes: &Notes) -> Result<(), DataplaneError> {
-        let Notes { peers, interfaces: _, epochs, anchors } = notes;
+        let Notes { peers, interfaces, epochs, anchors } = notes;
         self.peers.remember(peers);
+        self.interfaces.remember(interfaces);
         self.ledger.anchors = Anchors::remembered(anchors.clone());
         // New tables have none of it yet.
         for (place, anchor) in anchors {

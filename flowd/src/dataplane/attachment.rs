@@ -53,12 +53,12 @@ impl AttachedBy {
 pub struct Attachment {
     /// How.
     pub by: AttachedBy,
+    /// The directions in which no program of a daemon before was replaced.
+    pub fresh: Vec<Direction>,
     links: Vec<SchedClassifierLink>,
     /// The files by which links stay.
     pins: Vec<PathBuf>,
     stays: bool,
-    /// Whether both programs took the place of those of a flowd before.
-    pub is_continued: bool,
 }
 
 impl Attachment {
@@ -108,24 +108,29 @@ impl Dataplane {
         }
         let stays = pins.is_some();
         let mut attachment =
-            Attachment { by, links: Vec::new(), pins: Vec::new(), stays, is_continued: true };
+            Attachment { by, fresh: Vec::new(), links: Vec::new(), pins: Vec::new(), stays };
         for direction in BOTH {
             let program = classifier_mut(&mut self.ebpf, program_name(direction));
             let pin = pins.map(|pins| pins.link(ifindex, direction));
-            let attached = match (by, &pin) {
-                (AttachedBy::Clsact, _) => attach_clsact(program, name, direction),
-                (AttachedBy::Tcx, None) => {
-                    attach_tcx(program, name, direction).map(|link| (link, false))
+            let before = match (by, &pin) {
+                (AttachedBy::Clsact, _) => replace_filter(program, name, direction),
+                (AttachedBy::Tcx, None) => Ok(None),
+                (AttachedBy::Tcx, Some(pin)) => Ok(take_over(program, pin)),
+            };
+            if let Ok(None) = before {
+                attachment.fresh.push(direction);
+            }
+            let attached = match (before, by, &pin) {
+                (Ok(Some(link)), _, _) => Ok(link),
+                (Err(error), _, _) => Err(error),
+                (Ok(None), AttachedBy::Clsact, _) => attach_clsact(program, name, direction),
+                (Ok(None), AttachedBy::Tcx, None) => attach_tcx(program, name, direction),
+                (Ok(None), AttachedBy::Tcx, Some(pin)) => {
+                    attach_tcx(program, name, direction).and_then(|link| keep(link, pin))
                 }
-                (AttachedBy::Tcx, Some(pin)) => match take_over(program, pin) {
-                    Some(link) => Ok((link, true)),
-                    None => attach_tcx(program, name, direction)
-                        .and_then(|link| Ok((keep(link, pin)?, false))),
-                },
             };
             match attached {
-                Ok((link, is_continued)) => {
-                    attachment.is_continued &= is_continued;
+                Ok(link) => {
                     attachment.links.push(link);
                     attachment.pins.extend(pin.filter(|_| by == AttachedBy::Tcx));
                 }
@@ -187,24 +192,31 @@ fn attach_tcx(
     program.take_link(id)
 }
 
-/// Replaces the filter of a flowd before, or makes one; whether there was one.
+/// Replaces the filter of a flowd before. `None` when there is none.
+fn replace_filter(
+    program: &mut SchedClassifier,
+    name: &str,
+    direction: Direction,
+) -> Result<Option<SchedClassifierLink>, ProgramError> {
+    let before =
+        SchedClassifierLink::attached(name, attach_type(direction), PRIORITY, HANDLE, None)
+            .map_err(TcError::IoError)?;
+    match program.attach_to_link(before) {
+        Ok(id) => program.take_link(id).map(Some),
+        Err(error) if os_error(&error) == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 fn attach_clsact(
     program: &mut SchedClassifier,
     name: &str,
     direction: Direction,
-) -> Result<(SchedClassifierLink, bool), ProgramError> {
+) -> Result<SchedClassifierLink, ProgramError> {
+    let options = NlOptions { priority: PRIORITY, handle: HANDLE, ..NlOptions::default() };
     let kind = attach_type(direction);
-    let before = SchedClassifierLink::attached(name, kind, PRIORITY, HANDLE, None)
-        .map_err(TcError::IoError)?;
-    let (id, is_continued) = match program.attach_to_link(before) {
-        Ok(id) => (id, true),
-        Err(error) if os_error(&error) == Some(libc::ENOENT) => {
-            let options = NlOptions { priority: PRIORITY, handle: HANDLE, ..NlOptions::default() };
-            (program.attach_with_options(name, kind, TcAttachOptions::Netlink(options))?, false)
-        }
-        Err(error) => return Err(error),
-    };
-    Ok((program.take_link(id)?, is_continued))
+    let id = program.attach_with_options(name, kind, TcAttachOptions::Netlink(options))?;
+    program.take_link(id)
 }
 
 /// Makes the qdisc unless somebody else has.

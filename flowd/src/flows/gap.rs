@@ -167,6 +167,10 @@ mod tests {
             assert_eq!(Stage::from_number(number), Some(stage));
             assert_eq!(Stage::from_word(stage.word()), Some(stage));
         }
+        let document = include_str!("../../../docs/gaps.md");
+        for stage in Stage::ALL {
+            assert!(document.contains(&format!("\n| `{}` | ", stage.word())), "{stage:?}");
+        }
         assert_eq!(Stage::from_number(0), None);
         assert_eq!(Stage::from_number(12), None, "one that is missing in ALL");
     }

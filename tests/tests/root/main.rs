@@ -8,6 +8,7 @@ mod change;
 mod counting;
 mod datapath;
 mod enforcement;
+mod gaps;
 mod identity;
 mod policy;
 mod records;

@@ -1,13 +1,12 @@
 //! A flowd that goes and comes again, under traffic: nothing is lost, nothing counted twice, and
 //! open flows stay what they are.
 
-use std::{collections::BTreeMap, fs};
+use std::collections::BTreeMap;
 
 use flowd::flows::{Counters, EndReason, FlowId, Stage};
 use flowd_tests::{
     flowctl::Flowctl,
     site::{Settings, Site},
-    skip,
     topology::Topology,
     traffic::{Load, steady::Steady, udp},
     wait,
@@ -63,40 +62,6 @@ fn assert_same(ctl: &Flowctl<'_>, sent: &[(udp::Pair, Load)], before: &BTreeMap<
 fn gaps(ctl: &Flowctl<'_>) -> Vec<(Stage, Option<u64>)> {
     let list: flowd::wire::GapList = ctl.json(&["gaps"]);
     list.gaps.into_iter().map(|gap| (gap.stage, gap.packets)).collect()
-}
-
-/// Takes the links of a site's programs off; how many there were.
-fn take_off(site: &Site) -> usize {
-    let namespaces = fs::read_dir(site.path("bpf/flowd")).expect("flowd has made it");
-    let files = namespaces.flat_map(|dir| fs::read_dir(dir.expect("it is ours").path()));
-    let links = files.flatten().map(|file| file.expect("it is ours").path());
-    let links: Vec<_> = links.filter(|path| path.is_file()).collect();
-    for link in &links {
-        fs::remove_file(link).expect("it is ours");
-    }
-    links.len()
-}
-
-/// Somebody takes a program off while no daemon runs.
-#[test]
-fn a_program_that_was_taken_off_meanwhile_is_a_gap() {
-    let net = Topology::new(1);
-    let (site, daemon) = flowd_on(&net, &Settings::default());
-    let pairs = pairs(&net);
-    let load = pairs.iter().fold(Load::default(), |sum, pair| sum + pair.exchange(&[10; 3]));
-    let ctl = site.flowctl(&net.gateway);
-    wait::until_equal("all is counted", &Load::both(load, load), || ctl.summary().counters);
-    daemon.stop();
-    if take_off(&site) == 0 {
-        skip!("this kernel has no links that could be taken off");
-    }
-    let missed = pairs[0].exchange(&[30; 7]);
-    let daemon = site.start(&net.gateway);
-    assert_eq!(gaps(&ctl), [(Stage::Detached, Some(2 * missed.packets))]);
-    let after = pairs[0].exchange(&[40; 2]);
-    let load = load + after;
-    wait::until_equal("all else is counted", &Load::both(load, load), || ctl.summary().counters);
-    daemon.stop();
 }
 
 fn goes_on_after(settings: &Settings, end: impl Fn(flowd_tests::daemon::Daemon)) {

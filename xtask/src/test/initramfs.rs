@@ -83,7 +83,7 @@ ip link set lo up
         script,
         "ip link add wgprobe type wireguard && wg show wgprobe && ip link del wgprobe \\
     || echo this kernel has no WireGuard
-export FLOWD_TEST_WG=kernel FLOWD_BIN=/usr/bin/flowd FLOWCTL_BIN=/usr/bin/flowctl
+export FLOWD_TEST_WG=kernel FLOWD_TEST_OWN_MACHINE=1 FLOWD_BIN=/usr/bin/flowd FLOWCTL_BIN=/usr/bin/flowctl
 cd /root
 tests --test-threads=1{}
 echo \"{SENTINEL} $?\"
