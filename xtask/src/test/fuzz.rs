@@ -12,7 +12,7 @@ use crate::command::show;
 use crate::fuzz::{self, Bounds};
 
 /// Enough to notice what a change breaks; who looks for more runs `cargo xtask fuzz`.
-const BOUNDS: Bounds = Bounds { inputs: Some(100_000), seconds: 25, seed: Some(1) };
+const BOUNDS: Bounds = Bounds { inputs: Some(50_000), seconds: 25, seed: Some(1) };
 
 /// What libFuzzer says of an input that it keeps.
 const KEPT: &str = "Test unit written to ";
