@@ -8,59 +8,29 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
+use super::record::words;
+
 /// `REJECT_AFTER_TIME` of WireGuard: a session is over so long after its handshake.
 const SESSION: Duration = Duration::from_secs(180);
 const SESSION_MS: i64 = 180_000;
 
-/// What happened to a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PeerEventKind {
-    /// Its interface has it now.
-    Added,
-    /// Its interface has it no more.
-    Removed,
-    /// A session began.
-    Connect,
-    /// The session is over.
-    Disconnect,
-    /// The session goes on from another outer address.
-    Roam,
-    /// WireGuard counts from zero again: peer or interface are new ones.
-    Reset,
-}
-
-impl PeerEventKind {
-    const ALL: [(Self, u8, &'static str); 6] = [
-        (Self::Added, 1, "added"),
-        (Self::Removed, 2, "removed"),
-        (Self::Connect, 3, "connect"),
-        (Self::Disconnect, 4, "disconnect"),
-        (Self::Roam, 5, "roam"),
-        (Self::Reset, 6, "reset"),
-    ];
-
-    /// In the store.
-    pub fn number(self) -> u8 {
-        self.entry().1
-    }
-
-    /// In the API.
-    pub fn word(self) -> &'static str {
-        self.entry().2
-    }
-
-    /// The kind of a number in the store.
-    pub fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|(_, own, _)| *own == number).map(|(kind, ..)| kind)
-    }
-
-    /// The kind of a word in the API.
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|(.., own)| *own == word).map(|(kind, ..)| kind)
-    }
-
-    fn entry(self) -> (Self, u8, &'static str) {
-        Self::ALL[self as usize]
+words! {
+    /// What happened to a peer.
+    PeerEventKind {
+        /// Its interface has it now.
+        Added = 1 "added",
+        /// Its interface has it no more.
+        Removed = 2 "removed",
+        /// A session began.
+        Connect = 3 "connect",
+        /// The session is over.
+        Disconnect = 4 "disconnect",
+        /// The session goes on from another outer address.
+        Roam = 5 "roam",
+        /// WireGuard counts from zero again: peer or interface are new ones.
+        Reset = 6 "reset",
     }
 }
 
