@@ -3,10 +3,10 @@
 use std::process::{Command, Output};
 
 use flowd::{
-    flows::{Counters, FlowId},
+    flows::{Counters, FlowId, Stage},
     wire::{
-        Flow, FlowDetail, FlowPage, InterfaceStatus, PeerList, Policy, PolicyReport, Status,
-        Summary, Top,
+        Flow, FlowDetail, FlowPage, Gap, GapList, InterfaceStatus, PeerDetail, PeerList, Policy,
+        PolicyReport, Status, Summary, Top,
     },
 };
 use serde::de::DeserializeOwned;
@@ -79,6 +79,17 @@ impl<'a> Flowctl<'a> {
     /// `flowctl peers`.
     pub fn peers(&self) -> PeerList {
         self.json(&["peers"])
+    }
+
+    /// `flowctl peer NAME`.
+    pub fn peer(&self, name: &str) -> PeerDetail {
+        self.json(&["peer", name])
+    }
+
+    /// The gaps of one stage, newest first.
+    pub fn gaps(&self, stage: Stage) -> Vec<Gap> {
+        let list: GapList = self.json(&["gaps"]);
+        list.gaps.into_iter().filter(|gap| gap.stage == stage).collect()
     }
 
     /// `flowctl flow ID`.
