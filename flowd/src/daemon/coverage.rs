@@ -24,8 +24,8 @@ use super::{
 use crate::{
     dataplane::DataplaneError,
     flows::{
-        Bound, Counters, Coverage, Finding, Gap, Interval, Moment, Observation, Outer, Record,
-        Stage,
+        Bound, Counters, Coverage, Finding, Gap, Interval, Missing, Moment, Observation, Outer,
+        Record, Stage,
     },
     store::{PeerState, Sums, Writer},
     wire::{self, Timestamp},
@@ -227,17 +227,18 @@ impl Collector {
 fn raise(alarm: Alarm, gaps: &mut Gaps) {
     let Alarm { interface, peer, finding } = alarm;
     let at = At::peer(Stage::Coverage, &interface, &peer);
-    let interval = match finding {
-        Finding::Unexplained(interval) => interval,
-        Finding::Balanced { at_ms } => return gaps.close(at, at_ms, Bound::NOTHING),
-    };
-    let Interval { start_ms, balance, .. } = interval;
-    let over = |off: i64| u64::try_from(off).unwrap_or(0);
-    let detail = format!(
-        "no flow explains {} bytes that WireGuard received and {} that it sent",
-        over(balance.rx_off),
-        over(balance.tx_off)
-    );
-    gaps.open(at, start_ms, detail);
-    gaps.grow(at, Bound::of(balance.unexplained_packets(), balance.unexplained_bytes()));
+    let bound = |missing: Missing| Bound::of(missing.packets, missing.bytes);
+    match finding {
+        Finding::Unexplained(Interval { start_ms, balance, .. }, missing) => {
+            let over = |off: i64| u64::try_from(off).unwrap_or(0);
+            let detail = format!(
+                "no flow explains {} bytes that WireGuard received and {} that it sent, or more",
+                over(balance.rx_off),
+                over(balance.tx_off)
+            );
+            gaps.open(at, start_ms, detail);
+            gaps.grow(at, bound(missing));
+        }
+        Finding::Balanced { at_ms, missing } => gaps.close(at, at_ms, bound(missing)),
+    }
 }

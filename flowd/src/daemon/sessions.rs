@@ -199,7 +199,7 @@ impl Sessions {
         let known = parked.map(|parked| parked.state);
         let mut told = Vec::new();
         match known.or_else(|| self.remembered(name, &peer.public_key, before)) {
-            None => told.push((look.now.wall_ms, PeerEventKind::Added)),
+            None => told.push((begun_ms(&look, None), PeerEventKind::Added)),
             Some(state) => {
                 let PeerState { handshake_ms, connected_ms, endpoint, .. } = state;
                 tracked.epoch = state.epoch;
@@ -207,10 +207,11 @@ impl Sessions {
                 let is_back = state.gone_ms.is_some();
                 if is_back || is_another || is_reset((state.outer, handshake_ms), peer) {
                     tracked.epoch += 1;
-                    tracked.session.end(look.now.wall_ms, |at, kind| told.push((at, kind)));
+                    let at_ms = begun_ms(&look, handshake_ms);
+                    tracked.session.end(at_ms, |at, kind| told.push((at, kind)));
                     tracked.session = PeerSession::default();
                     let kind = if is_back { PeerEventKind::Added } else { PeerEventKind::Reset };
-                    told.push((look.now.wall_ms, kind));
+                    told.push((at_ms, kind));
                 }
             }
         }
@@ -262,12 +263,12 @@ impl Sessions {
         let mut told = Vec::new();
         if is_reset((tracked.outer, tracked.session.handshake_ms), peer) {
             self.interrupt(&peer.public_key, tracked, peers);
-            self.acquit(tracked, peers);
             tracked.audit = Audit::default();
             tracked.epoch += 1;
-            tracked.session.end(look.now.wall_ms, |at, kind| told.push((at, kind)));
+            let at_ms = begun_ms(&look, tracked.session.handshake_ms);
+            tracked.session.end(at_ms, |at, kind| told.push((at, kind)));
             tracked.session = PeerSession::default();
-            told.push((look.now.wall_ms, PeerEventKind::Reset));
+            told.push((at_ms, PeerEventKind::Reset));
         } else if tracked.allowed_ips != peer.allowed_ips {
             // Packets of an address that moves may be counted for the other peer for a while.
             self.interrupt(&peer.public_key, tracked, peers);
@@ -286,7 +287,6 @@ impl Sessions {
     /// The peer is gone, or its interface with all its peers.
     fn part(&mut self, public_key: &str, mut tracked: Tracked, is: Parting, peers: &Peers) {
         self.interrupt(public_key, &mut tracked, peers);
-        self.acquit(&tracked, peers);
         let now_ms = now_ms();
         let mut told = Vec::new();
         tracked.session.end(now_ms, |at, kind| told.push((at, kind)));
@@ -330,25 +330,23 @@ impl Sessions {
         parked.retain(|_, parked| parked.state.gone_ms.is_none());
     }
 
-    /// Ends the window of a peer; whatever happens until the next one starts is not judged.
+    /// Ends the window of a peer, and its gap; whatever happens until the next window starts is not
+    /// judged.
     fn interrupt(&mut self, public_key: &str, tracked: &mut Tracked, peers: &Peers) {
+        let (interface, coverage) = (tracked.interface.clone(), &tracked.audit.coverage);
+        if coverage.is_out()
+            && let Some(peer) = peers.identity(tracked.id)
+        {
+            let finding = Finding::Balanced { at_ms: now_ms(), missing: coverage.missing() };
+            self.alarms.push(Alarm { interface, peer, finding });
+        }
         if let Some(interval) = tracked.audit.interrupt() {
             self.keep(public_key, tracked, interval, peers);
         }
     }
 
-    /// Ends the gap of a peer whose counters are not the same ones any more.
-    fn acquit(&mut self, tracked: &Tracked, peers: &Peers) {
-        if tracked.audit.coverage.is_out()
-            && let Some(peer) = peers.identity(tracked.id)
-        {
-            let finding = Finding::Balanced { at_ms: now_ms() };
-            self.alarms.push(Alarm { interface: tracked.interface.clone(), peer, finding });
-        }
-    }
-
     fn find(&mut self, public_key: &str, tracked: &Tracked, finding: Finding, peers: &Peers) {
-        if let Finding::Unexplained(interval) = finding {
+        if let Finding::Unexplained(interval, _) = finding {
             self.keep(public_key, tracked, interval, peers);
         }
         if let Some(peer) = peers.identity(tracked.id) {
@@ -457,6 +455,12 @@ impl Tracked {
 
 fn outer(peer: &Peer) -> Outer {
     Outer { rx_bytes: peer.rx_bytes, tx_bytes: peer.tx_bytes }
+}
+
+/// When at the latest the peer was as it is at this look: it may have had a handshake before.
+fn begun_ms(look: &Look, known_ms: Option<i64>) -> i64 {
+    let newer = look.handshake_ms.filter(|newer_ms| Some(*newer_ms) > known_ms);
+    newer.map_or(look.now.wall_ms, |newer_ms| newer_ms.min(look.now.wall_ms))
 }
 
 /// Whether WireGuard forgot the peer since: it counts, or its handshakes, begin anew.

