@@ -5,8 +5,8 @@ use std::process::{Command, Output};
 use flowd::{
     flows::{Counters, FlowId},
     wire::{
-        Flow, FlowDetail, FlowPage, Gap, GapList, InterfaceStatus, PeerList, Policy, PolicyReport,
-        Status, Summary, Top,
+        Flow, FlowDetail, FlowPage, Gap, GapList, InterfaceStatus, PeerDetail, PeerList, Policy,
+        PolicyReport, Status, Summary, Top,
     },
 };
 use serde::de::DeserializeOwned;
@@ -93,6 +93,11 @@ impl<'a> Flowctl<'a> {
             assert!(gaps.len() <= 1, "{gaps:#?}");
             gaps.pop().filter(|gap| gap.to.is_some())
         })
+    }
+
+    /// `flowctl peer NAME`.
+    pub fn peer(&self, name: &str) -> PeerDetail {
+        self.json(&["peer", name])
     }
 
     /// `flowctl flow ID`.

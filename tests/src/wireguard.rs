@@ -206,6 +206,11 @@ pub fn set_peer(
     namespace.output("wg", &args);
 }
 
+/// Makes an interface send from another port, and listen on it.
+pub fn move_to_port(namespace: &Namespace, interface: &str, port: u16) {
+    namespace.output("wg", &["set", interface, "listen-port", &port.to_string()]);
+}
+
 /// Takes a peer away.
 pub fn remove_peer(namespace: &Namespace, interface: &str, public_key: &str) {
     namespace.output("wg", &["set", interface, "peer", public_key, "remove"]);

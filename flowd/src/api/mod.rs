@@ -8,6 +8,7 @@ mod flows;
 mod gaps;
 mod metrics;
 mod params;
+mod peers;
 mod policy;
 pub mod query;
 mod records;
@@ -81,7 +82,8 @@ fn router(state: ApiState) -> Router {
         .route("/v1/records", get(records::list).fallback(wrong_method))
         .route("/v1/gaps", get(gaps::list).fallback(wrong_method))
         .route("/v1/top", get(top::top).fallback(wrong_method))
-        .route("/v1/peers", get(peers).fallback(wrong_method))
+        .route("/v1/peers", get(peers::list).fallback(wrong_method))
+        .route("/v1/peers/{peer}", get(peers::detail).fallback(wrong_method))
         .route("/v1/watch", get(records::watch).fallback(wrong_method))
         .route(
             "/v1/policy",
@@ -116,23 +118,12 @@ async fn status(
     Ok(Json(state.live.ask(|reply| Request::Status { reply }).await?))
 }
 
-async fn peers(
-    State(state): State<ApiState>,
-    params: Params,
-) -> Result<Json<wire::PeerList>, ApiError> {
-    params.only(&["peer"])?;
-    let mut peers = state.live.ask(|reply| Request::Peers { reply }).await?;
-    if let Some(wanted) = params.get("peer") {
-        peers.retain(|peer| peer.identity.is(wanted));
-    }
-    Ok(Json(wire::PeerList { peers }))
-}
-
 async fn unknown_path(uri: axum::http::Uri) -> ApiError {
     ApiError::NotFound(format!(
         "there is no {}; the endpoints are /v1/status, /v1/summary, /v1/flows, \
-         /v1/flows/{{flow_id}}, /v1/records, /v1/gaps, /v1/top, /v1/peers, /v1/watch, \
-         /v1/policy, /v1/policy/check, /v1/policy/why, /v1/policy/replay and /metrics",
+         /v1/flows/{{flow_id}}, /v1/records, /v1/gaps, /v1/top, /v1/peers, \
+         /v1/peers/{{key or name}}, /v1/watch, /v1/policy, /v1/policy/check, /v1/policy/why, \
+         /v1/policy/replay and /metrics",
         uri.path().escape_debug()
     ))
 }

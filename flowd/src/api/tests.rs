@@ -195,7 +195,9 @@ fn drain_thread(inbox: &mpsc::Receiver<Request>, watermark: u64) {
                 };
                 drop(reply.send(Pending { watermark: 1, answer: vec![table_full, closed] }));
             }
-            Request::Peers { reply } => drop(reply.send(Vec::new())),
+            Request::Peers { reply } => {
+                drop(reply.send(vec![bob("AAAA="), bob("BBBB="), bob("CCCC=")]));
+            }
             Request::World { reply } => {
                 let known = open.peer.iter().map(|peer| peer.as_ref().clone()).collect();
                 let answer = Surroundings { known, ..Surroundings::default() };
@@ -204,6 +206,48 @@ fn drain_thread(inbox: &mpsc::Receiver<Request>, watermark: u64) {
             // A reply that is dropped, as by a drain thread that has failed.
             _ => {}
         }
+    }
+}
+
+/// A peer that is there; the third is called otherwise.
+fn bob(public_key: &str) -> wire::Peer {
+    let name = if public_key == "CCCC=" { "carol" } else { "bob" };
+    wire::Peer {
+        identity: Identity {
+            public_key: public_key.to_owned(),
+            name: name.to_owned(),
+            user: None,
+            device: None,
+            groups: vec![],
+            endpoint: None,
+        },
+        interface: "wg0".to_owned(),
+        allowed_ips: vec![],
+        latest_handshake: None,
+        connected_since: Some(wire::Timestamp(START_MS - 5)),
+        open_flows: 0,
+        counters: Counters::default(),
+        wireguard: wire::WireguardCounters::default(),
+        coverage: None,
+    }
+}
+
+#[tokio::test]
+async fn a_peer_is_found_by_name_and_key_also_when_only_the_store_knows_it() {
+    let served = Served::start();
+    let detail = async |target: &str| -> wire::PeerDetail {
+        serde_json::from_value(served.json(target).await).unwrap()
+    };
+    let carol = detail("/v1/peers/carol?since=2026-11-21").await;
+    assert_eq!((carol.interfaces.len(), carol.sessions.len()), (1, 1));
+    assert_eq!(carol.sessions[0].connected, Some(wire::Timestamp(START_MS - 5)));
+    assert_eq!(detail("/v1/peers/BBBB%3D").await.identity.name, "bob");
+    let past = detail("/v1/peers/carol?since=2026-11-21&until=2026-11-22").await;
+    assert_eq!(past.sessions, [], "of now nothing is said");
+    for wanted in ["=alice", "xTIB", "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="] {
+        let removed = detail(&format!("/v1/peers/{wanted}")).await;
+        assert_eq!(removed.identity.name, "=alice");
+        assert_eq!((removed.interfaces, removed.sessions), (vec![], vec![]), "{wanted}");
     }
 }
 
@@ -465,6 +509,12 @@ async fn what_is_wrong_is_told_as_a_problem() {
         ("/v1/summary?limit=1", 400, "unknown parameter `limit`"),
         ("/v1/summary?since=1h&until=2h", 400, "`since` is not before `until`"),
         ("/v1/peers?user=x", 400, "unknown parameter `user`"),
+        ("/v1/peers/=alice?since=soon", 400, "`since` is `soon`; it must be"),
+        ("/v1/peers/=alice?since=1h&until=2h", 400, "`since` is not before `until`"),
+        ("/v1/peers/=alice?peer=x", 400, "unknown parameter `peer`"),
+        ("/v1/peers/xTI", 404, "there is no peer `xTI`, and was none; see /v1/peers"),
+        ("/v1/peers/b%0aob", 404, "there is no peer `b\\nob`, and was none; did you mean `bob`?"),
+        ("/v1/peers/bob", 409, "`bob` means 2 peers: give the public key of one, such as AAAA="),
         ("/v1/status?verbose=1", 400, "unknown parameter `verbose`; this endpoint takes none"),
         ("/v1/top?by=colour", 400, "`by` is `colour`; it must be one of peer, user, src, dst"),
         ("/v1/top?sort=size", 400, "`sort` is `size`; it must be one of bytes, packets, flows"),

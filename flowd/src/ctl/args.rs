@@ -76,6 +76,18 @@ pub(super) enum Command {
         #[arg(long)]
         peer: Option<String>,
     },
+    /// One peer: when it was there and from where, and whether its books balance.
+    #[command(after_help = "Example: flowctl peer alice-laptop --since 24h")]
+    Peer {
+        /// Name, public key, or the start of the key.
+        peer: String,
+        /// From when on; seven days unless told.
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+        /// Until when.
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+    },
     /// The policy: what is in force, what another would do, and why.
     #[command(after_help = "Example: flowctl policy check policy.toml")]
     Policy {

@@ -34,7 +34,8 @@ pub(super) fn show(screen: &mut Screen, detail: &FlowDetail) -> Result<(), CtlEr
     screen.table(table)
 }
 
-fn section(
+/// A heading, and lines of a name and a value.
+pub(super) fn section(
     screen: &mut Screen,
     title: &str,
     lines: Vec<(&'static str, Value)>,

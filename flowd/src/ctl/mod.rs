@@ -8,6 +8,7 @@ mod flow;
 mod flows;
 mod gaps;
 mod output;
+mod peer;
 mod peers;
 mod policy;
 mod records;
@@ -85,6 +86,21 @@ async fn execute(cli: &Cli) -> Result<(), CtlError> {
             let pairs: Vec<_> = peer.iter().map(|peer| ("peer", peer.clone())).collect();
             let answer: wire::PeerList = client.get("/v1/peers", &pairs).await?;
             peers::run(&mut screen, cli.output, &answer)
+        }
+        Command::Peer { peer, since, until } => {
+            let path = format!("/v1/peers/{}", client::encode(peer));
+            let range = [("since", since), ("until", until)];
+            let pairs: Vec<_> =
+                range.into_iter().filter_map(|(name, at)| Some((name, at.clone()?))).collect();
+            let answer: wire::PeerDetail = client.get(&path, &pairs).await?;
+            match cli.output {
+                Format::Csv => {
+                    let events = answer.events.iter().map(wire::peer_event_csv_row);
+                    screen.csv(&wire::PEER_EVENT_CSV_COLUMNS, events)?;
+                    screen.flush()
+                }
+                _ => screen.one(cli.output, &answer, |screen| peer::show(screen, &answer)),
+            }
         }
         Command::Policy { command } => policy::run(&client, &mut screen, cli.output, command).await,
         Command::Watch(filters) => {

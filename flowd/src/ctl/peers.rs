@@ -6,7 +6,7 @@ use super::{
     table::{Align, Table, Tone, Value},
     text,
 };
-use crate::wire::{self, Peer, PeerList};
+use crate::wire::{self, BalanceState, Coverage, Peer, PeerList};
 
 /// A handshake older than this means that the session is over: WireGuard's REJECT_AFTER_TIME.
 const SESSION_MS: i64 = 180_000;
@@ -44,6 +44,7 @@ fn show(screen: &mut Screen, list: &PeerList) -> Result<(), CtlError> {
         ("TX", Align::Right, 0),
         ("WG-RX", Align::Right, 6),
         ("WG-TX", Align::Right, 6),
+        ("COVERAGE", Align::Left, 0),
     ]);
     for peer in &list.peers {
         table.row(row(screen, peer));
@@ -53,25 +54,50 @@ fn show(screen: &mut Screen, list: &PeerList) -> Result<(), CtlError> {
 
 fn row(screen: &Screen, peer: &Peer) -> Vec<Value> {
     let identity = &peer.identity;
-    let handshake = match peer.latest_handshake {
-        None => Value::toned("never", Tone::Dim),
-        Some(time) => {
-            let age_ms = screen.clock.now.0 - time.0;
-            let tone = if age_ms < SESSION_MS { Tone::Good } else { Tone::Dim };
-            Value::toned(format!("{} ago", text::duration(age_ms.max(0) / 1_000 * 1_000)), tone)
-        }
-    };
     vec![
         text::visible(&identity.name).into(),
         identity.user.as_deref().map_or_else(|| "-".to_owned(), text::visible).into(),
         text::visible(&peer.interface).into(),
         identity.endpoint.map_or_else(|| "-".to_owned(), |end| end.to_string()).into(),
         peer.allowed_ips.join(" ").into(),
-        handshake,
+        handshake(screen, peer),
         peer.open_flows.to_string().into(),
         text::bytes(peer.counters.rx_bytes).into(),
         text::bytes(peer.counters.tx_bytes).into(),
         text::bytes(peer.wireguard.rx_bytes).into(),
         text::bytes(peer.wireguard.tx_bytes).into(),
+        coverage(peer.coverage.as_ref()),
     ]
+}
+
+/// How long ago the last handshake was.
+pub(super) fn handshake(screen: &Screen, peer: &Peer) -> Value {
+    match peer.latest_handshake {
+        None => Value::toned("never", Tone::Dim),
+        Some(time) => {
+            let age_ms = screen.clock.now.0 - time.0;
+            let tone = if age_ms < SESSION_MS { Tone::Good } else { Tone::Dim };
+            Value::toned(format!("{} ago", text::duration(age_ms.max(0) / 1_000 * 1_000)), tone)
+        }
+    }
+}
+
+/// Whether the flows explain what WireGuard counted; if not, which direction is off by how much.
+pub(super) fn coverage(coverage: Option<&Coverage>) -> Value {
+    let Some(Coverage { rx, tx, .. }) = coverage else {
+        return Value::toned("-", Tone::Dim);
+    };
+    let off: Vec<String> = [("rx", rx), ("tx", tx)]
+        .into_iter()
+        .filter(|(_, balance)| balance.off_bytes != 0)
+        .map(|(name, balance)| {
+            let sign = if balance.off_bytes > 0 { '+' } else { '-' };
+            format!("{name} {sign}{}", text::bytes(balance.off_bytes.unsigned_abs()))
+        })
+        .collect();
+    if off.is_empty() {
+        return Value::toned("balanced", Tone::Good);
+    }
+    let is_over = rx.state == BalanceState::Over || tx.state == BalanceState::Over;
+    Value::toned(off.join(", "), if is_over { Tone::Bad } else { Tone::Dim })
 }

@@ -250,17 +250,20 @@ impl Collector {
                         counters += *sum;
                     }
                 }
+                let (connected_since, coverage) = self.told_of(ifindex, &peer.public_key);
                 list.push(wire::Peer {
                     identity: identity.as_ref().clone(),
                     interface: watched.name.to_string(),
                     allowed_ips: peer.allowed_ips.iter().map(ToString::to_string).collect(),
                     latest_handshake: peer.latest_handshake_ms.map(Timestamp),
+                    connected_since,
                     open_flows,
                     counters,
                     wireguard: wire::WireguardCounters {
                         rx_bytes: peer.rx_bytes,
                         tx_bytes: peer.tx_bytes,
                     },
+                    coverage,
                 });
             }
         }
@@ -312,7 +315,7 @@ fn interface_status(
 }
 
 /// Both directions of one named counter.
-fn named(ifindex: u32, counter: Counter, counters: &[(CounterKey, Tally)]) -> Counters {
+pub(super) fn named(ifindex: u32, counter: Counter, counters: &[(CounterKey, Tally)]) -> Counters {
     let mut sum = Counters::default();
     for (key, tally) in counters {
         if key.ifindex != ifindex || key.counter != counter as u8 {

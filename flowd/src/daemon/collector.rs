@@ -28,6 +28,7 @@ use crate::{
 };
 
 use super::{
+    coverage::{Walk, add_dropped, window_of},
     gaps::Gaps,
     interfaces::Interfaces,
     lapses::FullTable,
@@ -37,6 +38,7 @@ use super::{
     pulse::{Pulse, Reading},
     recorder::{BATCH, NotRecorded, Recorder},
     revisions::Revisions,
+    sessions::{Closing, Sessions},
     takeover::{Inheritance, add},
     verdicts::{Revision, Verdicts},
 };
@@ -66,6 +68,9 @@ pub(super) struct Collector {
     pub(super) pulse: Pulse,
     pub(super) full_table: FullTable,
     pub(super) started_ms: i64,
+    pub(super) sessions: Sessions,
+    /// The window that the books of peers are in.
+    pub(super) window: i64,
     ownership: Ownership,
     drain_failing: bool,
     /// Whether the kernel has not been told yet of the peers as they are.
@@ -113,6 +118,8 @@ impl Collector {
             pulse,
             full_table: FullTable::default(),
             started_ms: now_ms(),
+            sessions: Sessions::new(),
+            window: window_of(now_ms()),
             ownership: Ownership::Same,
             drain_failing: false,
             is_outdated: false,
@@ -124,12 +131,14 @@ impl Collector {
     pub(super) fn update(&mut self, found: Vec<wireguard::Interface>, gateway: BTreeSet<IpAddr>) {
         self.interfaces.look(now_ms(), &mut self.dataplane, &mut self.gaps);
         if self.interfaces.are_configured_as(&found) && self.peers.has_gateway(&gateway) {
+            self.look_at_peers(&found);
             self.interfaces.refresh(found);
             return;
         }
         if self.peers.update(&found, gateway) == Ownership::Changed {
             self.ownership = Ownership::Changed;
         }
+        self.look_at_peers(&found);
         self.follow_the_world();
         self.interfaces.update(found, now_ms(), &mut self.dataplane, &mut self.gaps);
     }
@@ -148,6 +157,7 @@ impl Collector {
             }
             if Instant::now() >= next_drain {
                 self.drain(Due::AtTimeout);
+                self.keep_peer_news(Closing::Regular);
                 self.peers.tell_strangers();
                 next_drain = Instant::now() + self.config.drain_interval;
                 beat();
@@ -187,6 +197,7 @@ impl Collector {
     }
 
     fn finish(mut self) {
+        self.keep_peer_news(Closing::Last);
         self.end_gaps();
         if self.recorder.error.is_some() {
             tracing::error!(
@@ -239,9 +250,13 @@ impl Collector {
         self.interfaces.read_devices();
         self.interfaces.look(now_ms(), &mut self.dataplane, &mut self.gaps);
         let ownership = std::mem::replace(&mut self.ownership, Ownership::Same);
+        let mut walk = Some(self.begin_walk());
         loop {
             let line = self.time_line()?;
-            let ending = self.record_due(&line, due, ownership)?;
+            let ending = self.record_due(&line, due, ownership, walk.as_mut())?;
+            if let Some(walk) = walk.take() {
+                self.end_walk(walk)?;
+            }
             let more = ending.len() >= MAX_ENDING;
             let all_recorded = self.end(&line, &ending)?;
             if !more || !all_recorded {
@@ -286,6 +301,7 @@ impl Collector {
         line: &TimeLine,
         due: Due,
         ownership: Ownership,
+        mut walk: Option<&mut Walk>,
     ) -> Result<Vec<FlowKey>, DataplaneError> {
         let Self { config, dataplane, recorder, ledger, peers, interfaces, verdicts, .. } = self;
         let timeouts = timeouts(config);
@@ -303,6 +319,9 @@ impl Collector {
                 && open.ending.is_none()
             {
                 open.ending = view.reassess(key, open);
+            }
+            if let Some(walk) = walk.as_mut().filter(|_| !open.is_closed) {
+                walk.absorb(open.peer, value);
             }
             let end = match due {
                 Due::AtTimeout | Due::AtStop => view.end(key, value, open, &timeouts),
@@ -348,10 +367,11 @@ impl Collector {
         }
         let Self { dataplane, recorder, ledger, peers, interfaces, finished, verdicts, .. } = self;
         let view = View { line: *line, peers, interfaces, verdicts };
+        let sessions = &mut self.sessions;
         for keys in ended.chunks(RETIRE_BATCH as usize) {
             let mut records = Vec::with_capacity(keys.len());
             let mut last = Vec::with_capacity(keys.len());
-            let mut leaving = Leaving::default();
+            let (mut leaving, mut dropped) = (Leaving::default(), Sums::default());
             failpoint!("before-retiring");
             dataplane.retire(keys, Why::Ended, |key, value| {
                 let open = *ledger.open(key, value, peers);
@@ -362,6 +382,7 @@ impl Collector {
                 let record = view.record(key, value, &open, Some(end));
                 last.push((*key, record.total, record.window_end_ms));
                 *leaving.sums.entry((key.ifindex, open.peer)).or_default() += record.total;
+                add_dropped(&mut dropped, (key.ifindex, open.peer), &record);
                 // What a cut left behind, and no packet followed.
                 if record.total != Counters::default() {
                     records.push(record);
@@ -377,6 +398,7 @@ impl Collector {
                 ledger.closed(key, *total, *window_end_ms);
             }
             add(finished, &leaving.sums);
+            add(&mut sessions.dropped, &dropped);
             dataplane.delete(keys)?;
             failpoint!("ended-deleted");
             keys.iter().for_each(|key| ledger.close(key));

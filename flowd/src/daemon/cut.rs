@@ -16,6 +16,7 @@ use flowd_common::{
 
 use super::{
     collector::Collector,
+    coverage::add_dropped,
     ledger::{View, total},
     takeover::add,
     verdicts::Verdicts,
@@ -24,7 +25,7 @@ use crate::{
     dataplane::{DataplaneError, TimeLine, Why},
     flows::{Counters, EndReason, Record},
     policy::compile,
-    store::Leaving,
+    store::{Leaving, Sums},
 };
 
 /// A flow that has ended because the policy changed.
@@ -97,18 +98,20 @@ impl Collector {
         keys: &[FlowKey],
     ) -> Result<Option<Vec<Cut>>, DataplaneError> {
         let Self { dataplane, recorder, ledger, peers, interfaces, finished, verdicts, .. } = self;
+        let sessions = &mut self.sessions;
         let view = View { line: *line, peers, interfaces, verdicts };
         let mut all = Vec::new();
         for keys in keys.chunks(RETIRE_BATCH as usize) {
             let mut last = Vec::with_capacity(keys.len());
             let mut records = Vec::new();
-            let mut leaving = Leaving::default();
+            let (mut leaving, mut dropped) = (Leaving::default(), Sums::default());
             dataplane.retire(keys, Why::Cut, |key, value| {
                 let open = ledger.open(key, value, peers);
                 open.ending = Some(EndReason::Policy);
                 let record = view.record(key, value, open, Some(EndReason::Policy));
                 if !open.is_closed {
                     *leaving.sums.entry((key.ifindex, open.peer)).or_default() += record.total;
+                    add_dropped(&mut dropped, (key.ifindex, open.peer), &record);
                     let did_something = record.total != Counters::default();
                     records.extend(did_something.then(|| record.clone()));
                 }
@@ -119,6 +122,7 @@ impl Collector {
             }
             failpoint!("cut-recorded");
             add(finished, &leaving.sums);
+            add(&mut sessions.dropped, &dropped);
             for (key, _, record) in &last {
                 ledger.closed(key, record.total, record.window_end_ms);
             }

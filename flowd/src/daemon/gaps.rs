@@ -260,7 +260,7 @@ impl Gaps {
 
 /// Whether gaps of this stage end and begin by themselves, so that they would fill the store.
 fn comes_and_goes(stage: Stage) -> bool {
-    matches!(stage, Stage::TableFull | Stage::Store)
+    matches!(stage, Stage::TableFull | Stage::Store | Stage::Coverage)
 }
 
 /// Makes one gap of two of a stage.

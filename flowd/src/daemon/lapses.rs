@@ -120,6 +120,7 @@ impl Collector {
                 None => self.gaps.close(At::everywhere(stage), now_ms, more),
             }
         }
+        self.settle_coverage();
         self.write_gaps();
     }
 

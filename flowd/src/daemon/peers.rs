@@ -203,6 +203,11 @@ impl Peers {
         self.identities.get(&id).cloned()
     }
 
+    /// Who a key stands for by the names of now, whether or not it is a peer.
+    pub(super) fn named(&self, public_key: &str, endpoint: Option<SocketAddr>) -> Arc<Identity> {
+        Arc::new(self.names.identity(public_key, endpoint))
+    }
+
     /// The number of a peer that is configured now.
     pub(super) fn id(&self, ifindex: u32, public_key: &str) -> Option<PeerId> {
         self.members.get(&(ifindex, public_key.to_owned())).map(|member| member.id)

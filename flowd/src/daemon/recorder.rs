@@ -7,7 +7,7 @@ use tokio::sync::broadcast;
 use super::policy::Hits;
 use crate::{
     flows::{Gap, Record},
-    store::{Leaving, State, WriteError, Writer},
+    store::{Leaving, PeerNews, State, WriteError, Writer},
 };
 
 /// Records that one transaction takes.
@@ -60,6 +60,21 @@ impl Recorder {
             }
         }
         Ok(())
+    }
+
+    /// Stores what is new of peers, all or nothing.
+    pub(super) fn put_peer_news(
+        &mut self,
+        now_ms: i64,
+        news: &PeerNews,
+    ) -> Result<(), NotRecorded> {
+        let outcome = self.writer.put_peer_news(now_ms, news);
+        self.told(outcome)
+    }
+
+    /// For what the daemon before knew of peers.
+    pub(super) fn writer(&self) -> &Writer {
+        &self.writer
     }
 
     /// Notes that everything until now is in the kernel's tables or in the store.

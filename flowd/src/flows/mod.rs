@@ -2,11 +2,13 @@
 //!
 //! No clock, no file, no global: everything comes in through parameters.
 
+mod coverage;
 mod filter;
 mod flow;
 mod flow_id;
 mod gap;
 mod identity;
+mod peer_session;
 mod protocol;
 mod record;
 mod routes;
@@ -16,11 +18,13 @@ mod session;
 mod summary;
 mod top;
 
+pub use coverage::{Balance, Coverage, Finding, Interval, Missing, Observation, Outer};
 pub use filter::{Decider, Filter, State};
 pub use flow::Flow;
 pub use flow_id::FlowId;
 pub use gap::{Bound, Gap, GapSum, Stage};
 pub use identity::Identity;
+pub use peer_session::{Look, Moment, PeerEvent, PeerEventKind, PeerSession, Session, sessions};
 pub use protocol::{protocol_name, protocol_number};
 pub use record::{Counters, EndReason, Entry, Icmp, Initiator, Record, TcpFlags, Tuple, Verdict};
 pub use routes::{Prefixes, Routes};

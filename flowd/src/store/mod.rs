@@ -4,7 +4,10 @@
 //! transaction; the ledger lives in the newest segment only. The writer migrates no segment that it
 //! does not need: readers read every version.
 
+mod coverage;
 mod gaps;
+mod peer_events;
+mod peer_state;
 mod reader;
 mod row;
 mod schema;
@@ -14,6 +17,9 @@ mod writer;
 
 use std::path::PathBuf;
 
+pub use coverage::StoredInterval;
+pub use peer_events::{PeerNews, StoredEvent};
+pub use peer_state::PeerState;
 pub use reader::{Reader, StoredFlow};
 pub use state::{EntryId, Leaving, State, Sums};
 pub use writer::Writer;

@@ -137,6 +137,44 @@ CREATE TABLE gap (
     bytes        INTEGER CHECK (bytes >= 0), -- missing at most; NULL: nobody knows
     detail       TEXT NOT NULL -- one line
 ) STRICT;
+-- What WireGuard counted for a peer in one window, and what of it the flows explain.
+CREATE TABLE coverage (
+    window_start INTEGER NOT NULL, -- Unix milliseconds
+    window_end   INTEGER NOT NULL, -- Unix milliseconds
+    interface_id INTEGER NOT NULL REFERENCES interface,
+    peer_id      INTEGER NOT NULL REFERENCES peer,
+    epoch        INTEGER NOT NULL, -- how often WireGuard's counters had started from zero
+    rx_packets   INTEGER NOT NULL CHECK (rx_packets >= 0), -- of flows, full table included
+    rx_bytes     INTEGER NOT NULL CHECK (rx_bytes >= 0), -- layer 3, IP header included
+    tx_packets   INTEGER NOT NULL CHECK (tx_packets >= 0), -- without what a policy dropped
+    tx_bytes     INTEGER NOT NULL CHECK (tx_bytes >= 0),
+    wireguard_rx_bytes INTEGER NOT NULL CHECK (wireguard_rx_bytes >= 0), -- outer bytes
+    wireguard_tx_bytes INTEGER NOT NULL CHECK (wireguard_tx_bytes >= 0),
+    rx_off       INTEGER NOT NULL, -- bytes WireGuard has more (less: negative) than the flows explain
+    tx_off       INTEGER NOT NULL
+) STRICT;
+CREATE TABLE peer_event (
+    at           INTEGER NOT NULL, -- Unix milliseconds
+    kind         INTEGER NOT NULL,
+    interface_id INTEGER NOT NULL REFERENCES interface,
+    peer_id      INTEGER NOT NULL REFERENCES peer,
+    epoch        INTEGER NOT NULL,
+    endpoint     TEXT, -- ip:port, from then on
+    was          TEXT -- ip:port, until then, of a peer that roams
+) STRICT;
+-- What a daemon must know of each peer's session. In the newest segment only.
+CREATE TABLE peer_state (
+    interface  TEXT NOT NULL,
+    public_key TEXT NOT NULL, -- base64
+    epoch      INTEGER NOT NULL,
+    rx_bytes   INTEGER NOT NULL, -- WireGuard's counters at the last look
+    tx_bytes   INTEGER NOT NULL,
+    handshake  INTEGER, -- Unix milliseconds, as are the next two
+    connected  INTEGER, -- since when; NULL: it is not
+    gone       INTEGER, -- when it was removed; NULL: it was not
+    endpoint   TEXT, -- ip:port
+    PRIMARY KEY (interface, public_key)
+) STRICT, WITHOUT ROWID;
 ",
 ];
 

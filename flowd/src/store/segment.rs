@@ -16,6 +16,7 @@ use rusqlite::{
 use super::{
     OpenError,
     gaps::CarriedGaps,
+    peer_state::CarriedPeers,
     row::{self, Ids, Names},
     schema,
     state::State,
@@ -28,6 +29,7 @@ pub(super) struct Carried {
     pub(super) ledger: Vec<Record>,
     pub(super) state: State,
     pub(super) gaps: CarriedGaps,
+    pub(super) peers: CarriedPeers,
 }
 
 /// The segment that takes records now.
@@ -89,7 +91,8 @@ impl Segment {
             ControlFlow::Continue(())
         })?;
         let (state, gaps) = (State::read(&self.conn)?, CarriedGaps::read(&self.conn)?);
-        Ok(Carried { ledger, state, gaps })
+        let peers = CarriedPeers::read(&self.conn)?;
+        Ok(Carried { ledger, state, gaps, peers })
     }
 
     /// Shows open flows to `visit` until it says stop, each as a record of nothing since its last one.
@@ -227,6 +230,7 @@ fn prepare(path: &Path, day: &str, gateway: &str, carried: &Carried) -> Result<S
             }
             carried.state.write(&tx)?;
             carried.gaps.write(&tx, &mut interned)?;
+            carried.peers.write(&tx)?;
         }
     }
     tx.commit()?;

@@ -1,6 +1,6 @@
 //! Records and flows as rows of text, with names that stay.
 
-use super::{Change, Endpoint, Flow, FlowState, Gap, Peer, Record, TopRow, Traffic};
+use super::{Change, Endpoint, Flow, FlowState, Gap, Peer, PeerEvent, Record, TopRow, Traffic};
 use crate::flows::{Counters, Identity, Tally};
 
 /// The columns of a record.
@@ -174,7 +174,7 @@ pub fn flow_csv_row(flow: &Flow) -> Vec<String> {
 }
 
 /// The columns of a peer.
-pub const PEER_CSV_COLUMNS: [&str; 16] = [
+pub const PEER_CSV_COLUMNS: [&str; 26] = [
     "public_key",
     "name",
     "user",
@@ -191,6 +191,16 @@ pub const PEER_CSV_COLUMNS: [&str; 16] = [
     "tx_bytes",
     "wireguard_rx_bytes",
     "wireguard_tx_bytes",
+    "connected_since",
+    "coverage_since",
+    "coverage_until",
+    "coverage_epoch",
+    "coverage_rx",
+    "coverage_rx_off_bytes",
+    "coverage_tx",
+    "coverage_tx_off_bytes",
+    "coverage_wireguard_rx_bytes",
+    "coverage_wireguard_tx_bytes",
 ];
 
 /// The cells of a peer, in the order of [`PEER_CSV_COLUMNS`].
@@ -204,6 +214,21 @@ pub fn peer_csv_row(one: &Peer) -> Vec<String> {
     ]);
     row.extend(counters(&one.counters));
     row.extend([one.wireguard.rx_bytes.to_string(), one.wireguard.tx_bytes.to_string()]);
+    row.push(or_empty(one.connected_since));
+    row.extend(match &one.coverage {
+        Some(coverage) => [
+            coverage.since.to_string(),
+            coverage.until.to_string(),
+            coverage.epoch.to_string(),
+            coverage.rx.state.word().to_owned(),
+            coverage.rx.off_bytes.to_string(),
+            coverage.tx.state.word().to_owned(),
+            coverage.tx.off_bytes.to_string(),
+            coverage.wireguard.rx_bytes.to_string(),
+            coverage.wireguard.tx_bytes.to_string(),
+        ],
+        None => Default::default(),
+    });
     row
 }
 
@@ -241,6 +266,23 @@ pub fn gap_csv_row(gap: &Gap) -> Vec<String> {
         csv_text(&gap.detail),
     ]);
     row
+}
+
+/// The columns of what happened to a peer.
+pub const PEER_EVENT_CSV_COLUMNS: [&str; 6] =
+    ["at", "kind", "interface", "endpoint", "was", "epoch"];
+
+/// The cells of an event, in the order of [`PEER_EVENT_CSV_COLUMNS`].
+pub fn peer_event_csv_row(event: &PeerEvent) -> Vec<String> {
+    let PeerEvent { at, kind, interface, endpoint, was, epoch } = event;
+    vec![
+        at.to_string(),
+        kind.word().to_owned(),
+        csv_text(interface),
+        or_empty(*endpoint),
+        or_empty(*was),
+        epoch.to_string(),
+    ]
 }
 
 /// The columns of a row of a ranking.

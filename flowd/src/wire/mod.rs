@@ -1,6 +1,7 @@
 //! The JSON shapes of the socket API, shared by the daemon that writes and the client that reads
 //! them. Clients depend on these names: they change only with the API version.
 
+mod coverage;
 mod csv;
 mod flow;
 mod gap;
@@ -13,14 +14,18 @@ mod summary;
 mod timestamp;
 mod top;
 
+pub use coverage::{Balance, BalanceState, Coverage};
 pub use csv::{
     CHANGE_CSV_COLUMNS, CSV_COLUMNS, FLOW_CSV_COLUMNS, GAP_CSV_COLUMNS, PEER_CSV_COLUMNS,
-    TOP_CSV_COLUMNS, change_csv_row, csv_row, csv_text, flow_csv_row, gap_csv_row, peer_csv_row,
-    top_csv_row,
+    PEER_EVENT_CSV_COLUMNS, TOP_CSV_COLUMNS, change_csv_row, csv_row, csv_text, flow_csv_row,
+    gap_csv_row, peer_csv_row, peer_event_csv_row, top_csv_row,
 };
 pub use flow::{Flow, FlowDetail, FlowPage, FlowState};
 pub use gap::{Gap, GapList, StageStatus};
-pub use peer::{Peer, PeerList, WireguardCounters};
+pub use peer::{
+    Peer, PeerDetail, PeerEvent, PeerInterval, PeerList, PeerSession, SessionEndpoint,
+    WireguardCounters,
+};
 pub use policy::{
     CallerCut, Change, CutFlow, Decision, LastFlow, Policy, PolicyReport, PolicySize, Replay,
     RuleHits, Why, WhyEnd,

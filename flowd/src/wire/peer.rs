@@ -1,9 +1,11 @@
 //! The peers of the gateway's interfaces.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
 
-use super::Timestamp;
-use crate::flows::{Counters, Identity};
+use super::{Coverage, Timestamp};
+use crate::flows::{Counters, Identity, PeerEventKind};
 
 /// WireGuard's own counters of a peer: outer bytes, as `wg show` has them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +28,8 @@ pub struct Peer {
     pub allowed_ips: Vec<String>,
     /// `None`: never.
     pub latest_handshake: Option<Timestamp>,
+    /// Since when its session lasts; `None`: there is none.
+    pub connected_since: Option<Timestamp>,
     /// Flows in the kernel's table now.
     pub open_flows: u64,
     /// What flowd counted for it since the daemon attached, overflow included.
@@ -33,6 +37,8 @@ pub struct Peer {
     pub counters: Counters,
     /// What WireGuard counted since the peer was configured.
     pub wireguard: WireguardCounters,
+    /// The two against each other; `None`: they have not been compared yet.
+    pub coverage: Option<Coverage>,
 }
 
 /// `GET /v1/peers`.
@@ -40,4 +46,74 @@ pub struct Peer {
 pub struct PeerList {
     /// By interface, then name.
     pub peers: Vec<Peer>,
+}
+
+/// `GET /v1/peers/{key or name}`: one peer, now and over a range.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerDetail {
+    /// Who it is; for one that was removed, who it was.
+    #[serde(flatten)]
+    pub identity: Identity,
+    /// The peer as each interface has it now; none: it was removed.
+    pub interfaces: Vec<Peer>,
+    /// The range that the rest is about.
+    pub since: Timestamp,
+    /// The range that the rest is about.
+    pub until: Timestamp,
+    /// When it was there, oldest first.
+    pub sessions: Vec<PeerSession>,
+    /// What happened to it, oldest first.
+    pub events: Vec<PeerEvent>,
+    /// Windows in which flowd's books were compared with WireGuard's, oldest first.
+    pub coverage: Vec<PeerInterval>,
+}
+
+/// A time in which a peer was there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerSession {
+    /// The interface that had it.
+    pub interface: String,
+    /// The first handshake; `None`: before the range.
+    pub connected: Option<Timestamp>,
+    /// Three minutes after the last handshake, or when peer or interface went; `None`: not in the
+    /// range.
+    pub disconnected: Option<Timestamp>,
+    /// Its outer addresses within the range, oldest first.
+    pub endpoints: Vec<SessionEndpoint>,
+}
+
+/// Where a peer was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionEndpoint {
+    /// From when.
+    pub since: Timestamp,
+    /// The outer address.
+    pub endpoint: SocketAddr,
+}
+
+/// One thing that happened to a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerEvent {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub kind: PeerEventKind,
+    /// The interface that has it, or had.
+    pub interface: String,
+    /// Its outer address from then on.
+    pub endpoint: Option<SocketAddr>,
+    /// Its outer address until then, when it roams.
+    pub was: Option<SocketAddr>,
+    /// How often WireGuard's counters of the peer had started from zero.
+    pub epoch: u32,
+}
+
+/// A window on one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerInterval {
+    /// Its name.
+    pub interface: String,
+    /// What was compared.
+    #[serde(flatten)]
+    pub coverage: Coverage,
 }

@@ -6,7 +6,12 @@ mod links;
 mod route;
 mod watch;
 
-use std::{io, net::SocketAddr, path::Path, time::UNIX_EPOCH};
+use std::{
+    io,
+    net::SocketAddr,
+    path::Path,
+    time::{Instant, UNIX_EPOCH},
+};
 
 use ipnet::IpNet;
 use wireguard_control as wg;
@@ -50,6 +55,8 @@ pub struct Interface {
     pub backend: Backend,
     /// Its peers.
     pub peers: Vec<Peer>,
+    /// When it was asked: its counters are of then or later.
+    pub asked: Instant,
 }
 
 /// One peer at one time.
@@ -99,6 +106,7 @@ fn read(
         Backend::Kernel => wg::Backend::Kernel,
         Backend::Userspace => wg::Backend::Userspace,
     };
+    let asked = Instant::now();
     let device = match wg::Device::get(&name, wg_backend) {
         Ok(device) => device,
         Err(_) if ifindex_of(&text) != Some(ifindex) => return Ok(None),
@@ -113,7 +121,7 @@ fn read(
         return Ok(None);
     }
     let peers = device.peers.iter().map(peer).collect();
-    Ok(Some(Interface { name: text, ifindex, backend, peers }))
+    Ok(Some(Interface { name: text, ifindex, backend, peers, asked }))
 }
 
 fn peer(info: &wg::PeerInfo) -> Peer {

@@ -103,6 +103,23 @@ pub fn ping(from: End<'_>, to: IpAddr, identifier: u16, count: u16, payload: usi
 
 /// Puts bytes on a device that has no link header, whatever they are.
 pub fn inject(namespace: &Namespace, interface: &str, bytes: &[u8]) {
+    put(namespace, interface, bytes, Way::Queued);
+}
+
+/// The same past the device's queue, and so past every egress classifier.
+pub fn inject_unseen(namespace: &Namespace, interface: &str, bytes: &[u8]) {
+    put(namespace, interface, bytes, Way::Direct);
+}
+
+/// How a packet gets to its device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Queued,
+    /// `PACKET_QDISC_BYPASS`.
+    Direct,
+}
+
+fn put(namespace: &Namespace, interface: &str, bytes: &[u8], way: Way) {
     let (socket, index) = namespace.run(|| {
         let name = std::ffi::CString::new(interface).expect("no zero byte");
         // SAFETY: the name is a terminated string.
@@ -110,6 +127,10 @@ pub fn inject(namespace: &Namespace, interface: &str, bytes: &[u8]) {
         assert_ne!(index, 0, "{interface} is not there");
         (typed_socket(libc::AF_PACKET, libc::SOCK_RAW, 0), index)
     });
+    if way == Way::Direct {
+        let (level, name) = (libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS);
+        set_option::<libc::c_int>(socket.as_raw_fd(), level, name, &1).expect("since Linux 3.14");
+    }
     let protocol: u16 = match bytes.first().map(|byte| byte >> 4) {
         Some(6) => 0x86dd,
         _ => 0x0800,

@@ -6,6 +6,7 @@ mod books;
 
 mod change;
 mod counting;
+mod coverage;
 mod datapath;
 mod enforcement;
 mod gaps;
