@@ -1,5 +1,5 @@
-//! Places where tests kill the daemon, as SIGKILL would: in builds with the feature `failpoints`
-//! only.
+//! Places where tests kill the daemon, as SIGKILL would, and the wall clock that they set: in builds
+//! with the feature `failpoints` only.
 
 use std::{
     env,
@@ -17,4 +17,11 @@ pub(crate) fn reached(name: &str) {
     if place == name && REACHED.fetch_add(1, Ordering::Relaxed) + 1 >= time.parse().unwrap_or(1) {
         std::process::abort();
     }
+}
+
+/// By how much the wall clock is off: what the file `FLOWD_TEST_CLOCK` says now, in milliseconds.
+pub(crate) fn clock_offset_ms() -> i64 {
+    let Some(path) = env::var_os("FLOWD_TEST_CLOCK") else { return 0 };
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
 }

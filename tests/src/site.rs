@@ -50,12 +50,14 @@ impl Default for Settings {
 #[derive(Debug)]
 pub struct Site {
     dir: TempDir,
+    /// Another flowd than the usual one.
+    program: Option<PathBuf>,
 }
 
 impl Site {
     /// An empty one with these settings, that knows the peers of `topology` by name.
     pub fn new(topology: &Topology, settings: &Settings) -> Self {
-        let site = Self { dir: tempfile::tempdir().expect("a directory") };
+        let site = Self { dir: tempfile::tempdir().expect("a directory"), program: None };
         let mut peers = String::new();
         for peer in &topology.peers {
             let (name, key) = (&peer.name, &peer.keys.public);
@@ -117,10 +119,24 @@ impl Site {
         Daemon::start(self, namespace)
     }
 
+    /// From now on, runs the flowd that was built for tests, whose clock [`Self::set_clock`] sets.
+    /// Whether there is one.
+    pub fn use_failpoints(&mut self) -> bool {
+        self.program = env::var_os("FLOWD_FAILPOINTS_BIN").map(PathBuf::from);
+        self.program.is_some()
+    }
+
+    /// Puts the daemon's wall clock forward by so much.
+    pub fn set_clock(&self, offset_ms: i64) {
+        self.write("clock", &offset_ms.to_string());
+    }
+
     /// The daemon's command.
     pub fn flowd(&self, namespace: &Namespace) -> Command {
-        let mut command = namespace.command(binary("FLOWD_BIN", "flowd"));
+        let program = self.program.clone().unwrap_or_else(|| binary("FLOWD_BIN", "flowd"));
+        let mut command = namespace.command(program);
         command.arg("--config").arg(self.path("flowd.toml"));
+        command.env("FLOWD_TEST_CLOCK", self.path("clock"));
         command
     }
 

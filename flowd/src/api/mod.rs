@@ -84,6 +84,7 @@ fn router(state: ApiState) -> Router {
         .route("/v1/top", get(top::top).fallback(wrong_method))
         .route("/v1/peers", get(peers::list).fallback(wrong_method))
         .route("/v1/peers/{peer}", get(peers::detail).fallback(wrong_method))
+        .route("/v1/segments", get(segments).fallback(wrong_method))
         .route("/v1/watch", get(records::watch).fallback(wrong_method))
         .route(
             "/v1/policy",
@@ -118,12 +119,25 @@ async fn status(
     Ok(Json(state.live.ask(|reply| Request::Status { reply }).await?))
 }
 
+async fn segments(
+    State(state): State<ApiState>,
+    params: Params,
+) -> Result<Json<wire::SegmentList>, ApiError> {
+    params.only(&[])?;
+    let list = flows::blocking(move || {
+        let segments = state.reader.segments()?.into_iter().map(Into::into).collect();
+        let path = state.reader.directory().display().to_string();
+        Ok(wire::SegmentList { path, segments })
+    });
+    Ok(Json(list.await?))
+}
+
 async fn unknown_path(uri: axum::http::Uri) -> ApiError {
     ApiError::NotFound(format!(
         "there is no {}; the endpoints are /v1/status, /v1/summary, /v1/flows, \
          /v1/flows/{{flow_id}}, /v1/records, /v1/gaps, /v1/top, /v1/peers, \
-         /v1/peers/{{key or name}}, /v1/watch, /v1/policy, /v1/policy/check, /v1/policy/why, \
-         /v1/policy/replay and /metrics",
+         /v1/peers/{{key or name}}, /v1/segments, /v1/watch, /v1/policy, /v1/policy/check, \
+         /v1/policy/why, /v1/policy/replay and /metrics",
         uri.path().escape_debug()
     ))
 }

@@ -6,13 +6,16 @@ use flowd_common::limits;
 use serde::Deserialize;
 
 use super::{Config, Problem, range};
-use crate::identity::Sources;
-use crate::policy::Limits;
+use crate::{
+    identity::Sources,
+    policy::Limits,
+    store::{MaxBytes, NotASize, Retention, Synchronous},
+};
 
 /// The keys of each table; the empty name is the top. A test holds them against the structs.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("", &["gateway", "interfaces", "store", "api", "flows", "identity", "policy", "datapath"]),
-    ("store", &["path"]),
+    ("store", &["path", "synchronous", "retention_days", "max_bytes"]),
     ("api", &["socket"]),
     (
         "flows",
@@ -47,6 +50,9 @@ pub(super) struct File {
 #[serde(default, deny_unknown_fields)]
 struct Store {
     path: Option<PathBuf>,
+    synchronous: Option<String>,
+    retention_days: Option<u64>,
+    max_bytes: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -117,6 +123,12 @@ impl File {
             pairs: entries("policy.max_pairs", policy.max_pairs),
             intervals: entries("policy.max_intervals", policy.max_intervals),
         };
+        let days = number(
+            "store.retention_days",
+            store.retention_days,
+            range::RETENTION_DAYS,
+            u64::from(Retention::default().days),
+        );
         let mut millis =
             |key, value, range, default| Duration::from_millis(number(key, value, range, default));
         let drain_interval = millis(
@@ -140,6 +152,11 @@ impl File {
             600_000,
         );
         let linger = millis("flows.linger_ms", flows.linger_ms, range::LINGER_MS, 5_000);
+        let synchronous = synchronous(store.synchronous.as_deref(), problems);
+        let retention = Retention {
+            days: u32::try_from(days).unwrap_or(u32::MAX),
+            max_bytes: max_bytes(store.max_bytes.as_deref(), problems),
+        };
         let mut path = |key, value: Option<PathBuf>, default: &str| {
             let value = value.unwrap_or_else(|| default.into());
             if !value.is_absolute() {
@@ -163,6 +180,8 @@ impl File {
         }
         Config {
             store,
+            synchronous,
+            retention,
             socket,
             names: Sources { peers, wireguard, networkd },
             policy_file,
@@ -178,6 +197,32 @@ impl File {
             linger,
         }
     }
+}
+
+fn synchronous(word: Option<&str>, problems: &mut Vec<Problem>) -> Synchronous {
+    match word {
+        None | Some("normal") => Synchronous::Normal,
+        Some("full") => Synchronous::Full,
+        Some(other) => {
+            let other = other.escape_debug();
+            problems.push(Problem::new(format!(
+                "`store.synchronous` is `{other}`; it must be `normal` or `full`"
+            )));
+            Synchronous::Normal
+        }
+    }
+}
+
+fn max_bytes(text: Option<&str>, problems: &mut Vec<Problem>) -> MaxBytes {
+    let Some(text) = text else { return MaxBytes::default() };
+    text.parse().unwrap_or_else(|NotASize| {
+        let text = text.escape_debug();
+        problems.push(Problem::new(format!(
+            "`store.max_bytes` is `{text}`; write a size such as `20GB`, a share such as `50%`, \
+             or `none`"
+        )));
+        MaxBytes::default()
+    })
 }
 
 fn check_gateway(gateway: Option<&str>, problems: &mut Vec<Problem>) {

@@ -14,7 +14,11 @@ pub use check::{ConfigError, Problem};
 pub(crate) use file::is_glob;
 use flowd_common::limits;
 
-use crate::{identity::Sources, policy::Limits};
+use crate::{
+    identity::Sources,
+    policy::Limits,
+    store::{Retention, Synchronous},
+};
 
 /// Where the configuration is when nobody says otherwise; it need not exist.
 pub const DEFAULT_PATH: &str = "/etc/flowd/flowd.toml";
@@ -30,6 +34,10 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// Directory of the database.
     pub store: PathBuf,
+    /// When a record is safe from a power failure.
+    pub synchronous: Synchronous,
+    /// What goes when.
+    pub retention: Retention,
     /// Path of the API's socket.
     pub socket: PathBuf,
     /// Flows that the kernel's table holds.
@@ -95,6 +103,8 @@ mod range {
     pub(super) const POLICY_ENTRIES: std::ops::RangeInclusive<u64> = 1_000..=64_000_000;
     /// An entry takes 8 to 100 bytes of kernel memory, and only what a policy needs is taken.
     pub(super) const DEFAULT_POLICY_ENTRIES: u64 = 4_000_000;
+    /// Ten years; 0: for ever.
+    pub(super) const RETENTION_DAYS: std::ops::RangeInclusive<u64> = 0..=3_650;
     pub(super) const LINGER_MS: std::ops::RangeInclusive<u64> = 100..=600_000;
 }
 
@@ -103,6 +113,7 @@ mod tests {
     use std::{path::Path, time::Duration};
 
     use super::Config;
+    use crate::store::{MaxBytes, Synchronous};
 
     #[test]
     fn an_empty_file_is_the_default() {
@@ -180,6 +191,19 @@ mod tests {
                 "[identity]\nwireguad = []\n",
                 "line 2: unknown key `identity.wireguad`; did you mean `wireguard`?",
             ),
+            (
+                "[store]\nsynchronous = \"off\"\n",
+                "`store.synchronous` is `off`; it must be `normal` or `full`",
+            ),
+            (
+                "[store]\nmax_bytes = \"20 GiBi\"\n",
+                "`store.max_bytes` is `20 GiBi`; write a size such as `20GB`, a share such as `50%`, or `none`",
+            ),
+            ("[store]\nmax_bytes = \"0%\"\n", "`store.max_bytes` is `0%`; write a size"),
+            (
+                "[store]\nretention_days = 9999\n",
+                "`store.retention_days` is 9999; it must be 0 to 3650",
+            ),
             ("gateway = \n", "line 1: "),
         ];
         for (text, expected) in cases {
@@ -188,6 +212,26 @@ mod tests {
             assert!(told.starts_with(expected), "{text:?} -> {told:?}, expected {expected:?}");
             assert_eq!(told.lines().count(), 1, "{told:?}");
         }
+    }
+
+    #[test]
+    fn the_store_takes_sizes_and_shares() {
+        let cases = [
+            ("none", MaxBytes::None),
+            ("50%", MaxBytes::Percent(50)),
+            ("20GB", MaxBytes::Bytes(20_000_000_000)),
+            ("1.5 TB", MaxBytes::Bytes(1_500_000_000_000)),
+            ("512MiB", MaxBytes::Bytes(512 << 20)),
+            ("1000000", MaxBytes::Bytes(1_000_000)),
+        ];
+        for (text, expected) in cases {
+            let text = format!("[store]\nmax_bytes = \"{text}\"\nsynchronous = \"full\"\n");
+            let config = Config::parse(&text).unwrap();
+            assert_eq!(config.retention.max_bytes, expected, "{text}");
+            assert_eq!(config.synchronous, Synchronous::Full);
+        }
+        let retention = Config::default().retention;
+        assert_eq!((retention.days, retention.max_bytes), (365, MaxBytes::Percent(50)));
     }
 
     #[test]

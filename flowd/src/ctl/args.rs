@@ -94,12 +94,40 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: PolicyCommand,
     },
+    /// The files of the store, a UTC day each: what is in them, and whether they are whole.
+    #[command(after_help = "Example: flowctl segments verify")]
+    Segments {
+        #[command(subcommand)]
+        command: SegmentsCommand,
+    },
     /// Records as they are written, until interrupted.
     #[command(after_help = "Example: flowctl watch --peer alice-laptop")]
     Watch(Filters),
     /// Stored records, oldest first.
     #[command(after_help = "Example: flowctl records --since 24h -o csv > records.csv")]
     Records(Page),
+}
+
+/// What to do about segments.
+#[derive(Debug, Subcommand)]
+pub(super) enum SegmentsCommand {
+    /// Every segment, and what is left of those that have gone.
+    #[command(after_help = "Example: flowctl segments list")]
+    List,
+    /// Check that segments are whole: nothing damaged, no record missing, every sum right.
+    ///
+    /// Reads the files itself; no daemon is needed. Exits with 1 when anything is wrong.
+    #[command(
+        after_help = "Example: flowctl segments verify 2026-11-20 /mnt/backup/2026-11-21.sqlite"
+    )]
+    Verify {
+        /// Days such as 2026-11-20, or files; all of the store where none is named.
+        #[arg(value_name = "DAY|FILE")]
+        segments: Vec<PathBuf>,
+        /// Directory of the store.
+        #[arg(long, value_name = "PATH", default_value = "/var/lib/flowd")]
+        store: PathBuf,
+    },
 }
 
 /// What to do about the policy.

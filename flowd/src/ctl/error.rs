@@ -31,6 +31,9 @@ pub(super) enum CtlError {
     /// A file that the user named.
     #[error("cannot read {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
+    /// The store's own files.
+    #[error("{0}; name it with `--store`, or run as a member of its group")]
+    Store(crate::store::OpenError),
     /// The command has said it all already.
     #[error("it has been told")]
     Told,

@@ -12,6 +12,7 @@ mod peer;
 mod peers;
 mod policy;
 mod records;
+mod segments;
 mod status;
 mod summary;
 mod table;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 pub use args::Cli;
 
 use self::{
-    args::Command,
+    args::{Command, SegmentsCommand},
     client::Client,
     error::CtlError,
     output::{Format, Screen},
@@ -103,6 +104,13 @@ async fn execute(cli: &Cli) -> Result<(), CtlError> {
             }
         }
         Command::Policy { command } => policy::run(&client, &mut screen, cli.output, command).await,
+        Command::Segments { command: SegmentsCommand::List } => {
+            let answer: wire::SegmentList = client.get("/v1/segments", &[]).await?;
+            segments::list(&mut screen, cli.output, &answer)
+        }
+        Command::Segments { command: SegmentsCommand::Verify { segments, store } } => {
+            segments::verify(&mut screen, cli.output, store, segments)
+        }
         Command::Watch(filters) => {
             records::watch(&client, &mut screen, cli.output, &filters.pairs()).await
         }

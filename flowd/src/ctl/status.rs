@@ -55,7 +55,14 @@ pub(super) fn show(screen: &mut Screen, status: &Status) -> Result<(), CtlError>
         store.last_record_id
     ))?;
     if let Some(error) = &store.error {
-        screen.line(&format!("Store FAILS {}", text::visible(error)))?;
+        let since = store.failing_since.map_or_else(String::new, |since| {
+            format!(", for {}", text::duration((status.now.0 - since.0).max(0)))
+        });
+        let error = text::visible(error);
+        screen.line(&format!("Store FAILS {error}; the kernel keeps the counts{since}"))?;
+    }
+    for aside in &store.set_aside {
+        screen.line(&format!("Store LOST  {}", text::visible(aside)))?;
     }
     let open: u64 = status.gaps.iter().map(|stage| stage.open).sum();
     if open > 0 {

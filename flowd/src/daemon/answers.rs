@@ -212,7 +212,9 @@ impl Collector {
                 segments,
                 bytes,
                 last_record_id: self.recorder.last_record_id(),
-                error: self.recorder.error.clone(),
+                error: self.recorder.error.as_ref().map(|trouble| trouble.text.clone()),
+                failing_since: self.recorder.error.as_ref().map(|t| Timestamp(t.since_ms)),
+                set_aside: self.recorder.set_aside(),
             },
             policy: wire::PolicyStatus {
                 revision: self.verdicts.revision(),

@@ -244,6 +244,10 @@ impl Collector {
 
     fn try_drain(&mut self, due: Due) -> Result<(), DataplaneError> {
         self.dataplane.flush_log();
+        let failures = self.recorder.failures;
+        if self.recorder.wants_ledger() {
+            self.begin_anew()?;
+        }
         if self.is_outdated {
             self.follow_the_world();
         }
@@ -275,8 +279,11 @@ impl Collector {
             self.has_walked = true;
         }
         self.interfaces.note(&mut self.dataplane)?;
-        // Told by the recorder.
-        let _unheard = self.recorder.beat(now_ms(), false);
+        // A store that takes this may have no room for the records that it has just refused.
+        if self.recorder.failures == failures {
+            // Told by the recorder.
+            let _unheard = self.recorder.beat(now_ms(), false);
+        }
         Ok(())
     }
 
@@ -466,5 +473,8 @@ fn millis(duration: Duration) -> i64 {
 /// Unix milliseconds.
 pub(super) fn now_ms() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+    let now_ms = i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX);
+    #[cfg(feature = "failpoints")]
+    let now_ms = now_ms + crate::failpoint::clock_offset_ms();
+    now_ms
 }

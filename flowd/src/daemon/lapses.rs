@@ -158,8 +158,20 @@ impl Collector {
     pub(super) fn heed_the_store(&mut self) {
         let at = At::everywhere(Stage::Store);
         match &self.recorder.error {
-            Some(error) => self.gaps.open(at, now_ms(), error.clone()),
+            Some(trouble) => self.gaps.open(at, now_ms(), trouble.text.clone()),
             None => self.gaps.close(at, now_ms(), Bound::NOTHING),
+        }
+        for aside in self.recorder.newly_set_aside() {
+            self.gaps.note(Gap {
+                gap_id: 0,
+                stage: Stage::Database,
+                interface: None,
+                peer: None,
+                opened_ms: aside.from_ms(),
+                closed_ms: Some(aside.to_ms()),
+                bound: Bound::UNKNOWN,
+                detail: aside.to_string(),
+            });
         }
         self.write_gaps();
     }

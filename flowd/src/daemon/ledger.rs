@@ -61,6 +61,11 @@ impl Ledger {
         })
     }
 
+    /// The entry of a flow, if it has been seen.
+    pub(super) fn get(&self, key: &FlowKey) -> Option<&Open> {
+        self.open.get(key)
+    }
+
     /// Notes that the store has everything up to `total`.
     pub(super) fn recorded(&mut self, key: &FlowKey, total: Counters, window_end_ms: i64) {
         if let Some(open) = self.open.get_mut(key) {
@@ -115,6 +120,13 @@ pub(super) fn tuple(key: &FlowKey) -> Tuple {
         peer_port: key.peer_port,
         remote_port: key.remote_port,
     }
+}
+
+/// What is in the store of a flow that `record` says more of; `None`: nothing.
+pub(super) fn restated(mut record: Record, recorded: Counters) -> Option<Record> {
+    record.window_end_ms = record.window_start_ms;
+    (record.counters, record.total) = (Counters::default(), recorded);
+    (recorded != Counters::default()).then_some(record)
 }
 
 /// What the ledger in the store knows an entry by.

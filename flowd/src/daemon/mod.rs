@@ -2,20 +2,23 @@
 //!
 //! - claim the network namespace, open the store, bind the socket, load, go on from the daemon before,
 //!   attach
-//! - then the threads: drain, WireGuard, names; then the API; then ready
-//! - on SIGTERM or SIGINT: the API, the names and WireGuard threads, the drain thread with its last
+//! - then the threads: drain, WireGuard, names, keeper; then the API; then ready
+//! - on SIGTERM or SIGINT: the API, the keeper, names and WireGuard threads, the drain thread with its
+//!   last
 //!   drain
 //!
 //! Whatever fails before «ready» leaves nothing behind.
 
 mod alone;
 mod anchors;
+mod anew;
 mod answers;
 mod collector;
 mod coverage;
 mod cut;
 mod gaps;
 mod interfaces;
+mod keeper;
 mod lapses;
 mod ledger;
 mod overflow;
@@ -143,7 +146,9 @@ struct Opened {
 fn open(config: &Config) -> Result<Opened, DaemonError> {
     let mut reader = identity::Reader::new(config.names.clone());
     let names = reader.read()?;
-    let writer = store::Writer::open(&config.store, &config.gateway, now_ms())?;
+    let writer = store::Writer::open(&config.store, &config.gateway, now_ms())?
+        .with_synchronous(config.synchronous)
+        .map_err(store::OpenError::from)?;
     Ok(Opened { reader, names, writer })
 }
 
@@ -172,7 +177,7 @@ fn prepare(config: &Config, opened: Opened) -> Result<Prepared, DaemonError> {
     let mut collector = Collector::new(
         config.clone(),
         dataplane,
-        Recorder::new(writer, watchers),
+        Recorder::new(writer, watchers, now_ms()),
         names,
         revisions,
         policy,
@@ -187,12 +192,13 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         .map_err(system("claim the network namespace"))?
         .ok_or(DaemonError::NotAlone)?;
     let opened = open(&config)?;
+    let reports = opened.writer.reports();
     let socket = api::bind(&config.socket)?;
     let Prepared { collector, names: reader, wanted, live, inbox } = prepare(&config, opened)?;
     collector.tell_of_pins();
     let state = api::ApiState {
         live: live.clone(),
-        reader: store::Reader::new(&config.store, &config.gateway),
+        reader: store::Reader::new(&config.store, &config.gateway).reporting(reports),
         gateway: config.gateway.as_str().into(),
     };
 
@@ -206,6 +212,8 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let news = live.clone();
     let names_watch = identity::watch(reader, move |names| news.tell(Request::Names(names)))
         .map_err(system("start the thread for names"))?;
+    let keeper = keeper::start(store::Keeper::new(&config.store, config.retention))
+        .map_err(system("start the keeper thread"))?;
     let own_socket = socket.is_own();
     let listener = socket.publish().map_err(system("put the socket into its place"))?;
     let (stop_api, api_stopped) = oneshot::channel::<()>();
@@ -229,6 +237,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     if let Err(error) = api.await {
         tracing::error!(%error, "the API ended badly");
     }
+    drop(keeper);
     drop(names_watch);
     stop_watch.store(true, Ordering::Relaxed);
     watch.thread().unpark();

@@ -14,7 +14,7 @@ use crate::{
     store::EntryId,
 };
 
-use super::ledger::View;
+use super::ledger::{View, restated};
 
 /// Names both directions of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -137,6 +137,15 @@ impl OverflowLedger {
             open.recorded == Counters::default()
                 || (now_ms - open.window_start_ms).abs() >= active_ms
         })
+    }
+
+    /// What is in the store of every bucket.
+    pub(super) fn recorded_so_far(&self, view: &View<'_>) -> Vec<Record> {
+        let all = self.open.iter();
+        all.filter_map(|(bucket, open)| {
+            restated(record(bucket, self.tables, open, open.recorded, view), open.recorded)
+        })
+        .collect()
     }
 
     /// Notes that the store has everything up to `record`.

@@ -1,17 +1,31 @@
 //! Putting records into the store, telling those who watch, and living with a store that fails.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{collections::HashSet, ops::ControlFlow, sync::Arc, time::Duration};
 
 use tokio::sync::broadcast;
 
 use super::policy::Hits;
 use crate::{
     flows::{Gap, Record},
-    store::{Leaving, PeerNews, State, WriteError, Writer},
+    store::{EntryId, Leaving, PeerNews, SetAside, State, WriteError, Writer},
 };
 
 /// Records that one transaction takes.
 pub(super) const BATCH: usize = 10_000;
+
+/// A store that fails again within this time of having been told of is not told of again.
+const QUIET: Duration = Duration::from_mins(10);
+
+/// The store does not take records.
+#[derive(Clone, Debug)]
+pub(super) struct Trouble {
+    /// One line: what is wrong, and what to do.
+    pub(super) text: String,
+    /// Unix milliseconds.
+    pub(super) since_ms: i64,
+    /// Whether the journal knows.
+    is_told: bool,
+}
 
 /// The store's only writer.
 pub(super) struct Recorder {
@@ -21,8 +35,14 @@ pub(super) struct Recorder {
     pub(super) written: u64,
     /// How often each rule decided.
     pub(super) hits: Hits,
-    /// What was wrong at the last write; told once.
-    pub(super) error: Option<String>,
+    /// What was wrong at the last write.
+    pub(super) error: Option<Trouble>,
+    /// Writes that failed since the start.
+    pub(super) failures: u64,
+    /// How many of the segments that were set aside somebody has asked for.
+    aside_seen: usize,
+    /// When the journal was told last, Unix milliseconds.
+    told_ms: Option<i64>,
 }
 
 /// The store did not take the records; the kernel keeps their counts.
@@ -30,8 +50,20 @@ pub(super) struct Recorder {
 pub(super) struct NotRecorded;
 
 impl Recorder {
-    pub(super) fn new(writer: Writer, watchers: broadcast::Sender<Arc<Record>>) -> Self {
-        Self { writer, watchers, written: 0, hits: Hits::default(), error: None }
+    pub(super) fn new(
+        writer: Writer,
+        watchers: broadcast::Sender<Arc<Record>>,
+        now_ms: i64,
+    ) -> Self {
+        let trouble = writer.trouble().map(str::to_owned);
+        let hits = Hits::default();
+        let (error, told_ms) = (None, None);
+        let mut recorder =
+            Self { writer, watchers, written: 0, hits, error, failures: 0, aside_seen: 0, told_ms };
+        if let Some(text) = trouble {
+            recorder.fail(now_ms, text);
+        }
+        recorder
     }
 
     /// Records all or nothing.
@@ -50,7 +82,7 @@ impl Recorder {
             return Ok(());
         }
         let committed = self.writer.commit(now_ms, &mut records, leaving);
-        self.told(committed)?;
+        self.told(now_ms, committed)?;
         self.written += records.len() as u64;
         records.iter().for_each(|record| self.hits.count(record));
         if self.watchers.receiver_count() > 0 {
@@ -69,7 +101,7 @@ impl Recorder {
         news: &PeerNews,
     ) -> Result<(), NotRecorded> {
         let outcome = self.writer.put_peer_news(now_ms, news);
-        self.told(outcome)
+        self.told(now_ms, outcome)
     }
 
     /// For what the daemon before knew of peers.
@@ -80,7 +112,7 @@ impl Recorder {
     /// Notes that everything until now is in the kernel's tables or in the store.
     pub(super) fn beat(&mut self, now_ms: i64, is_clean: bool) -> Result<(), NotRecorded> {
         let noted = self.writer.beat(now_ms, is_clean);
-        self.told(noted)
+        self.told(now_ms, noted)
     }
 
     /// What the daemon before left to know.
@@ -91,7 +123,7 @@ impl Recorder {
     /// Replaces it.
     pub(super) fn set_state(&mut self, now_ms: i64, state: &State) -> Result<(), NotRecorded> {
         let noted = self.writer.set_state(now_ms, state);
-        self.told(noted)
+        self.told(now_ms, noted)
     }
 
     /// Shows flows that the ledger has to `visit` until it says stop, each as a record of nothing since
@@ -106,7 +138,7 @@ impl Recorder {
     /// Stores gaps as they are now, all or nothing.
     pub(super) fn put_gaps(&mut self, now_ms: i64, gaps: &mut [Gap]) -> Result<(), NotRecorded> {
         let outcome = self.writer.put_gaps(now_ms, gaps);
-        self.told(outcome)
+        self.told(now_ms, outcome)
     }
 
     /// The highest number of a gap in the store.
@@ -123,23 +155,66 @@ impl Recorder {
             .unwrap_or_default()
     }
 
-    /// Tells once what is wrong, and once that it is not any more.
-    fn told(&mut self, outcome: Result<(), WriteError>) -> Result<(), NotRecorded> {
-        let Err(error) = outcome else {
-            if self.error.take().is_some() {
-                tracing::info!("recording again");
+    /// Whether the store needs [`Self::begin_anew`].
+    pub(super) fn wants_ledger(&self) -> bool {
+        self.writer.wants_ledger()
+    }
+
+    /// Gives a store that lost its ledger another one.
+    pub(super) fn begin_anew(
+        &mut self,
+        now_ms: i64,
+        ledger: Vec<Record>,
+        ended: HashSet<EntryId>,
+    ) -> Result<(), NotRecorded> {
+        let outcome = self.writer.begin_anew(now_ms, ledger, ended);
+        self.told(now_ms, outcome)
+    }
+
+    /// Segments that were set aside since the start.
+    pub(super) fn set_aside(&self) -> Vec<String> {
+        self.writer.set_aside().iter().map(ToString::to_string).collect()
+    }
+
+    /// Those of them that nobody has asked for yet.
+    pub(super) fn newly_set_aside(&mut self) -> Vec<SetAside> {
+        let new = self.writer.set_aside().get(self.aside_seen..).unwrap_or_default().to_vec();
+        self.aside_seen += new.len();
+        new
+    }
+
+    /// Tells the journal once, however often the store fails.
+    fn told(&mut self, now_ms: i64, outcome: Result<(), WriteError>) -> Result<(), NotRecorded> {
+        match outcome {
+            Ok(()) => {
+                if self.error.take().is_some_and(|trouble| trouble.is_told) {
+                    tracing::info!("recording again");
+                }
+                Ok(())
             }
-            return Ok(());
-        };
-        let error = error.to_string();
-        if self.error.is_none() {
+            Err(error) => {
+                self.fail(now_ms, error.to_string());
+                Err(NotRecorded)
+            }
+        }
+    }
+
+    fn fail(&mut self, now_ms: i64, text: String) {
+        self.failures += 1;
+        if let Some(trouble) = &mut self.error {
+            trouble.text = text;
+            return;
+        }
+        let quiet_ms = u64::try_from(QUIET.as_millis()).unwrap_or(u64::MAX);
+        let is_told = self.told_ms.is_none_or(|told_ms| told_ms.abs_diff(now_ms) >= quiet_ms);
+        if is_told {
             tracing::error!(
-                error,
+                error = text,
                 "cannot record; the kernel keeps counting, and flowd tries again"
             );
+            self.told_ms = Some(now_ms);
         }
-        self.error = Some(error);
-        Err(NotRecorded)
+        self.error = Some(Trouble { text, since_ms: now_ms, is_told });
     }
 
     pub(super) fn last_record_id(&self) -> u64 {

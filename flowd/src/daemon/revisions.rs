@@ -13,7 +13,10 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 use super::verdicts::Revision;
-use crate::policy::{self, Policy};
+use crate::{
+    policy::{self, Policy},
+    store::policy_file as file_name,
+};
 
 /// The directory.
 #[derive(Debug)]
@@ -117,10 +120,6 @@ impl Revisions {
         fs::rename(&temporary, path)?;
         fs::File::open(&self.dir)?.sync_all()
     }
-}
-
-fn file_name(number: u32) -> String {
-    format!("{number:010}.toml")
 }
 
 fn digest(text: &str) -> String {

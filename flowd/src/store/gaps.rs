@@ -10,6 +10,7 @@ use super::{
     reader::{open_file, read},
     row::Names,
     segment::Interned,
+    writer::Newest,
 };
 use crate::flows::{Bound, Filter, Gap, Stage};
 
@@ -20,9 +21,9 @@ const COLUMNS: &str =
     "gap_id, stage, interface_id, peer_id, opened, closed, packets, bytes, detail";
 
 /// What the next segment must know of gaps.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct CarriedGaps {
-    last_id: u64,
+    pub(super) last_id: u64,
     open: Vec<Gap>,
 }
 
@@ -65,12 +66,20 @@ impl Writer {
 
     /// The highest number of a gap in the store; 0: none yet.
     pub fn last_gap_id(&self) -> Result<u64, WriteError> {
-        Ok(last_id(self.conn())?)
+        match &self.newest {
+            Newest::Open(segment) => Ok(last_id(segment.conn())?),
+            Newest::Closed { carried, .. } => Ok(carried.gaps.last_id),
+            Newest::Wanted { gaps, .. } => Ok(gaps.last_id),
+        }
     }
 
     /// The gaps that last, as the daemon before left them.
     pub fn open_gaps(&self) -> Result<Vec<Gap>, WriteError> {
-        Ok(CarriedGaps::read(self.conn())?.open)
+        match &self.newest {
+            Newest::Open(segment) => Ok(CarriedGaps::read(segment.conn())?.open),
+            Newest::Closed { carried, .. } => Ok(carried.gaps.open.clone()),
+            Newest::Wanted { gaps, .. } => Ok(gaps.open.clone()),
+        }
     }
 }
 

@@ -4,25 +4,62 @@
 //! transaction; the ledger lives in the newest segment only. The writer migrates no segment that it
 //! does not need: readers read every version.
 
+mod aside;
 mod coverage;
+mod failure;
 mod gaps;
+mod inventory;
+mod opening;
 mod peer_events;
 mod peer_state;
 mod reader;
+mod retention;
 mod row;
+mod salvage;
 mod schema;
 mod segment;
 mod state;
+mod total;
+mod totals;
+mod verify;
 mod writer;
 
 use std::path::PathBuf;
 
+pub use aside::SetAside;
 pub use coverage::StoredInterval;
+pub use inventory::{SegmentInfo, SegmentState};
 pub use peer_events::{PeerNews, StoredEvent};
 pub use peer_state::PeerState;
 pub use reader::{Reader, StoredFlow};
+pub use retention::{KeepError, Keeper, MaxBytes, NotASize, Retention};
 pub use state::{EntryId, Leaving, State, Sums};
+pub use totals::TotalsError;
+pub use verify::{Verified, verify_files, verify_store};
 pub use writer::Writer;
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod retention_tests;
+#[cfg(test)]
+mod trouble_tests;
+
+/// When a committed record is safe from a power failure. A killed daemon loses nothing either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Synchronous {
+    /// When the log is next folded into its file: what the last transactions wrote may be lost,
+    /// records and ledger together.
+    #[default]
+    Normal,
+    /// At once.
+    Full,
+}
+
+/// What the text of a policy is called in the store's directory `policy`.
+pub fn policy_file(revision: u32) -> String {
+    format!("{revision:010}.toml")
+}
 
 /// The store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +87,23 @@ pub enum WriteError {
     /// The segment of a new day.
     #[error(transparent)]
     Segment(#[from] OpenError),
-    /// The disk is full, or failing.
-    #[error("cannot write to the store: {0}: check the disk's space and health")]
+    /// The disk is full, read-only, or failing.
+    #[error("cannot write to the store: {}", failure::with_remedy(.0))]
     Sqlite(#[from] rusqlite::Error),
+    /// The segment is damaged, and another one is to be begun.
+    #[error("{0}; flowd begins another one")]
+    Damaged(SetAside),
+    /// A damaged segment cannot be renamed.
+    #[error("cannot set the damaged segment {path} aside: {source}: check the disk")]
+    NotSetAside {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// Another one needs the ledger of the one that was set aside.
+    #[error("a segment was set aside; the next one needs to know what is recorded")]
+    LedgerWanted,
 }
 
 /// A query cannot be answered.
@@ -66,6 +117,9 @@ pub enum ReadError {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// The sums of the days that have gone.
+    #[error(transparent)]
+    Totals(TotalsError),
     /// A file is no segment, or a newer one.
     #[error("cannot read segment {path}: {source}")]
     Segment {
@@ -74,8 +128,19 @@ pub enum ReadError {
         /// Why.
         source: OpenError,
     },
+    /// What is in the file cannot be right.
+    #[error(
+        "segment {path} is damaged ({source}): flowd sets it aside, ask again; \
+         `flowctl segments list` names what is missing then"
+    )]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
     /// SQLite failed.
-    #[error("cannot read segment {path}: {source}: move it away, or restore it from a backup")]
+    #[error("cannot read segment {path}: {}", failure::with_remedy(source))]
     Sqlite {
         /// Which.
         path: PathBuf,

@@ -37,7 +37,7 @@ pub struct PeerState {
 }
 
 /// What the next segment must know of peers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct CarriedPeers(Vec<PeerState>);
 
 impl CarriedPeers {
@@ -57,7 +57,7 @@ impl CarriedPeers {
 impl Writer {
     /// The peers that were not removed when they were last looked at.
     pub fn peer_states(&self) -> Result<Vec<PeerState>, WriteError> {
-        let mut states = CarriedPeers::read(self.conn())?.0;
+        let mut states = self.peers()?.0;
         states.retain(|state| state.gone_ms.is_none());
         Ok(states)
     }
@@ -68,9 +68,15 @@ impl Writer {
         interface: &str,
         public_key: &str,
     ) -> Result<Option<PeerState>, WriteError> {
+        let Some(conn) = self.conn() else {
+            let is_it = |state: &PeerState| {
+                &*state.interface == interface && state.public_key == public_key
+            };
+            return Ok(self.peers()?.0.into_iter().find(is_it));
+        };
         let sql =
             format!("SELECT {COLUMNS} FROM peer_state WHERE interface = ? AND public_key = ?");
-        let mut query = self.conn().prepare_cached(&sql)?;
+        let mut query = conn.prepare_cached(&sql)?;
         Ok(query.query_row((interface, public_key), state).optional()?)
     }
 }

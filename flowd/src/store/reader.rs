@@ -11,14 +11,18 @@ use std::{
     collections::BTreeMap,
     ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, ToSql, named_params};
 
 use super::{
-    ReadError,
+    OpenError, ReadError, failure,
     row::{self, Names},
     schema, writer,
 };
@@ -52,6 +56,10 @@ pub type StoredFlow = (Flow, bool);
 pub struct Reader {
     segments: PathBuf,
     gateway: Arc<str>,
+    /// Who sets damaged segments aside.
+    reports: Option<mpsc::Sender<PathBuf>>,
+    /// Whether one is being looked at.
+    is_looking: Arc<AtomicBool>,
 }
 
 struct Segment {
@@ -65,7 +73,23 @@ struct Segment {
 impl Reader {
     /// A reader of the store in `dir`, which need not exist yet.
     pub fn new(dir: &Path, gateway: &str) -> Self {
-        Self { segments: dir.join("segments"), gateway: gateway.into() }
+        Self {
+            segments: dir.join("segments"),
+            gateway: gateway.into(),
+            reports: None,
+            is_looking: Arc::default(),
+        }
+    }
+
+    /// The same reader, which tells a [`super::Writer`] of segments that are damaged.
+    pub fn reporting(mut self, reports: mpsc::Sender<PathBuf>) -> Self {
+        self.reports = Some(reports);
+        self
+    }
+
+    /// Where the segments are.
+    pub fn directory(&self) -> &Path {
+        &self.segments
     }
 
     /// Totals of the stored records that match, up to `watermark`.
@@ -74,9 +98,9 @@ impl Reader {
         let since_ms = filter.since_ms.unwrap_or(i64::MIN);
         let mut ledger = self.ledger_for(filter.state)?;
         for path in self.paths(filter)? {
-            let Some(segment) = Segment::open(&path)? else { continue };
+            let Some(segment) = self.segment(&path)? else { continue };
             if is_plain(filter) {
-                sum.merge(&segment.plain_summary(filter, watermark).map_err(read(&path))?);
+                sum.merge(&segment.plain_summary(filter, watermark).map_err(self.failed(&path))?);
                 continue;
             }
             segment
@@ -86,7 +110,7 @@ impl Reader {
                     }
                     ControlFlow::Continue(())
                 })
-                .map_err(read(&path))?;
+                .map_err(self.failed(&path))?;
         }
         Ok(sum)
     }
@@ -113,7 +137,7 @@ impl Reader {
         let mut ledger = self.open_ledger()?;
         let mut merged: BTreeMap<Position, StoredFlow> = BTreeMap::new();
         for path in self.paths(filter)? {
-            let Some(segment) = Segment::open(&path)? else { continue };
+            let Some(segment) = self.segment(&path)? else { continue };
             let mut taken = 0;
             let mut current: Option<(Position, bool)> = None;
             segment
@@ -145,7 +169,7 @@ impl Reader {
                     }
                     ControlFlow::Continue(())
                 })
-                .map_err(read(&path))?;
+                .map_err(self.failed(&path))?;
         }
         Ok(merged.into_values().rev().take(limit).collect())
     }
@@ -160,7 +184,7 @@ impl Reader {
         let first_seen_ms = id.first_seen_ms();
         let reached = Filter { since_ms: Some(first_seen_ms), ..Filter::default() };
         for path in self.paths(&reached)? {
-            let Some(segment) = Segment::open(&path)? else { continue };
+            let Some(segment) = self.segment(&path)? else { continue };
             segment
                 .with_first_seen(first_seen_ms, watermark, |record| {
                     let own = FlowId::new(
@@ -173,7 +197,7 @@ impl Reader {
                         records.push(record);
                     }
                 })
-                .map_err(read(&path))?;
+                .map_err(self.failed(&path))?;
         }
         let Some(newest) = records.last() else { return Ok(None) };
         let open = self.open_ledger()?.is_some_and(|mut ledger| ledger.has(newest));
@@ -192,7 +216,7 @@ impl Reader {
         let mut ledger = self.ledger_for(filter.state)?;
         let mut stopped = false;
         for path in self.paths(filter)? {
-            let Some(segment) = Segment::open(&path)? else { continue };
+            let Some(segment) = self.segment(&path)? else { continue };
             segment
                 .by_id(filter, watermark, after, |record| {
                     if ledger.as_mut().is_some_and(|ledger| !ledger.wants(&record)) {
@@ -202,7 +226,7 @@ impl Reader {
                     stopped = flow.is_break();
                     flow
                 })
-                .map_err(read(&path))?;
+                .map_err(self.failed(&path))?;
             if stopped {
                 break;
             }
@@ -231,7 +255,7 @@ impl Reader {
     /// The ledger, which the newest segment has.
     fn open_ledger(&self) -> Result<Option<Ledger>, ReadError> {
         for path in self.paths(&Filter::default())?.into_iter().rev() {
-            if let Some(segment) = Segment::open(&path)? {
+            if let Some(segment) = self.segment(&path)? {
                 return Ok(Some(Ledger { segment, wanted: State::Open }));
             }
         }
@@ -241,6 +265,36 @@ impl Reader {
     fn ledger_for(&self, state: Option<State>) -> Result<Option<Ledger>, ReadError> {
         let Some(wanted) = state else { return Ok(None) };
         Ok(self.open_ledger()?.map(|ledger| Ledger { wanted, ..ledger }))
+    }
+
+    /// A segment, unless it is only being made or has gone.
+    fn segment(&self, path: &Path) -> Result<Option<Segment>, ReadError> {
+        Segment::open(path).inspect_err(|error| self.report(error))
+    }
+
+    fn failed(&self, path: &Path) -> impl Fn(rusqlite::Error) -> ReadError {
+        let wrap = read(path);
+        move |source| {
+            let error = wrap(source);
+            self.report(&error);
+            error
+        }
+    }
+
+    /// Looks again at a segment that a query found damaged, whole, and reports it if it is. One at
+    /// a time: a large one takes a while.
+    fn report(&self, error: &ReadError) {
+        let (ReadError::Damaged { path, .. }, Some(reports)) = (error, &self.reports) else {
+            return;
+        };
+        if self.is_looking.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if is_damaged(path) {
+            // A writer that has gone sets nothing aside.
+            let _gone = reports.send(path.clone());
+        }
+        self.is_looking.store(false, Ordering::Relaxed);
     }
 }
 
@@ -428,8 +482,10 @@ pub(super) fn open_file(path: &Path) -> Result<Option<(Connection, usize)>, Read
         Err(error) => return Err(read(path)(error)),
     };
     conn.busy_timeout(BUSY).map_err(read(path))?;
-    let version = schema::check(&conn)
-        .map_err(|source| ReadError::Segment { path: path.to_owned(), source })?;
+    let version = schema::check(&conn).map_err(|source| match source {
+        OpenError::Sqlite(error) => read(path)(error),
+        source => ReadError::Segment { path: path.to_owned(), source },
+    })?;
     Ok((version > 0).then_some((conn, version)))
 }
 
@@ -490,9 +546,28 @@ fn start_of(day: &str) -> Option<i64> {
     Some(start.timestamp().as_millisecond())
 }
 
+fn is_damaged(path: &Path) -> bool {
+    let check = || {
+        let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        conn.busy_timeout(BUSY)?;
+        conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))
+    };
+    match check() {
+        Ok(said) => said != "ok",
+        Err(error) => failure::is_damage(&error),
+    }
+}
+
 pub(super) fn read(path: &Path) -> impl Fn(rusqlite::Error) -> ReadError {
     let path = path.to_owned();
-    move |source| ReadError::Sqlite { path: path.clone(), source }
+    move |source| {
+        let path = path.clone();
+        if failure::is_damage(&source) {
+            ReadError::Damaged { path, source }
+        } else {
+            ReadError::Sqlite { path, source }
+        }
+    }
 }
 
 #[cfg(test)]

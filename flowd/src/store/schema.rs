@@ -176,6 +176,36 @@ CREATE TABLE peer_state (
     PRIMARY KEY (interface, public_key)
 ) STRICT, WITHOUT ROWID;
 ",
+    "
+-- When the segment was sealed, Unix milliseconds; NULL: it may still be written.
+ALTER TABLE meta ADD COLUMN sealed INTEGER;
+-- The highest record id that was given out before the segment; NULL: an older flowd made it.
+ALTER TABLE meta ADD COLUMN records_before INTEGER;
+-- What each state of each peer did on the day: the sums of its records.
+CREATE TABLE total (
+    interface_id INTEGER NOT NULL REFERENCES interface,
+    peer_id      INTEGER NOT NULL, -- 0: of no known peer
+    verdict      INTEGER NOT NULL,
+    records      INTEGER NOT NULL,
+    flows        INTEGER NOT NULL, -- that have their first record here; overflow is no flow
+    rx_packets   INTEGER NOT NULL,
+    rx_bytes     INTEGER NOT NULL,
+    tx_packets   INTEGER NOT NULL,
+    tx_bytes     INTEGER NOT NULL,
+    PRIMARY KEY (interface_id, peer_id, verdict)
+) STRICT, WITHOUT ROWID;
+INSERT INTO total
+SELECT interface_id, coalesce(peer_id, 0), verdict, count(*), sum(overflow = 0
+       AND rx_packets = rx_packets_total AND rx_bytes = rx_bytes_total
+       AND tx_packets = tx_packets_total AND tx_bytes = tx_bytes_total),
+       sum(rx_packets), sum(rx_bytes), sum(tx_packets), sum(tx_bytes)
+FROM record GROUP BY 1, 2, 3;
+-- The texts of the policies that the records name; revision 0 is that of no rules.
+CREATE TABLE policy (
+    revision INTEGER PRIMARY KEY,
+    text     TEXT NOT NULL
+) STRICT;
+",
 ];
 
 /// The version of a file; refuses files of others and newer ones without touching them.

@@ -1,22 +1,24 @@
 //! One file: a UTC day, with everything that its records point to.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, OpenOptions, Permissions},
     ops::ControlFlow,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
-    path::Path,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use rusqlite::{
-    Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
+    Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, config::DbConfig,
+    params,
 };
 
 use super::{
-    OpenError,
+    OpenError, Synchronous, aside,
     gaps::CarriedGaps,
     peer_state::CarriedPeers,
+    policy_file,
     row::{self, Ids, Names},
     schema,
     state::State,
@@ -30,6 +32,23 @@ pub(super) struct Carried {
     pub(super) state: State,
     pub(super) gaps: CarriedGaps,
     pub(super) peers: CarriedPeers,
+    /// The highest one so far.
+    pub(super) last_record_id: u64,
+}
+
+/// Where segments are, whose they are, and how they are written.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) store: PathBuf,
+    pub(super) segments: PathBuf,
+    pub(super) gateway: String,
+    pub(super) synchronous: Synchronous,
+}
+
+impl Place {
+    pub(super) fn path(&self, day: &str) -> PathBuf {
+        self.segments.join(format!("{day}.sqlite"))
+    }
 }
 
 /// The segment that takes records now.
@@ -37,6 +56,9 @@ pub(super) struct Carried {
 pub(super) struct Segment {
     /// UTC, as in the file's name.
     pub(super) day: String,
+    path: PathBuf,
+    /// Device and inode: whether the path still means this file.
+    file: (u64, u64),
     conn: Connection,
     interned: Interned,
 }
@@ -44,20 +66,22 @@ pub(super) struct Segment {
 /// The rows of names that are there already.
 #[derive(Debug, Default)]
 pub(super) struct Interned {
+    store: PathBuf,
     interfaces: HashMap<Arc<str>, i64>,
     peers: HashMap<Arc<Identity>, i64>,
+    policies: HashSet<u32>,
 }
 
 impl Segment {
-    /// Opens the segment of a day; a new one takes what is carried over.
+    /// Opens the segment of a day. What is carried over replaces its ledger, and a new one needs
+    /// it.
     pub(super) fn open(
-        dir: &Path,
+        place: &Place,
         day: &str,
-        gateway: &str,
-        carried: &Carried,
+        carried: Option<&Carried>,
     ) -> Result<Self, OpenError> {
-        let path = dir.join(format!("{day}.sqlite"));
-        prepare(&path, day, gateway, carried)
+        let path = place.path(day);
+        prepare(place, &path, day, carried)
             .map_err(|source| OpenError::Segment { path, source: Box::new(source) })
     }
 
@@ -73,8 +97,8 @@ impl Segment {
         });
         if outcome.is_err() {
             // Rows that were made for it are gone.
-            self.interned = Interned::default();
-            self.interned = Interned::read(&self.conn)?;
+            let store = std::mem::take(&mut self.interned).store;
+            self.interned = Interned::read(&self.conn, store)?;
         }
         outcome
     }
@@ -83,36 +107,13 @@ impl Segment {
         &self.conn
     }
 
-    /// What the next segment must know.
-    pub(super) fn carried(&self) -> rusqlite::Result<Carried> {
-        let mut ledger = Vec::new();
-        self.for_each_open(|record| {
-            ledger.push(record);
-            ControlFlow::Continue(())
-        })?;
-        let (state, gaps) = (State::read(&self.conn)?, CarriedGaps::read(&self.conn)?);
-        let peers = CarriedPeers::read(&self.conn)?;
-        Ok(Carried { ledger, state, gaps, peers })
+    pub(super) fn set_synchronous(&self, synchronous: Synchronous) -> rusqlite::Result<()> {
+        set_synchronous(&self.conn, synchronous)
     }
 
-    /// Shows open flows to `visit` until it says stop, each as a record of nothing since its last one.
-    pub(super) fn for_each_open(
-        &self,
-        mut visit: impl FnMut(Record) -> ControlFlow<()>,
-    ) -> rusqlite::Result<()> {
-        let names = Names::read(&self.conn)?;
-        let mut query = self.conn.prepare(&format!("SELECT {} FROM open_flow", row::LEDGER))?;
-        for record in query.query_map([], |row| row::record(row, &names))? {
-            if visit(record?).is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// The highest record id; 0: it has no record.
-    pub(super) fn last_record_id(&self) -> rusqlite::Result<u64> {
-        last_record_id(&self.conn)
+    /// Whether the path means another file now, or none.
+    pub(super) fn has_moved(&self) -> bool {
+        fs::metadata(&self.path).map(|now| (now.dev(), now.ino())).ok() != Some(self.file)
     }
 
     /// Folds the write-ahead log into the file.
@@ -121,12 +122,57 @@ impl Segment {
             tracing::warn!(%error, "a segment was not closed; its log is read next time");
         }
     }
+
+    /// Lets go of a file that is out of use, and leaves it and its log as they are.
+    pub(super) fn abandon(self) {
+        let told = self.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+        if let Err(error) = told {
+            tracing::debug!(%error, "the log of an abandoned segment is folded");
+        }
+    }
+}
+
+/// What the next segment must know of this one.
+pub(super) fn carried(conn: &Connection) -> rusqlite::Result<Carried> {
+    let (ledger, state) = (ledger(conn)?, State::read(conn)?);
+    let gaps = CarriedGaps::read(conn)?;
+    let peers = CarriedPeers::read(conn)?;
+    Ok(Carried { ledger, state, gaps, peers, last_record_id: last_record_id(conn)? })
+}
+
+/// The whole ledger.
+pub(super) fn ledger(conn: &Connection) -> rusqlite::Result<Vec<Record>> {
+    let mut ledger = Vec::new();
+    for_each_open(conn, |record| {
+        ledger.push(record);
+        ControlFlow::Continue(())
+    })?;
+    Ok(ledger)
+}
+
+/// Shows open flows to `visit` until it says stop, each as a record of nothing since its last one.
+pub(super) fn for_each_open(
+    conn: &Connection,
+    mut visit: impl FnMut(Record) -> ControlFlow<()>,
+) -> rusqlite::Result<()> {
+    let names = Names::read(conn)?;
+    let mut query = conn.prepare(&format!("SELECT {} FROM open_flow", row::LEDGER))?;
+    for record in query.query_map([], |row| row::record(row, &names))? {
+        if visit(record?).is_break() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 impl Interned {
-    fn read(conn: &Connection) -> rusqlite::Result<Self> {
+    fn read(conn: &Connection, store: PathBuf) -> rusqlite::Result<Self> {
         let Names { interfaces, peers } = Names::read(conn)?;
+        let mut query = conn.prepare("SELECT revision FROM policy")?;
+        let policies = query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
         Ok(Self {
+            store,
+            policies,
             interfaces: interfaces.into_iter().map(|(id, name)| (name, id)).collect(),
             peers: peers.into_iter().map(|(id, identity)| (identity, id)).collect(),
         })
@@ -139,7 +185,25 @@ impl Interned {
             None => Ok(None),
         };
         let (peer, remote_peer) = (peer(&record.peer)?, peer(&record.remote_peer)?);
+        self.policy(conn, record.policy_revision)?;
         Ok(Ids { interface: self.interface(conn, &record.interface)?, peer, remote_peer })
+    }
+
+    /// Puts the text of a policy beside the records that name it.
+    fn policy(&mut self, conn: &Connection, revision: u32) -> rusqlite::Result<()> {
+        if revision == 0 || !self.policies.insert(revision) {
+            return Ok(());
+        }
+        match fs::read_to_string(self.store.join("policy").join(policy_file(revision))) {
+            Ok(text) => conn
+                .prepare_cached("INSERT INTO policy VALUES (?, ?)")?
+                .execute(params![revision, text])
+                .map(drop),
+            Err(error) => {
+                tracing::warn!(%error, revision, "the text of a policy is missing in a segment");
+                Ok(())
+            }
+        }
     }
 
     /// The row of an interface's name.
@@ -185,34 +249,84 @@ impl Interned {
     }
 }
 
-/// The highest record id of a segment that is left as it is.
+/// The schema's version; 0: the file is still empty.
+pub(super) fn version_of(path: &Path) -> Result<usize, OpenError> {
+    as_it_is(path, |_, version| Ok(version))
+}
+
+/// [`last_record_id`] of a segment that is left as it is.
 pub(super) fn last_record_id_of(path: &Path) -> Result<u64, OpenError> {
-    let read = || {
+    as_it_is(path, |conn, _| last_record_id(conn))
+}
+
+/// What a segment that is left as it is would hand on; `None`: it is of an older version.
+pub(super) fn carried_of(place: &Place, day: &str) -> Result<Option<Carried>, OpenError> {
+    let (found, carried) = as_it_is(&place.path(day), |conn, version| {
+        let gateway: String = conn.query_row("SELECT gateway FROM meta", [], |row| row.get(0))?;
+        let is_new = version == schema::MIGRATIONS.len();
+        Ok((gateway, is_new.then(|| carried(conn)).transpose()?))
+    })?;
+    if found == place.gateway { Ok(carried) } else { Err(OpenError::OtherGateway { found }) }
+}
+
+/// Reads a file and leaves it as it is.
+pub(super) fn as_it_is<T>(
+    path: &Path,
+    read: impl FnOnce(&Connection, usize) -> rusqlite::Result<T>,
+) -> Result<T, OpenError> {
+    let open = || {
         let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        schema::check(&conn)?;
-        Ok(last_record_id(&conn)?)
+        let version = schema::check(&conn)?;
+        Ok(read(&conn, version)?)
     };
-    read().map_err(|source| OpenError::Segment { path: path.to_owned(), source: Box::new(source) })
+    open().map_err(|source| OpenError::Segment { path: path.to_owned(), source: Box::new(source) })
 }
 
-fn last_record_id(conn: &Connection) -> rusqlite::Result<u64> {
-    let sql = "SELECT coalesce(max(record_id), 0) FROM record";
-    let last: i64 = conn.query_row(sql, [], |row| row.get(0))?;
-    Ok(last.cast_unsigned())
+/// The highest record id so far; 0: there is no record, and nobody knows of one before.
+pub(super) fn last_record_id(conn: &Connection) -> rusqlite::Result<u64> {
+    let last: Option<i64> =
+        conn.query_row("SELECT max(record_id) FROM record", [], |row| row.get(0))?;
+    match last {
+        Some(last) => Ok(last.cast_unsigned()),
+        None => records_before(conn),
+    }
 }
 
-fn prepare(path: &Path, day: &str, gateway: &str, carried: &Carried) -> Result<Segment, OpenError> {
+/// The highest record id before the segment; 0: nobody knows of one.
+pub(super) fn records_before(conn: &Connection) -> rusqlite::Result<u64> {
+    let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version < 4 {
+        return Ok(0);
+    }
+    let sql = "SELECT coalesce(records_before, 0) FROM meta";
+    conn.query_row(sql, [], |row| row.get(0)).map(i64::cast_unsigned)
+}
+
+fn set_synchronous(conn: &Connection, synchronous: Synchronous) -> rusqlite::Result<()> {
+    let word = match synchronous {
+        Synchronous::Normal => "normal",
+        Synchronous::Full => "full",
+    };
+    conn.pragma_update(None, "synchronous", word)
+}
+
+fn prepare(
+    place: &Place,
+    path: &Path,
+    day: &str,
+    carried: Option<&Carried>,
+) -> Result<Segment, OpenError> {
     let io = |source| OpenError::Io { path: path.to_owned(), source };
+    aside::clear_orphans(&place.segments, day).map_err(io)?;
     // Made here, so that its mode, which SQLite gives to the log too, depends on no umask.
     let mut file = OpenOptions::new();
     file.create(true).truncate(false).write(true).mode(0o640);
-    let file = file.open(path).map_err(io)?;
-    drop(file);
+    let file = file.open(path).and_then(|file| file.metadata()).map_err(io)?;
     let mut conn = Connection::open(path)?;
     let found = schema::check(&conn)?;
     fs::set_permissions(path, Permissions::from_mode(0o640)).map_err(io)?;
     conn.pragma_update(None, "journal_mode", "wal")?;
-    conn.pragma_update(None, "synchronous", "normal")?;
+    set_synchronous(&conn, place.synchronous)?;
     conn.pragma_update(None, "foreign_keys", true)?;
     let mut interned = Interned::default();
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -220,20 +334,35 @@ fn prepare(path: &Path, day: &str, gateway: &str, carried: &Carried) -> Result<S
     let owner: Option<String> =
         tx.query_row("SELECT gateway FROM meta", [], |row| row.get(0)).optional()?;
     match owner {
-        Some(found) if found != gateway => return Err(OpenError::OtherGateway { found }),
-        Some(_) => {}
+        Some(found) if found != place.gateway => return Err(OpenError::OtherGateway { found }),
+        Some(_) => {
+            tx.execute("UPDATE meta SET sealed = NULL", [])?;
+            interned = Interned::read(&tx, place.store.clone())?;
+        }
         None => {
-            tx.execute("INSERT INTO meta VALUES (1, ?, ?)", params![gateway, day])?;
-            for record in &carried.ledger {
-                let ids = interned.ids(&tx, record)?;
-                row::upsert_open(&tx, record, ids)?;
-            }
-            carried.state.write(&tx)?;
-            carried.gaps.write(&tx, &mut interned)?;
-            carried.peers.write(&tx)?;
+            let sql = "INSERT INTO meta (only, gateway, day) VALUES (1, ?, ?)";
+            tx.execute(sql, params![place.gateway, day])?;
+            interned.store = place.store.clone();
         }
     }
+    if let Some(carried) = carried {
+        tx.execute("DELETE FROM open_flow", [])?;
+        for record in &carried.ledger {
+            let ids = interned.ids(&tx, record)?;
+            row::upsert_open(&tx, record, ids)?;
+        }
+        carried.state.write(&tx)?;
+        carried.gaps.write(&tx, &mut interned)?;
+        carried.peers.write(&tx)?;
+        let last = carried.last_record_id.cast_signed();
+        tx.execute("UPDATE meta SET records_before = ?", [last])?;
+    }
     tx.commit()?;
-    let interned = Interned::read(&conn)?;
-    Ok(Segment { day: day.to_owned(), conn, interned })
+    Ok(Segment {
+        day: day.to_owned(),
+        path: path.to_owned(),
+        file: (file.dev(), file.ino()),
+        conn,
+        interned,
+    })
 }

@@ -69,6 +69,16 @@ impl State {
         })
     }
 
+    /// Adds what has left the tables.
+    pub(super) fn leave(&mut self, leaving: &Leaving) {
+        if let Some(tables) = &leaving.tables {
+            self.tables = Some(tables.clone());
+        }
+        for (key, counters) in &leaving.sums {
+            *self.finished.entry(*key).or_default() += *counters;
+        }
+    }
+
     pub(super) fn write(&self, conn: &Connection) -> rusqlite::Result<()> {
         let Self { boot_id, tables, alive_ms, is_clean, ended, finished } = self;
         let ended: Vec<u8> = ended.iter().flat_map(|(tuple, entry)| encode(tuple, entry)).collect();

@@ -1,51 +1,102 @@
 //! The only writer.
+//!
+//! - What cannot be written now is not written in part, and is tried again by whoever owns it.
+//! - A damaged segment is set aside and another one is begun. A segment that somebody else removed
+//!   or replaced is followed by another one with the ledger that the writer still sees.
+//! - The ledger of the newest segment, set aside or not, is the only one that is believed.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
+    collections::HashSet,
+    fs::{self, File},
     ops::ControlFlow,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::mpsc,
 };
 
 use rusqlite::{Connection, Transaction};
 
 use super::{
-    OpenError, WriteError, row,
-    segment::{Carried, Interned, Segment, last_record_id_of},
-    state::{self, Leaving, State},
+    OpenError, SetAside, Synchronous, WriteError, aside, failure,
+    gaps::CarriedGaps,
+    opening::{peek, prepare_directories},
+    peer_state::CarriedPeers,
+    row,
+    segment::{self, Carried, Interned, Place, Segment},
+    state::{self, EntryId, Leaving, State},
+    total::Totals,
 };
 use crate::flows::Record;
 
 /// Owned by the drain thread; blocking.
 #[derive(Debug)]
 pub struct Writer {
-    segments: PathBuf,
-    gateway: String,
-    newest: Segment,
-    last_record_id: u64,
-    _lock: File,
+    pub(super) place: Place,
+    pub(super) newest: Newest,
+    pub(super) last_record_id: u64,
+    /// As it is in the newest segment, but for what has only just ended.
+    pub(super) state: State,
+    aside: Vec<SetAside>,
+    /// Segments that a reader found damaged.
+    damaged: (mpsc::Sender<PathBuf>, mpsc::Receiver<PathBuf>),
+    /// Held while the store is in use; and the file's device and inode.
+    pub(super) lock: Option<(File, (u64, u64))>,
+}
+
+/// The segment that takes records.
+#[derive(Debug)]
+pub(super) enum Newest {
+    Open(Segment),
+    /// It cannot be written yet; what it says, and why.
+    Closed {
+        carried: Carried,
+        why: String,
+    },
+    /// It was set aside, and the next one waits for the ledger.
+    Wanted {
+        day: String,
+        gaps: CarriedGaps,
+    },
 }
 
 impl Writer {
-    /// Opens the store in `dir`, makes it where there is none, and keeps other writers out.
+    /// Opens the store in `dir`, makes it where there is none, and keeps other writers out. A disk
+    /// that is full or read-only is no error as long as the ledger can be read: the store is opened
+    /// by the first transaction that can.
     pub fn open(dir: &Path, gateway: &str, now_ms: i64) -> Result<Self, OpenError> {
-        let segments = dir.join("segments");
-        DirBuilder::new().recursive(true).mode(0o750).create(&segments).map_err(io(&segments))?;
-        for path in [dir, &segments] {
-            fs::set_permissions(path, Permissions::from_mode(0o750)).map_err(io(path))?;
-        }
-        let lock = lock(dir)?;
-        let names = list(&segments).map_err(io(&segments))?;
-        let today = day(now_ms);
-        let newest = names.last().filter(|newest| **newest > today).unwrap_or(&today).clone();
-        let previous = names.iter().rev().find(|name| **name < newest);
-        let (carried, before) = match previous {
-            Some(day) => inherited(&segments, day, gateway)?,
-            None => (Carried::default(), 0),
+        let place = Place {
+            store: dir.to_owned(),
+            segments: dir.join("segments"),
+            gateway: gateway.to_owned(),
+            synchronous: Synchronous::default(),
         };
-        let newest = Segment::open(&segments, &newest, gateway, &carried)?;
-        let last_record_id = before.max(newest.last_record_id()?);
-        Ok(Self { segments, gateway: gateway.to_owned(), newest, last_record_id, _lock: lock })
+        let mut writer = Self {
+            place,
+            newest: Newest::Closed { carried: Carried::default(), why: String::new() },
+            last_record_id: 0,
+            state: State::default(),
+            aside: Vec::new(),
+            damaged: mpsc::channel(),
+            lock: None,
+        };
+        match writer.reopen(now_ms) {
+            Err(error) if failure::may_pass(&error) => {
+                let carried = peek(&writer.place.segments)?;
+                writer.state.clone_from(&carried.state);
+                writer.last_record_id = carried.last_record_id;
+                writer.newest = Newest::Closed { carried, why: error.to_string() };
+            }
+            opened => opened?,
+        }
+        Ok(writer)
+    }
+
+    /// The same writer with another promise about power failures.
+    pub fn with_synchronous(mut self, synchronous: Synchronous) -> rusqlite::Result<Self> {
+        self.place.synchronous = synchronous;
+        if let Newest::Open(segment) = &self.newest {
+            segment.set_synchronous(synchronous)?;
+        }
+        Ok(self)
     }
 
     /// Numbers and stores the records and brings the ledger up to date, in one transaction, and adds
@@ -57,17 +108,21 @@ impl Writer {
         records: &mut [Record],
         leaving: &Leaving,
     ) -> Result<(), WriteError> {
-        let first = self.last_record_id + 1;
-        let outcome = self.transaction(now_ms, |tx, interned| {
+        let mut last = 0;
+        let outcome = self.numbered(now_ms, |tx, interned, first| {
+            let mut totals = Totals::default();
             for (id, record) in (first..).zip(records.iter_mut()) {
                 record.record_id = id;
+                last = id;
                 let ids = interned.ids(tx, record)?;
                 row::insert_record(tx, record, ids)?;
+                totals.add(record, ids);
                 match record.end_reason {
                     None => row::upsert_open(tx, record, ids)?,
                     Some(_) => row::delete_open(tx, record, ids)?,
                 }
             }
+            totals.write(tx)?;
             state::write_ended(tx, records)?;
             state::write_leaving(tx, leaving)?;
             state::write_alive(tx, now_ms, false)
@@ -75,7 +130,8 @@ impl Writer {
         if outcome.is_err() {
             records.iter_mut().for_each(|record| record.record_id = 0);
         } else {
-            self.last_record_id += records.len() as u64;
+            self.last_record_id = self.last_record_id.max(last);
+            self.state.leave(leaving);
         }
         outcome
     }
@@ -87,19 +143,225 @@ impl Writer {
         now_ms: i64,
         write: impl FnOnce(&Transaction<'_>, &mut Interned) -> rusqlite::Result<T>,
     ) -> Result<T, WriteError> {
-        let today = day(now_ms);
-        // A clock that is set back does not reopen an older day.
-        if today > self.newest.day {
-            let carried = self.newest.carried()?;
-            let next = Segment::open(&self.segments, &today, &self.gateway, &carried)?;
-            std::mem::replace(&mut self.newest, next).close();
-        }
-        Ok(self.newest.transaction(write)?)
+        self.numbered(now_ms, |tx, interned, _| write(tx, interned))
     }
 
-    /// The newest segment, for reading.
-    pub(super) fn conn(&self) -> &Connection {
-        self.newest.conn()
+    /// The same, with the number of the next record.
+    fn numbered<T>(
+        &mut self,
+        now_ms: i64,
+        write: impl FnOnce(&Transaction<'_>, &mut Interned, u64) -> rusqlite::Result<T>,
+    ) -> Result<T, WriteError> {
+        self.see_to_damage(now_ms)?;
+        let first = self.last_record_id;
+        let segment = self.ready(now_ms)?;
+        // Opening it may have found more.
+        let first = first.max(segment.1) + 1;
+        let outcome = segment.0.transaction(|tx, interned| write(tx, interned, first));
+        match outcome {
+            Err(error) if failure::is_damage(&error) => {
+                let why = error.to_string();
+                Err(WriteError::Damaged(self.set_newest_aside(now_ms, why)?))
+            }
+            outcome => Ok(outcome?),
+        }
+    }
+
+    /// The segment that takes records at this time, and the highest id.
+    fn ready(&mut self, now_ms: i64) -> Result<(&mut Segment, u64), WriteError> {
+        match &self.newest {
+            Newest::Closed { .. } => self.reopen(now_ms)?,
+            Newest::Wanted { .. } => return Err(WriteError::LedgerWanted),
+            Newest::Open(_) => {}
+        }
+        let today = day(now_ms);
+        let Newest::Open(segment) = &self.newest else { return Err(WriteError::LedgerWanted) };
+        let has_moved = segment.has_moved();
+        // A clock that is set back does not reopen an older day.
+        if has_moved || today > segment.day {
+            let next = today.max(segment.day.clone());
+            let carried = match segment::carried(segment.conn()) {
+                Ok(carried) => Carried { last_record_id: self.last_record_id, ..carried },
+                Err(error) if failure::is_damage(&error) => {
+                    let why = error.to_string();
+                    return Err(WriteError::Damaged(self.set_newest_aside(now_ms, why)?));
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let before = segment.day.clone();
+            if has_moved {
+                prepare_directories(&self.place)?;
+                self.take_lock()?;
+                self.clear(&before, now_ms, "another file was in its place")?;
+            }
+            let next = self.begin(now_ms, &next, &carried)?;
+            let old = std::mem::replace(&mut self.newest, Newest::Open(next));
+            if let Newest::Open(old) = old {
+                if has_moved {
+                    old.abandon();
+                    self.note(SetAside {
+                        day: before,
+                        file: None,
+                        at_ms: now_ms,
+                        why: "somebody moved, replaced or removed it".to_owned(),
+                        has_ledger: true,
+                    });
+                } else {
+                    old.close();
+                }
+            }
+        }
+        match &mut self.newest {
+            Newest::Open(segment) => Ok((segment, self.last_record_id)),
+            _ => Err(WriteError::LedgerWanted),
+        }
+    }
+
+    /// A new segment with what is carried over; a damaged file in its place is set aside.
+    fn begin(&mut self, now_ms: i64, day: &str, carried: &Carried) -> Result<Segment, WriteError> {
+        let opened = Segment::open(&self.place, day, Some(carried));
+        let segment = match opened {
+            Err(error) if failure::is_damaged_file(&error) => {
+                self.clear(day, now_ms, &failure::said(&error))?;
+                Segment::open(&self.place, day, Some(carried))?
+            }
+            opened => opened?,
+        };
+        // A file that was there already has numbers too.
+        self.last_record_id = self.last_record_id.max(segment::last_record_id(segment.conn())?);
+        Ok(segment)
+    }
+
+    /// Sets aside what lies where a segment is to be begun, if anything does.
+    fn clear(&mut self, day: &str, now_ms: i64, why: &str) -> Result<(), WriteError> {
+        let path = self.place.path(day);
+        if !path.exists() {
+            return Ok(());
+        }
+        let file = aside::rename(&self.place.segments, day, now_ms)
+            .map_err(|source| WriteError::NotSetAside { path, source })?;
+        self.note(SetAside {
+            day: day.to_owned(),
+            file: Some(file),
+            at_ms: now_ms,
+            why: why.to_owned(),
+            has_ledger: true,
+        });
+        Ok(())
+    }
+
+    /// Takes the segment out of use that takes records.
+    pub(super) fn set_newest_aside(
+        &mut self,
+        now_ms: i64,
+        why: String,
+    ) -> Result<SetAside, WriteError> {
+        let (day, gaps) = match &self.newest {
+            // What cannot be read of them, the daemon writes again when they end.
+            Newest::Open(segment) => {
+                (segment.day.clone(), CarriedGaps::read(segment.conn()).unwrap_or_default())
+            }
+            _ => return Err(WriteError::LedgerWanted),
+        };
+        let path = self.place.path(&day);
+        let file = aside::rename(&self.place.segments, &day, now_ms)
+            .map_err(|source| WriteError::NotSetAside { path, source })?;
+        let old = std::mem::replace(&mut self.newest, Newest::Wanted { day: day.clone(), gaps });
+        if let Newest::Open(old) = old {
+            old.abandon();
+        }
+        let aside = SetAside { day, file: Some(file), at_ms: now_ms, why, has_ledger: true };
+        self.note(aside.clone());
+        Ok(aside)
+    }
+
+    /// Sets aside what readers found damaged.
+    fn see_to_damage(&mut self, now_ms: i64) -> Result<(), WriteError> {
+        while let Ok(path) = self.damaged.1.try_recv() {
+            let why = "a query found it damaged";
+            match &self.newest {
+                Newest::Open(segment) if self.place.path(&segment.day) == path => {
+                    return Err(WriteError::Damaged(self.set_newest_aside(now_ms, why.into())?));
+                }
+                _ => {
+                    let day = path.file_stem().and_then(|day| day.to_str()).unwrap_or_default();
+                    let day = day.to_owned();
+                    self.clear(&day, now_ms, why)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn note(&mut self, aside: SetAside) {
+        tracing::error!(
+            day = aside.day,
+            file = aside.file.as_ref().map(|file| file.display().to_string()),
+            why = aside.why,
+            "a segment is out of use, and its records are in no answer: restore it from a backup"
+        );
+        self.aside.push(aside);
+    }
+
+    /// Whether a segment was set aside and the next one waits for [`Self::begin_anew`].
+    pub fn wants_ledger(&self) -> bool {
+        matches!(self.newest, Newest::Wanted { .. })
+    }
+
+    /// Begins the segment after one that was set aside, with what is recorded of every flow that
+    /// the kernel still has, as [`Self::for_each_open`] says it, and with what has ended and may
+    /// still be in its table.
+    pub fn begin_anew(
+        &mut self,
+        now_ms: i64,
+        ledger: Vec<Record>,
+        ended: HashSet<EntryId>,
+    ) -> Result<(), WriteError> {
+        let Newest::Wanted { day: aside, gaps } = &self.newest else { return Ok(()) };
+        let (next, gaps) = (day(now_ms).max(aside.clone()), gaps.clone());
+        let state = State { alive_ms: Some(now_ms), ended, ..self.state.clone() };
+        let last_record_id = self.last_record_id;
+        // The running daemon knows its peers' sessions and counters, and writes them again.
+        let peers = CarriedPeers::default();
+        let carried = Carried { ledger, state, gaps, peers, last_record_id };
+        let segment = self.begin(now_ms, &next, &carried)?;
+        self.newest = Newest::Open(segment);
+        Ok(())
+    }
+
+    /// The newest segment, where it can be used.
+    pub(super) fn conn(&self) -> Option<&Connection> {
+        match &self.newest {
+            Newest::Open(segment) => Some(segment.conn()),
+            Newest::Closed { .. } | Newest::Wanted { .. } => None,
+        }
+    }
+
+    /// What is known of peers.
+    pub(super) fn peers(&self) -> rusqlite::Result<CarriedPeers> {
+        match &self.newest {
+            Newest::Open(segment) => CarriedPeers::read(segment.conn()),
+            Newest::Closed { carried, .. } => Ok(carried.peers.clone()),
+            Newest::Wanted { .. } => Ok(CarriedPeers::default()),
+        }
+    }
+
+    /// Segments that are out of use since the store was opened.
+    pub fn set_aside(&self) -> &[SetAside] {
+        &self.aside
+    }
+
+    /// Where readers report the segments that they found damaged.
+    pub fn reports(&self) -> mpsc::Sender<PathBuf> {
+        self.damaged.0.clone()
+    }
+
+    /// Why nothing can be written yet, since the store was opened.
+    pub fn trouble(&self) -> Option<&str> {
+        match &self.newest {
+            Newest::Closed { why, .. } => Some(why),
+            _ => None,
+        }
     }
 
     /// Notes that everything until now is in the kernel's tables or in the store; if `is_clean`, in the
@@ -110,12 +372,18 @@ impl Writer {
 
     /// What the daemon before left to know.
     pub fn state(&self) -> Result<State, WriteError> {
-        Ok(State::read(self.newest.conn())?)
+        match &self.newest {
+            Newest::Open(segment) => Ok(State::read(segment.conn())?),
+            Newest::Closed { carried, .. } => Ok(carried.state.clone()),
+            Newest::Wanted { .. } => Err(WriteError::LedgerWanted),
+        }
     }
 
     /// Replaces it.
     pub fn set_state(&mut self, now_ms: i64, state: &State) -> Result<(), WriteError> {
-        self.transaction(now_ms, |tx, _| state.write(tx))
+        self.transaction(now_ms, |tx, _| state.write(tx))?;
+        self.state.clone_from(state);
+        Ok(())
     }
 
     /// The highest record id in the store; 0: none yet.
@@ -127,55 +395,51 @@ impl Writer {
     /// last one.
     pub fn for_each_open(
         &self,
-        visit: impl FnMut(Record) -> ControlFlow<()>,
+        mut visit: impl FnMut(Record) -> ControlFlow<()>,
     ) -> Result<(), WriteError> {
-        Ok(self.newest.for_each_open(visit)?)
+        match &self.newest {
+            Newest::Open(segment) => Ok(segment::for_each_open(segment.conn(), visit)?),
+            Newest::Closed { carried, .. } => {
+                // Breaking off is what it is for.
+                let _stopped = carried.ledger.iter().cloned().try_for_each(&mut visit);
+                Ok(())
+            }
+            Newest::Wanted { .. } => Err(WriteError::LedgerWanted),
+        }
     }
 
     #[cfg(test)]
-    pub(super) fn leftovers(&self) -> Vec<Record> {
-        self.newest.carried().unwrap().ledger
+    pub(super) fn leftovers(&self) -> Result<Vec<Record>, WriteError> {
+        let mut ledger = Vec::new();
+        self.for_each_open(|record| {
+            ledger.push(record);
+            ControlFlow::Continue(())
+        })?;
+        Ok(ledger)
     }
 
     /// Segments and their bytes on disk, write-ahead logs included.
     pub fn size(&self) -> (u64, u64) {
-        let segments = list(&self.segments).map_or(0, |names| names.len() as u64);
-        let bytes = fs::read_dir(&self.segments).map_or(0, |entries| {
+        let segments = &self.place.segments;
+        let count = list(segments).map_or(0, |names| names.len() as u64);
+        let bytes = fs::read_dir(segments).map_or(0, |entries| {
             entries.flatten().filter_map(|entry| entry.metadata().ok()).map(|m| m.len()).sum()
         });
-        (segments, bytes)
+        (count, bytes)
     }
 
     /// Folds the write-ahead log into the segment.
     pub fn close(self) {
-        self.newest.close();
+        if let Newest::Open(segment) = self.newest {
+            segment.close();
+        }
     }
 }
 
 /// The UTC day, as segments are named.
-fn day(now_ms: i64) -> String {
+pub(super) fn day(now_ms: i64) -> String {
     let now = jiff::Timestamp::from_millisecond(now_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     now.strftime("%Y-%m-%d").to_string()
-}
-
-fn io(path: &Path) -> impl FnOnce(std::io::Error) -> OpenError {
-    move |source| OpenError::Io { path: path.to_owned(), source }
-}
-
-fn lock(dir: &Path) -> Result<File, OpenError> {
-    let path = dir.join("lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o640)
-        .open(&path)
-        .map_err(io(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(dir.to_owned())),
-        Err(TryLockError::Error(error)) => Err(io(&path)(error)),
-    }
 }
 
 /// The days that have a segment, oldest first.
@@ -190,108 +454,6 @@ pub(super) fn list(segments: &Path) -> std::io::Result<Vec<String>> {
     Ok(days)
 }
 
-/// What the segment before the newest left, and the highest record id up to it.
-fn inherited(dir: &Path, day: &str, gateway: &str) -> Result<(Carried, u64), OpenError> {
-    let segment = Segment::open(dir, day, gateway, &Carried::default())?;
-    let mut last = segment.last_record_id()?;
-    // A segment without records inherited its numbers too; those before it have them.
-    let names = list(dir).map_err(io(dir))?;
-    for before in names.iter().rev().filter(|name| name.as_str() < day) {
-        if last > 0 {
-            break;
-        }
-        last = last_record_id_of(&dir.join(format!("{before}.sqlite")))?;
-    }
-    Ok((segment.carried()?, last))
-}
-
 #[cfg(test)]
-mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt};
-
-    use super::Writer;
-    use crate::flows::{Counters, EndReason, Entry, Initiator, Record, TcpFlags, Tuple, Verdict};
-    use crate::store::Leaving;
-
-    const DAY: i64 = 86_400_000;
-
-    fn record(port: u16) -> Record {
-        let counters = Counters { rx_packets: 1, rx_bytes: 60, tx_packets: 0, tx_bytes: 0 };
-        Record {
-            record_id: 0,
-            interface: "wg0".into(),
-            entry: Entry::default(),
-            tuple: Tuple { protocol: 17, peer_port: port, ..Tuple::NONE },
-            window_start_ms: 1,
-            window_end_ms: 5,
-            first_seen_ms: 1,
-            last_seen_ms: 4,
-            initiator: Initiator::Peer,
-            icmp: None,
-            peer: None,
-            remote_peer: None,
-            peer_resource: None,
-            remote_resource: None,
-            verdict: Verdict::Allow,
-            enforced: false,
-            rule: None,
-            policy_revision: 0,
-            counters,
-            total: counters,
-            tcp_flags: TcpFlags::default(),
-            end_reason: None,
-            overflow: false,
-        }
-    }
-
-    #[test]
-    fn ids_have_no_gap_and_the_ledger_follows_over_days_and_restarts() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut writer = Writer::open(dir.path(), "gw", 0).unwrap();
-        let refused = Writer::open(dir.path(), "gw", 0).unwrap_err().to_string();
-        assert!(refused.contains("in use"), "{refused}");
-        let mut batch = [record(1), record(2)];
-        batch[0].peer_resource = Some("branch".into());
-        batch[0].remote_resource = Some("billing-db".into());
-        writer.commit(0, &mut batch, &Leaving::default()).unwrap();
-        assert_eq!(batch.map(|record| record.record_id), [1, 2]);
-        let mut bad = [record(3), record(4)];
-        bad[1].window_end_ms = 0;
-        writer.commit(DAY, &mut bad, &Leaving::default()).unwrap_err();
-        assert_eq!(bad.map(|record| record.record_id), [0, 0]);
-        writer.close();
-
-        let mut writer = Writer::open(dir.path(), "gw", 2 * DAY).unwrap();
-        assert_eq!(writer.last_record_id(), 2);
-        assert_eq!(writer.size().0, 3);
-        let mut left = writer.leftovers();
-        assert_eq!(left.len(), 2);
-        assert_eq!(left[0].counters, Counters::default());
-        assert_eq!(left[0].total, record(1).total);
-        assert_eq!(left[0].peer_resource.as_deref(), Some("branch"));
-        assert_eq!(left[0].remote_resource.as_deref(), Some("billing-db"));
-        left[0].end_reason = Some(EndReason::Shutdown);
-        writer.commit(2 * DAY, &mut left[..1], &Leaving::default()).unwrap();
-        assert_eq!(left[0].record_id, 3);
-        assert_eq!(writer.leftovers().len(), 1);
-        let path = dir.path().join("segments/1970-01-03.sqlite");
-        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o640);
-    }
-
-    #[test]
-    fn foreign_and_newer_files_are_refused_and_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        Writer::open(dir.path(), "gw", 0).unwrap().close();
-        let path = dir.path().join("segments/1970-01-01.sqlite");
-        rusqlite::Connection::open(&path)
-            .and_then(|conn| conn.pragma_update(None, "user_version", 99))
-            .unwrap();
-        let newer = fs::read(&path).unwrap();
-        for (content, said) in [(newer, "update flowd"), (b"no database".repeat(99), "restore")] {
-            fs::write(&path, &content).unwrap();
-            let error = Writer::open(dir.path(), "gw", 0).unwrap_err().to_string();
-            assert!(error.contains(said), "{error}");
-            assert_eq!(fs::read(&path).unwrap(), content);
-        }
-    }
-}
+#[path = "writer_tests.rs"]
+mod tests;

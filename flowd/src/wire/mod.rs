@@ -9,6 +9,7 @@ mod peer;
 mod policy;
 mod problem;
 mod record;
+mod segment;
 mod status;
 mod summary;
 mod timestamp;
@@ -32,6 +33,7 @@ pub use policy::{
 };
 pub use problem::Problem;
 pub use record::{Endpoint, Record, RecordPage};
+pub use segment::{Segment, SegmentList};
 pub use status::{
     DrainStatus, InterfaceStatus, NamedTally, PolicyStatus, Status, StoreStatus, TableStatus,
 };

@@ -111,6 +111,10 @@ pub struct StoreStatus {
     pub last_record_id: u64,
     /// One line when the last write failed; the kernel keeps the counts meanwhile.
     pub error: Option<String>,
+    /// Since when writes have failed; `None`: the last one did not.
+    pub failing_since: Option<Timestamp>,
+    /// Segments that went out of use since the start, damaged or taken away, a line each.
+    pub set_aside: Vec<String>,
 }
 
 /// The policy in force.

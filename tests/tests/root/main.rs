@@ -15,5 +15,6 @@ mod policy;
 mod records;
 mod refusals;
 mod restart;
+mod store;
 mod verdicts;
 mod ways_past;

@@ -40,6 +40,8 @@ pub(crate) enum Tier {
 struct Built {
     flowd: PathBuf,
     flowctl: PathBuf,
+    /// flowd with the feature `failpoints`.
+    failpoints: PathBuf,
     /// The integration tests' executable.
     tests: PathBuf,
 }
@@ -127,7 +129,7 @@ fn run_tier(tier: Tier, filter: Option<&str>) -> Result<Outcome> {
         }
         Tier::Vm => {
             setup::ensure(&[Purpose::Vm])?;
-            let Built { flowd, flowctl, tests } = Built::new()?;
+            let Built { flowd, flowctl, tests, failpoints: _ } = Built::new()?;
             vm::run(&[("tests", &tests), ("flowd", &flowd), ("flowctl", &flowctl)], filter)
         }
     }
@@ -140,11 +142,15 @@ fn host(filter: Option<&str>) -> Result<Outcome> {
 }
 
 fn root(built: &Built, filter: Option<&str>) -> Result<Outcome> {
-    let Built { flowd, flowctl, tests } = built;
+    let Built { flowd, flowctl, failpoints, tests } = built;
     let assign = |name: &str, path: &Path| format!("{name}={}", path.display());
     let mut command = as_root(["env"])?;
     command
-        .args([assign("FLOWD_BIN", flowd), assign("FLOWCTL_BIN", flowctl)])
+        .args([
+            assign("FLOWD_BIN", flowd),
+            assign("FLOWCTL_BIN", flowctl),
+            assign("FLOWD_FAILPOINTS_BIN", failpoints),
+        ])
         .arg(tests)
         .arg("--test-threads=2")
         .args(filter)
@@ -158,7 +164,14 @@ impl Built {
         let (flowd, flowctl) = build_release()?;
         let messages =
             build(&["test", "--release", "-p", "flowd-tests", "--test", "root", "--no-run"])?;
-        Ok(Self { flowd, flowctl, tests: executable(&messages, "root")? })
+        let tests = executable(&messages, "root")?;
+        // In a place of its own: the release stays what it is.
+        let place = workspace().join("target/failpoints");
+        let words = ["build", "--release", "-p", "flowd", "--bin", "flowd", "--features"];
+        let place = place.to_str().context("the workspace has an odd path")?;
+        let words = [&words[..], &["failpoints", "--target-dir", place]].concat();
+        let failpoints = executable(&build(&words)?, "flowd")?;
+        Ok(Self { flowd, flowctl, failpoints, tests })
     }
 }
 

@@ -1,0 +1,82 @@
+//! What an error means: whether it passes, whether the file is damaged, and what to do.
+
+use std::io::ErrorKind;
+
+use rusqlite::{Error, ErrorCode};
+
+use super::OpenError;
+
+/// Whether what is in the file cannot be right.
+pub(super) fn is_damage(error: &Error) -> bool {
+    match error {
+        // A value that its column cannot have.
+        Error::FromSqlConversionFailure(..)
+        | Error::InvalidColumnType(..)
+        | Error::IntegralValueOutOfRange(..) => true,
+        _ => matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        ),
+    }
+}
+
+/// Whether the file's own content is at fault, wherever the error was wrapped.
+pub(super) fn is_damaged_file(error: &OpenError) -> bool {
+    match error {
+        OpenError::Sqlite(error) => is_damage(error),
+        OpenError::Segment { source, .. } => is_damaged_file(source),
+        _ => false,
+    }
+}
+
+/// Whether it may work later without anybody changing the configuration: a full disk, a read-only
+/// file system, one that fails.
+pub(super) fn may_pass(error: &OpenError) -> bool {
+    match error {
+        OpenError::Io { source, .. } => {
+            matches!(
+                source.kind(),
+                ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem | ErrorKind::QuotaExceeded
+            ) || source.raw_os_error() == Some(libc::EIO)
+        }
+        OpenError::Sqlite(error) => matches!(
+            error.sqlite_error_code(),
+            Some(
+                ErrorCode::DiskFull
+                    | ErrorCode::ReadOnly
+                    | ErrorCode::SystemIoFailure
+                    | ErrorCode::CannotOpen
+                    | ErrorCode::DatabaseBusy
+            )
+        ),
+        OpenError::Segment { source, .. } => may_pass(source),
+        _ => false,
+    }
+}
+
+/// What is wrong with the file, without what to do about it.
+pub(super) fn said(error: &OpenError) -> String {
+    match error {
+        OpenError::Sqlite(error) => error.to_string(),
+        OpenError::Segment { source, .. } => said(source),
+        other => other.to_string(),
+    }
+}
+
+/// What SQLite said, and what to do about it.
+pub(super) fn with_remedy(error: &Error) -> String {
+    let remedy = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "make room on the disk",
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            "make the file system and the store's files writable"
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            "restore the file from a backup"
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "end what else has the file open for writing"
+        }
+        _ => "check the disk's space and health",
+    };
+    format!("{error}: {remedy}")
+}

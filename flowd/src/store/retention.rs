@@ -1,0 +1,319 @@
+//! What goes when: the oldest days first, whole, and never the newest.
+//!
+//! - A day that is over is sealed: its log is folded into the file, which is then read-only.
+//! - Before a segment goes, its sums are in `totals.sqlite`, safe on the disk. A crash in between
+//!   finds them there and removes the file.
+//! - Whatever cannot be done now is tried again by the next run.
+
+use std::{
+    fs::{self, File, Permissions},
+    io::{self, Read as _},
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use rusqlite::{Connection, OpenFlags};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    aside, failure, schema,
+    totals::{Day, Reason, Totals, TotalsError},
+    writer,
+};
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Days whose records are kept; 0: for ever.
+    pub days: u32,
+    /// How much of the disk the segments may take.
+    pub max_bytes: MaxBytes,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { days: 365, max_bytes: MaxBytes::default() }
+    }
+}
+
+/// How much of the disk the segments may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaxBytes {
+    /// As much as there is.
+    None,
+    /// A share of the file system's size.
+    Percent(u8),
+    /// So much.
+    Bytes(u64),
+}
+
+impl Default for MaxBytes {
+    fn default() -> Self {
+        Self::Percent(50)
+    }
+}
+
+/// The text is no size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotASize;
+
+impl FromStr for MaxBytes {
+    type Err = NotASize;
+
+    fn from_str(text: &str) -> Result<Self, NotASize> {
+        if text == "none" {
+            return Ok(Self::None);
+        }
+        if let Some(share) = text.strip_suffix('%') {
+            let share = share.trim().parse().map_err(|_| NotASize)?;
+            return if (1..=100).contains(&share) {
+                Ok(Self::Percent(share))
+            } else {
+                Err(NotASize)
+            };
+        }
+        let unit = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(unit);
+        let scale = match unit {
+            "" | "B" => 1,
+            "kB" => 1_000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            "TB" => 1_000_000_000_000,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            "TiB" => 1_u64 << 40,
+            _ => return Err(NotASize),
+        };
+        let bytes = number.trim().parse::<f64>().map_err(|_| NotASize)? * scale as f64;
+        if bytes >= 1.0 && bytes < 1e18 { Ok(Self::Bytes(bytes as u64)) } else { Err(NotASize) }
+    }
+}
+
+/// Something about the old segments could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// A file or directory.
+    #[error("cannot keep {path}: {source}: check its owner, permissions and disk")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A segment.
+    #[error("cannot keep segment {path}: {}", failure::with_remedy(source))]
+    Segment {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+    /// The sums for ever.
+    #[error(transparent)]
+    Totals(#[from] TotalsError),
+}
+
+/// Seals and removes segments. The only one that touches them when their day is over.
+#[derive(Debug)]
+pub struct Keeper {
+    store: PathBuf,
+    segments: PathBuf,
+    retention: Retention,
+}
+
+impl Keeper {
+    /// Of the store in `dir`, which is open for writing meanwhile.
+    pub fn new(dir: &Path, retention: Retention) -> Self {
+        Self { store: dir.to_owned(), segments: dir.join("segments"), retention }
+    }
+
+    /// The newest day; what is older is the keeper's.
+    pub fn newest(&self) -> Option<String> {
+        writer::list(&self.segments).ok()?.pop()
+    }
+
+    /// Seals what is over and removes what is too old or too much. How many were removed.
+    pub fn run(&self, now_ms: i64) -> Result<usize, KeepError> {
+        let mut days = writer::list(&self.segments).map_err(io_at(&self.segments))?;
+        let newest = days.pop();
+        let mut failed = None;
+        for day in &days {
+            if let Err(error) = self.seal(day, now_ms) {
+                failed.get_or_insert(error);
+            }
+        }
+        let Some(newest) = newest else { return Ok(0) };
+        let leaving = self.leaving(&days, &newest, now_ms)?;
+        for (day, reason) in &leaving {
+            self.remove(day, *reason, now_ms)?;
+        }
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(leaving.len()),
+        }
+    }
+
+    /// Which days go, oldest first, and why.
+    fn leaving(
+        &self,
+        days: &[String],
+        newest: &str,
+        now_ms: i64,
+    ) -> Result<Vec<(String, Reason)>, KeepError> {
+        let Retention { days: kept, max_bytes } = self.retention;
+        let now = jiff::Timestamp::from_millisecond(now_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let today = now.to_zoned(jiff::tz::TimeZone::UTC).date();
+        let first_kept = today.saturating_sub(jiff::Span::new().days(i64::from(kept))).to_string();
+        let limit = match max_bytes {
+            MaxBytes::None => u64::MAX,
+            MaxBytes::Bytes(bytes) => bytes,
+            MaxBytes::Percent(share) => {
+                let size = file_system_bytes(&self.segments).map_err(io_at(&self.segments))?;
+                size / 100 * u64::from(share)
+            }
+        };
+        let mut bytes: u64 =
+            self.bytes(newest) + days.iter().map(|day| self.bytes(day)).sum::<u64>();
+        let mut leaving = Vec::new();
+        for day in days {
+            let reason = if kept > 0 && *day < first_kept {
+                Reason::Age
+            } else if bytes > limit {
+                Reason::Bytes
+            } else {
+                break;
+            };
+            bytes = bytes.saturating_sub(self.bytes(day));
+            leaving.push((day.clone(), reason));
+        }
+        Ok(leaving)
+    }
+
+    fn bytes(&self, day: &str) -> u64 {
+        let path = self.path(day);
+        let of = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+        of(&path) + of(&aside::with(&path, "-wal")) + of(&aside::with(&path, "-shm"))
+    }
+
+    fn path(&self, day: &str) -> PathBuf {
+        self.segments.join(format!("{day}.sqlite"))
+    }
+
+    /// Folds the log of a day that is over into its file and makes it read-only. A segment of an
+    /// older version stays as it is.
+    fn seal(&self, day: &str, now_ms: i64) -> Result<(), KeepError> {
+        let path = self.path(day);
+        let mode = fs::metadata(&path).map_err(io_at(&path))?.permissions().mode();
+        if mode & 0o222 == 0 {
+            return Ok(());
+        }
+        let seal = || -> rusqlite::Result<bool> {
+            let conn = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+            let version: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            let version = version as usize;
+            if version != schema::MIGRATIONS.len() {
+                return Ok(false);
+            }
+            conn.pragma_update(None, "synchronous", "full")?;
+            conn.execute("UPDATE meta SET sealed = ? WHERE sealed IS NULL", [now_ms])?;
+            let mode: String =
+                conn.query_row("PRAGMA journal_mode = delete", [], |row| row.get(0))?;
+            Ok(mode == "delete")
+        };
+        match seal() {
+            Ok(true) => {
+                fs::set_permissions(&path, Permissions::from_mode(0o440)).map_err(io_at(&path))
+            }
+            Ok(false) => Ok(()),
+            // A reader has it open: the next run finds it free.
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
+                Ok(())
+            }
+            Err(source) => Err(KeepError::Segment { path, source }),
+        }
+    }
+
+    fn remove(&self, day: &str, reason: Reason, now_ms: i64) -> Result<(), KeepError> {
+        let path = self.path(day);
+        let read = || {
+            let conn = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            let version: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            let version = version as usize;
+            let (sums, peers) = Day::of(&conn, day, version)?;
+            Ok((version, sums, peers))
+        };
+        let (version, sums, peers) =
+            read().map_err(|source| KeepError::Segment { path: path.clone(), source })?;
+        let mode = fs::metadata(&path).map_err(io_at(&path))?.permissions().mode();
+        if version == schema::MIGRATIONS.len() && mode & 0o222 != 0 {
+            // Somebody still has it open; it goes when it is sealed.
+            return Ok(());
+        }
+        let (sha256, file_bytes) = digest(&path).map_err(io_at(&path))?;
+        let tombstone = Day { removed_ms: now_ms, reason, sha256, file_bytes, ..sums };
+        if !Totals::open(&self.store)?.keep(&tombstone, &peers)? {
+            // A day was removed once and restored since; whoever did that removes it again.
+            tracing::warn!(day, "another segment of this day was removed before; this one stays");
+            return Ok(());
+        }
+        for suffix in ["-wal", "-shm", ""] {
+            match fs::remove_file(aside::with(&path, suffix)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_at(&path)(error));
+                }
+                _ => {}
+            }
+        }
+        File::open(&self.segments).and_then(|dir| dir.sync_all()).map_err(io_at(&self.segments))?;
+        tracing::info!(
+            day,
+            records = tombstone.records,
+            bytes = file_bytes,
+            because = reason.word(),
+            "removed the records of a day; its sums stay"
+        );
+        Ok(())
+    }
+}
+
+/// SHA-256 in hex, and the length.
+pub(super) fn digest(path: &Path) -> io::Result<(String, u64)> {
+    use std::fmt::Write as _;
+    let mut file = File::open(path)?;
+    let (mut hash, mut bytes) = (Sha256::new(), 0);
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            break;
+        }
+        hash.update(&buffer[..read]);
+        bytes += read as u64;
+    }
+    let mut hex = String::new();
+    for byte in hash.finalize() {
+        write!(hex, "{byte:02x}").expect("a string grows");
+    }
+    Ok((hex, bytes))
+}
+
+fn file_system_bytes(path: &Path) -> io::Result<u64> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the path is terminated, and the buffer is as large as the kernel writes.
+    let done = unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) };
+    if done != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call filled it.
+    let stat = unsafe { stat.assume_init() };
+    Ok(stat.f_blocks * stat.f_frsize)
+}
+
+fn io_at(path: &Path) -> impl Fn(io::Error) -> KeepError {
+    move |source| KeepError::Io { path: path.to_owned(), source }
+}
