@@ -94,19 +94,19 @@ async fn find(state: &ApiState, wanted: &str, peers: &[wire::Peer]) -> Result<Id
     }
     let keys: Vec<_> =
         found.iter().take(KEYS_NAMED).map(|identity| identity.public_key.as_str()).collect();
-    let wanted = wanted.escape_debug();
+    let shown = wanted.escape_debug();
     match keys.len() {
         1 => Ok(found.swap_remove(0)),
         0 => {
             let names = peers.iter().map(|peer| peer.identity.name.as_str());
-            let remedy = match nearest(&wanted.to_string(), names) {
+            let remedy = match nearest(wanted, names) {
                 Some(name) => format!("did you mean `{}`?", name.escape_debug()),
                 None => "see /v1/peers for who is there".to_owned(),
             };
-            Err(ApiError::NotFound(format!("there is no peer `{wanted}`, and was none; {remedy}")))
+            Err(ApiError::NotFound(format!("there is no peer `{shown}`, and was none; {remedy}")))
         }
         _ => Err(ApiError::Conflict(format!(
-            "`{wanted}` means {} peers: give the public key of one, such as {}",
+            "`{shown}` means {} peers: give the public key of one, such as {}",
             found.len(),
             keys.join(", ")
         ))),
@@ -124,7 +124,7 @@ fn told_sessions(
         by_interface.entry(interface.clone()).or_default().push(*event);
     }
     // One that began before the range and goes on has left no event in it.
-    let present = until_ms.is_none().then_some(interfaces).unwrap_or_default();
+    let present = if until_ms.is_none() { interfaces } else { &[] };
     for peer in present {
         by_interface.entry(peer.interface.as_str().into()).or_default();
     }

@@ -75,8 +75,8 @@ fn what_is_told_of_peers_is_read_back_over_days_and_restarts() {
 
     let writer = Writer::open(dir.path(), "gw", 3 * DAY).unwrap();
     let alice = PeerState { epoch: 4, ..state("alice", None) };
-    assert_eq!(writer.peer_states().unwrap(), [alice.clone()]);
-    assert_eq!(writer.peer_state("wg0", "alice-key").unwrap(), Some(alice));
+    assert_eq!(writer.peer_state("wg0", "alice-key").unwrap(), Some(alice.clone()));
+    assert_eq!(writer.peer_states().unwrap(), vec![alice]);
     assert_eq!(writer.peer_state("wg0", "bob-key").unwrap(), Some(state("bob", Some(5))));
     assert_eq!(writer.peer_state("wg1", "bob-key").unwrap(), None);
 

@@ -197,7 +197,7 @@ fn a_peer_that_is_added_again_and_an_interface_made_anew_begin_an_epoch_and_no_g
     assert_eq!((told_of.rx.off_bytes, told_of.tx.off_bytes), (0, 0), "{told_of:?}");
 
     net.lower("wg0");
-    let gone = [begun.clone(), vec![(Kind::Disconnect, 1)]].concat();
+    let gone = [begun, vec![(Kind::Disconnect, 1)]].concat();
     let ctl = site.flowctl(&net.gateway);
     wait::until_equal("its interface is gone", &gone, || kinds(&ctl.peer("peer1")));
     net.raise("wg0");
