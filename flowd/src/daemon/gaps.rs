@@ -251,7 +251,7 @@ impl Gaps {
         }
         let newest = self.waiting.iter_mut().rev().find(|other| other.stage == gap.stage);
         match newest {
-            Some(other) => merge(other, gap),
+            Some(other) => merge(other, &gap),
             // As many as there are stages at most.
             None => self.waiting.push(gap),
         }
@@ -264,7 +264,7 @@ fn comes_and_goes(stage: Stage) -> bool {
 }
 
 /// Makes one gap of two of a stage.
-fn merge(gap: &mut Gap, other: Gap) {
+fn merge(gap: &mut Gap, other: &Gap) {
     gap.opened_ms = gap.opened_ms.min(other.opened_ms);
     gap.closed_ms = gap.closed_ms.max(other.closed_ms);
     gap.bound = gap.bound.and(other.bound);

@@ -114,10 +114,13 @@ mod tests {
 
     use super::{Pulse, Reading, What};
 
+    /// What is told, from when to when, beginning with which words.
+    type Told = (What, i64, i64, &'static str);
+
     #[test]
     fn a_late_drain_and_a_stepped_clock_are_told_apart() {
         let hour = 3_600_000;
-        let cases: [(&str, i64, i64, i64, &[(What, i64, i64, &str)]); 9] = [
+        let cases: [(&str, i64, i64, i64, &[Told]); 9] = [
             // what happened; how far each clock went: wall, monotonic, boot; what is told
             ("nothing", 1_000, 1_000, 1_000, &[]),
             ("adjusted", 1_900, 1_000, 1_000, &[]),

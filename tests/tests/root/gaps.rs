@@ -199,9 +199,9 @@ fn an_interface_that_is_gone_for_good_is_not_waited_for_over_restarts() {
             ctl.gaps(&["--stage", "interface"]).iter().all(|gap| gap.gap_id.is_some())
         });
         if killed {
-            daemon.kill()
+            daemon.kill();
         } else {
-            daemon.stop()
+            daemon.stop();
         }
         daemon = site.start(&net.gateway);
         let gaps = site.flowctl(&net.gateway).gaps(&["--stage", "interface"]);
