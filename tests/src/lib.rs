@@ -8,11 +8,14 @@
 pub mod counters;
 pub mod daemon;
 pub mod flowctl;
+pub mod http;
+pub mod machine;
 pub mod mount;
 pub mod namespace;
 pub mod site;
 pub mod skip;
 pub mod topology;
 pub mod traffic;
+pub mod usage;
 pub mod wait;
 pub mod wireguard;

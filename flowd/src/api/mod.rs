@@ -10,30 +10,30 @@ mod params;
 mod policy;
 mod records;
 mod replay;
+mod room;
+mod serve;
 mod socket;
 mod time;
 mod top;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc};
 
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, State},
+    middleware,
     routing::{any, get, post},
 };
 use tokio::net::UnixListener;
 
 pub use socket::{BindError, Prepared, bind};
 
-use self::{error::ApiError, params::Params};
+use self::{error::ApiError, params::Params, room::Room};
 use crate::{
     live::{Live, Request},
     store::Reader,
     wire,
 };
-
-/// How long the API waits for requests under way when the daemon stops. `watch` has no end.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// What every request needs.
 #[derive(Clone, Debug)]
@@ -52,22 +52,7 @@ pub async fn serve(
     state: ApiState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
-    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = axum::serve(socket, router(state)).with_graceful_shutdown(async move {
-        shutdown.await;
-        drop(stopping);
-    });
-    let too_long = async {
-        // The sender is only ever dropped.
-        let _stopped = stopped.await;
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        ended = server => if let Err(error) = ended {
-            tracing::error!(%error, "the API ended badly");
-        },
-        () = too_long => tracing::debug!("requests were cut off"),
-    }
+    serve::serve(socket, router(state), shutdown).await;
 }
 
 fn router(state: ApiState) -> Router {
@@ -102,6 +87,7 @@ fn router(state: ApiState) -> Router {
         )
         .route("/metrics", get(metrics::metrics).fallback(wrong_method))
         .fallback(any(unknown_path))
+        .layer(middleware::from_fn_with_state(Room::new(), room::keep))
         .with_state(state)
 }
 
@@ -118,11 +104,10 @@ async fn peers(
     params: Params,
 ) -> Result<Json<wire::PeerList>, ApiError> {
     params.only(&["peer"])?;
-    let mut peers = state.live.ask(|reply| Request::Peers { reply }).await?;
-    if let Some(wanted) = params.get("peer") {
-        peers.retain(|peer| peer.identity.is(wanted));
-    }
-    Ok(Json(wire::PeerList { peers }))
+    let all = state.live.ask(|reply| Request::Peers { reply }).await?;
+    let wanted = params.get("peer");
+    let is_wanted = |peer: &&wire::Peer| wanted.is_none_or(|wanted| peer.identity.is(wanted));
+    Ok(Json(wire::PeerList { peers: all.iter().filter(is_wanted).cloned().collect() }))
 }
 
 async fn unknown_path(uri: axum::http::Uri) -> ApiError {

@@ -168,7 +168,8 @@ fn drain_thread(inbox: &mpsc::Receiver<Request>, watermark: u64) {
                 }
                 drop(reply.send(Pending { watermark, answer }));
             }
-            Request::Peers { reply } => drop(reply.send(Vec::new())),
+            Request::Watermark { reply } => drop(reply.send(watermark)),
+            Request::Peers { reply } => drop(reply.send(Arc::default())),
             Request::World { reply } => {
                 let known = open.peer.iter().map(|peer| peer.as_ref().clone()).collect();
                 let answer = Surroundings { known, ..Surroundings::default() };

@@ -1,16 +1,20 @@
 //! What the drain thread answers: open flows with their live counters, status, peers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use flowd_common::{
     counter::{Counter, CounterKey, Direction, Tally},
     flow::{FlowKey, FlowValue},
     peer::PeerId,
 };
+use tokio::sync::oneshot;
 
 use crate::{
     dataplane::DataplaneError,
-    flows::{By, Counters, Filter, FlowId, Ranking, Record, State},
+    flows::{Counters, Filter, FlowId, Ranking, Record, State},
     live::{Pending, PendingSummary, Position, Request, Surroundings},
     wire::{self, Timestamp},
 };
@@ -19,28 +23,35 @@ use super::{
     collector::{Collector, now_ms},
     interfaces::Watched,
     ledger::{Open, View, total},
-    overflow::by_bucket,
+    overflow::{Bucket, by_bucket},
 };
 
+/// Questions that one walk over the table answers at most.
+pub(super) const TOGETHER: usize = 256;
+
 impl Collector {
-    /// Answers one question. A reader that has gone is no error; a table that cannot be read leaves
-    /// the question without an answer, which the API tells.
-    pub(super) fn answer(&mut self, question: Request) {
+    /// Answers questions, those about open flows with one walk over the table for all of them. A
+    /// reader that has gone is no error; a table that cannot be read leaves them without an answer,
+    /// which the API tells.
+    pub(super) fn answer(&mut self, questions: Vec<Request>) {
+        let mut walking = Vec::new();
+        for question in questions {
+            match Walking::new(question) {
+                Ok(question) => walking.push(question),
+                Err(question) => self.answer_at_once(question),
+            }
+        }
+        if let Err(error) = self.answer_by_walking(walking) {
+            tracing::warn!(%error, "questions stay without an answer");
+        }
+    }
+
+    fn answer_at_once(&mut self, question: Request) {
         let answered = match question {
-            Request::Flows { filter, before, limit, reply } => self
-                .open_flows(&filter, before.as_ref(), limit)
-                .map(|answer| drop(reply.send(self.pending(answer)))),
-            Request::Flow { id, reply } => {
-                self.open_flow(id).map(|answer| drop(reply.send(self.pending(answer))))
+            Request::Watermark { reply } => {
+                let _gone = reply.send(self.recorder.last_record_id());
+                Ok(())
             }
-            Request::Summary { filter, reply } => {
-                self.open_summary(&filter).map(|answer| drop(reply.send(self.pending(answer))))
-            }
-            Request::Top { filter, by, reply } => {
-                self.open_top(&filter, by).map(|answer| drop(reply.send(self.pending(answer))))
-            }
-            Request::Status { reply } => self.status().map(|answer| drop(reply.send(answer))),
-            Request::Peers { reply } => self.peer_list().map(|answer| drop(reply.send(answer))),
             Request::Policy { reply } => self.policy().map(|answer| drop(reply.send(answer))),
             Request::CheckPolicy { text, caller, reply } => {
                 self.check_policy(&text, caller).map(|answer| drop(reply.send(answer)))
@@ -58,14 +69,62 @@ impl Collector {
                 drop(reply.send(self.pending(Surroundings { world, known })));
                 Ok(())
             }
-            Request::Interfaces { .. }
-            | Request::Names(_)
-            | Request::PolicyFile(_)
-            | Request::Stop => Ok(()),
+            // Questions that take a walk, and news, come another way.
+            _ => Ok(()),
         };
         if let Err(error) = answered {
             tracing::warn!(%error, "a question stays without an answer");
         }
+    }
+
+    fn answer_by_walking(&mut self, mut questions: Vec<Walking>) -> Result<(), DataplaneError> {
+        if questions.is_empty() {
+            return Ok(());
+        }
+        let gateway = self.config.gateway.clone();
+        let of_records = questions.iter().any(Walking::is_of_records);
+        let mut sums = Counted::default();
+        self.walk(|view, key, value, open| {
+            sums.count(key, value, open);
+            if of_records {
+                let record = view.record(key, value, open, None);
+                questions.iter_mut().for_each(|question| question.visit(&gateway, &record));
+            }
+        })?;
+        for ((ifindex, peer), sum) in &self.finished {
+            *sums.by_interface.entry(*ifindex).or_default() += *sum;
+            sums.by_peer.entry(*peer).or_default().1 += *sum;
+        }
+        sums.overflow = by_bucket(&self.dataplane.overflow()?);
+        if of_records {
+            for record in self.pending_overflow(&sums.overflow)? {
+                questions.iter_mut().for_each(|question| question.visit(&gateway, &record));
+            }
+        }
+        let (mut status, mut peers) = (None, None);
+        for question in questions {
+            match question {
+                Walking::Flows { newest, reply, .. } => {
+                    let newest = newest.into_values().rev().collect();
+                    drop(reply.send(self.pending(newest)));
+                }
+                Walking::Flow { found, reply, .. } => drop(reply.send(self.pending(found))),
+                Walking::Summary { answer, reply, .. } => drop(reply.send(self.pending(answer))),
+                Walking::Top { answer, reply, .. } => drop(reply.send(self.pending(answer))),
+                Walking::Status { reply } => {
+                    let status = match &mut status {
+                        Some(status) => status,
+                        None => status.insert(self.status(&sums)?),
+                    };
+                    drop(reply.send(status.clone()));
+                }
+                Walking::Peers { reply } => {
+                    let peers = peers.get_or_insert_with(|| Arc::new(self.peer_list(&sums)));
+                    drop(reply.send(peers.clone()));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn pending<T>(&self, answer: T) -> Pending<T> {
@@ -78,14 +137,20 @@ impl Collector {
         mut visit: impl FnMut(Record),
     ) -> Result<(), DataplaneError> {
         self.walk(|view, key, value, open| visit(view.record(key, value, open, None)))?;
-        let line = self.time_line()?;
-        let Self { dataplane, overflow, peers, interfaces, verdicts, .. } = self;
-        let view = View { line, peers, interfaces, verdicts };
-        let buckets = by_bucket(&dataplane.overflow()?);
-        for (_, record) in overflow.pending(&buckets, &view) {
-            visit(record);
-        }
+        let buckets = by_bucket(&self.dataplane.overflow()?);
+        self.pending_overflow(&buckets)?.into_iter().for_each(visit);
         Ok(())
+    }
+
+    /// What the overflow buckets did since their last records.
+    fn pending_overflow(
+        &mut self,
+        buckets: &BTreeMap<Bucket, Counters>,
+    ) -> Result<Vec<Record>, DataplaneError> {
+        let line = self.time_line()?;
+        let Self { overflow, peers, interfaces, verdicts, .. } = self;
+        let view = View { line, peers, interfaces, verdicts };
+        Ok(overflow.pending(buckets, &view).into_iter().map(|(_, record)| record).collect())
     }
 
     fn walk(
@@ -104,82 +169,16 @@ impl Collector {
         Ok(())
     }
 
-    fn open_flows(
-        &mut self,
-        filter: &Filter,
-        before: Option<&Position>,
-        limit: usize,
-    ) -> Result<Vec<Record>, DataplaneError> {
-        let mut newest: BTreeMap<Position, Record> = BTreeMap::new();
-        self.for_each_open(|record| {
-            let position = Position::of(&record);
-            if wants(filter, &record) && before.is_none_or(|before| position < *before) {
-                newest.insert(position, record);
-                if newest.len() > limit {
-                    newest.pop_first();
-                }
-            }
-        })?;
-        Ok(newest.into_values().rev().collect())
-    }
-
-    fn open_flow(&mut self, id: FlowId) -> Result<Option<Record>, DataplaneError> {
-        let gateway = self.config.gateway.clone();
-        let mut found = None;
-        self.for_each_open(|record| {
-            if record.first_seen_ms == id.first_seen_ms()
-                && FlowId::new(&gateway, &record.interface, &record.tuple, record.first_seen_ms)
-                    == id
-            {
-                found = Some(record);
-            }
-        })?;
-        Ok(found)
-    }
-
-    fn open_summary(&mut self, filter: &Filter) -> Result<PendingSummary, DataplaneError> {
-        let mut answer = PendingSummary::default();
-        let since_ms = filter.since_ms.unwrap_or(i64::MIN);
-        self.for_each_open(|record| {
-            if wants(filter, &record) {
-                answer.open_flows += u64::from(!record.overflow);
-                answer.summary.absorb(&record, since_ms);
-            }
-        })?;
-        Ok(answer)
-    }
-
-    fn open_top(&mut self, filter: &Filter, by: By) -> Result<Ranking, DataplaneError> {
-        let mut answer = Ranking::new(by);
-        let since_ms = filter.since_ms.unwrap_or(i64::MIN);
-        self.for_each_open(|record| {
-            if wants(filter, &record) {
-                answer.absorb(&record, since_ms);
-            }
-        })?;
-        Ok(answer)
-    }
-
-    fn status(&mut self) -> Result<wire::Status, DataplaneError> {
-        let mut live: HashMap<u32, Counters> = HashMap::new();
-        let mut entries = 0;
-        self.walk(|_, key, value, _| {
-            entries += 1;
-            *live.entry(key.ifindex).or_default() += total(value);
-        })?;
-        for ((ifindex, _), sum) in &self.finished {
-            *live.entry(*ifindex).or_default() += *sum;
-        }
+    fn status(&mut self, sums: &Counted) -> Result<wire::Status, DataplaneError> {
         self.interfaces.read_devices();
-        let overflow = by_bucket(&self.dataplane.overflow()?);
         let counters = self.dataplane.counters()?;
         let interfaces = self
             .interfaces
             .iter()
             .map(|(ifindex, watched)| {
-                let flows = live.get(&ifindex).copied().unwrap_or_default();
+                let flows = sums.by_interface.get(&ifindex).copied().unwrap_or_default();
                 let mut over = Counters::default();
-                for (bucket, sum) in &overflow {
+                for (bucket, sum) in &sums.overflow {
                     if bucket.ifindex == ifindex {
                         over += *sum;
                     }
@@ -195,7 +194,7 @@ impl Collector {
             now: Timestamp(now_ms()),
             interfaces,
             flow_table: wire::TableStatus {
-                entries,
+                entries: sums.entries,
                 capacity: u64::from(self.dataplane.capacity()),
             },
             drain: self.drains,
@@ -214,17 +213,11 @@ impl Collector {
         })
     }
 
-    fn peer_list(&mut self) -> Result<Vec<wire::Peer>, DataplaneError> {
-        let mut live: HashMap<PeerId, (u64, Counters)> = HashMap::new();
-        self.walk(|_, _, value, open| {
-            let (flows, counters) = live.entry(open.peer).or_default();
-            *flows += 1;
-            *counters += total(value);
-        })?;
-        for ((_, peer), sum) in &self.finished {
-            live.entry(*peer).or_default().1 += *sum;
+    fn peer_list(&self, sums: &Counted) -> Vec<wire::Peer> {
+        let mut overflow: HashMap<PeerId, Counters> = HashMap::new();
+        for (bucket, sum) in &sums.overflow {
+            *overflow.entry(bucket.peer).or_default() += *sum;
         }
-        let overflow = by_bucket(&self.dataplane.overflow()?);
         let mut list = Vec::new();
         for (ifindex, watched) in self.interfaces.iter().filter(|(_, w)| w.attachment.is_some()) {
             for peer in &watched.now.peers {
@@ -234,12 +227,9 @@ impl Collector {
                 let Some(identity) = self.peers.identity(id) else {
                     continue;
                 };
-                let (open_flows, mut counters) = live.get(&id).copied().unwrap_or_default();
-                for (bucket, sum) in &overflow {
-                    if bucket.peer == id {
-                        counters += *sum;
-                    }
-                }
+                let (open_flows, mut counters) =
+                    sums.by_peer.get(&id).copied().unwrap_or_default();
+                counters += overflow.get(&id).copied().unwrap_or_default();
                 list.push(wire::Peer {
                     identity: identity.as_ref().clone(),
                     interface: watched.name.to_string(),
@@ -257,7 +247,113 @@ impl Collector {
         list.sort_by(|a, b| {
             (&a.interface, &a.identity.name).cmp(&(&b.interface, &b.identity.name))
         });
-        Ok(list)
+        list
+    }
+}
+
+/// What a walk over the table sums up besides.
+#[derive(Default)]
+struct Counted {
+    entries: u64,
+    by_interface: HashMap<u32, Counters>,
+    /// Flows, and what they did.
+    by_peer: HashMap<PeerId, (u64, Counters)>,
+    overflow: BTreeMap<Bucket, Counters>,
+}
+
+impl Counted {
+    fn count(&mut self, key: &FlowKey, value: &FlowValue, open: &Open) {
+        self.entries += 1;
+        *self.by_interface.entry(key.ifindex).or_default() += total(value);
+        let (flows, counters) = self.by_peer.entry(open.peer).or_default();
+        *flows += 1;
+        *counters += total(value);
+    }
+}
+
+/// A question that a walk over the table answers.
+enum Walking {
+    Flows {
+        filter: Filter,
+        before: Option<Position>,
+        limit: usize,
+        newest: BTreeMap<Position, Record>,
+        reply: oneshot::Sender<Pending<Vec<Record>>>,
+    },
+    Flow {
+        id: FlowId,
+        found: Option<Record>,
+        reply: oneshot::Sender<Pending<Option<Record>>>,
+    },
+    Summary {
+        filter: Filter,
+        answer: PendingSummary,
+        reply: oneshot::Sender<Pending<PendingSummary>>,
+    },
+    Top {
+        filter: Filter,
+        answer: Ranking,
+        reply: oneshot::Sender<Pending<Ranking>>,
+    },
+    Status {
+        reply: oneshot::Sender<wire::Status>,
+    },
+    Peers {
+        reply: oneshot::Sender<Arc<Vec<wire::Peer>>>,
+    },
+}
+
+impl Walking {
+    /// Another message comes back.
+    fn new(question: Request) -> Result<Self, Request> {
+        Ok(match question {
+            Request::Flows { filter, before, limit, reply } => {
+                Self::Flows { filter, before, limit, newest: BTreeMap::new(), reply }
+            }
+            Request::Flow { id, reply } => Self::Flow { id, found: None, reply },
+            Request::Summary { filter, reply } => {
+                Self::Summary { filter, answer: PendingSummary::default(), reply }
+            }
+            Request::Top { filter, by, reply } => {
+                Self::Top { filter, answer: Ranking::new(by), reply }
+            }
+            Request::Status { reply } => Self::Status { reply },
+            Request::Peers { reply } => Self::Peers { reply },
+            other => return Err(other),
+        })
+    }
+
+    fn is_of_records(&self) -> bool {
+        !matches!(self, Self::Status { .. } | Self::Peers { .. })
+    }
+
+    /// Takes an open flow or a bucket, as what it did since its last record.
+    fn visit(&mut self, gateway: &str, record: &Record) {
+        match self {
+            Self::Flows { filter, before, limit, newest, .. } if wants(filter, record) => {
+                let position = Position::of(record);
+                if before.as_ref().is_none_or(|before| position < *before) {
+                    newest.insert(position, record.clone());
+                    if newest.len() > *limit {
+                        newest.pop_first();
+                    }
+                }
+            }
+            Self::Flow { id, found, .. } if record.first_seen_ms == id.first_seen_ms() => {
+                let Record { interface, tuple, first_seen_ms, .. } = record;
+                if FlowId::new(gateway, interface, tuple, *first_seen_ms) == *id {
+                    *found = Some(record.clone());
+                }
+            }
+            Self::Summary { filter, answer, .. } if wants(filter, record) => {
+                answer.open_flows += u64::from(!record.overflow);
+                answer.summary.absorb(record, filter.since_ms.unwrap_or(i64::MIN));
+            }
+            Self::Top { filter, answer, .. } if wants(filter, record) => {
+                answer.absorb(record, filter.since_ms.unwrap_or(i64::MIN));
+            }
+            _ => {}
+        }
     }
 }
 

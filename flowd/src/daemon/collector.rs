@@ -28,6 +28,7 @@ use crate::{
 };
 
 use super::{
+    answers::TOGETHER,
     interfaces::Interfaces,
     ledger::{Ledger, View, total},
     overflow::{OverflowLedger, by_bucket},
@@ -126,13 +127,26 @@ impl Collector {
     /// Drains and answers until it is told to stop; `beat` is called after every drain.
     pub(super) fn run(mut self, inbox: &Receiver<Request>, beat: impl Fn()) {
         let mut next_drain = Instant::now() + self.config.drain_interval;
+        // News that came behind a question.
+        let mut next = None;
         loop {
-            match inbox.recv_timeout(next_drain.saturating_duration_since(Instant::now())) {
+            let left = next_drain.saturating_duration_since(Instant::now());
+            match next.take().map_or_else(|| inbox.recv_timeout(left), Ok) {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(Request::Interfaces { found, gateway }) => self.update(found, gateway),
                 Ok(Request::Names(names)) => self.rename(names),
                 Ok(Request::PolicyFile(text)) => drop(self.take_policy_file(&text)),
-                Ok(question) => self.answer(question),
+                Ok(question) => {
+                    let mut questions = vec![question];
+                    while questions.len() < TOGETHER && next.is_none() {
+                        match inbox.try_recv() {
+                            Ok(news) if news.is_news() => next = Some(news),
+                            Ok(question) => questions.push(question),
+                            Err(_) => break,
+                        }
+                    }
+                    self.answer(questions);
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if Instant::now() >= next_drain {

@@ -10,6 +10,7 @@ mod datapath;
 mod enforcement;
 mod identity;
 mod policy;
+mod pressure;
 mod records;
 mod refusals;
 mod verdicts;
