@@ -163,7 +163,7 @@ impl Collector {
         dataplane.for_each_flow(|key, value| {
             if total(value) != Counters::default() {
                 let open = ledger.open(key, value, peers);
-                visit(&view, key, value, open);
+                visit(&view, key, value, &open);
             }
         })?;
         Ok(())

@@ -6,7 +6,7 @@
 //! - writes a record of every overflow bucket that grew
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     net::IpAddr,
     sync::{
         Arc,
@@ -15,7 +15,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use flowd_common::{flow::FlowKey, limits::RETIRE_BATCH};
+use flowd_common::{
+    flow::FlowKey,
+    limits::RETIRE_BATCH,
+    peer::{NO_PEER, PeerId},
+};
 
 use crate::{
     config::Config,
@@ -30,7 +34,7 @@ use crate::{
 use super::{
     answers::TOGETHER,
     interfaces::Interfaces,
-    ledger::{Ledger, View, total},
+    ledger::{Ledger, Open, View, total},
     overflow::{OverflowLedger, by_bucket},
     peers::{Ownership, Peers},
     recorder::{BATCH, NotRecorded, Recorder},
@@ -190,10 +194,7 @@ impl Collector {
 
     fn finish(mut self) {
         if self.recorder.error.is_some() {
-            tracing::error!(
-                flows = self.ledger.len(),
-                "open flows could not be recorded before the stop"
-            );
+            tracing::error!("open flows could not be recorded before the stop");
         } else {
             // Told by the recorder.
             let _unclean = self.recorder.beat(now_ms(), true);
@@ -223,7 +224,7 @@ impl Collector {
         self.drains.last_duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.drains.records = self.recorder.written;
         tracing::debug!(
-            flows = self.ledger.len(),
+            remembered = self.ledger.len(),
             records = self.recorder.written,
             took_us = self.drains.last_duration_us,
             "drained"
@@ -237,11 +238,12 @@ impl Collector {
         }
         self.interfaces.read_devices();
         let ownership = std::mem::replace(&mut self.ownership, Ownership::Same);
+        let mut owners = HashSet::new();
         loop {
             let line = self.time_line()?;
-            let ending = self.record_due(&line, due, ownership)?;
+            let ending = self.record_due(&line, due, ownership, &mut owners)?;
             let more = ending.len() >= MAX_ENDING;
-            let all_recorded = self.end(&line, &ending)?;
+            let all_recorded = self.end(&line, ending)?;
             if !more || !all_recorded {
                 break;
             }
@@ -249,8 +251,7 @@ impl Collector {
         self.record_overflow(due)?;
         self.settle()?;
         if ownership == Ownership::Changed {
-            let Self { peers, ledger, dataplane, .. } = self;
-            peers.forget(&ledger.peers(), dataplane.notebook())?;
+            self.peers.forget(&owners, self.dataplane.notebook())?;
         }
         if self.recorder.error.is_none() && !self.has_walked {
             self.interfaces.forget_notes(&mut self.dataplane)?;
@@ -278,12 +279,14 @@ impl Collector {
     }
 
     /// Walks the table, records the living flows that are due, and returns those that have ended.
+    /// Where ownership has changed, `owners` takes the peers that flows belong to.
     fn record_due(
         &mut self,
         line: &TimeLine,
         due: Due,
         ownership: Ownership,
-    ) -> Result<Vec<FlowKey>, DataplaneError> {
+        owners: &mut HashSet<PeerId>,
+    ) -> Result<Vec<(FlowKey, EndReason)>, DataplaneError> {
         let Self { config, dataplane, recorder, ledger, peers, interfaces, verdicts, .. } = self;
         let timeouts = timeouts(config);
         let active_ms = millis(config.active_timeout);
@@ -294,21 +297,27 @@ impl Collector {
         let mut failed = false;
         dataplane.for_each_flow(|key, value| {
             oldest = oldest.min(value.judgement.epoch());
-            let open = ledger.open(key, value, peers);
-            if ownership == Ownership::Changed
-                && interfaces.is_attached(key.ifindex)
-                && open.ending.is_none()
-            {
-                open.ending = view.reassess(key, open);
+            let mut open = ledger.open(key, value, peers);
+            if ownership == Ownership::Changed {
+                if interfaces.is_attached(key.ifindex) && open.ending.is_none() {
+                    open.ending = view.reassess(key, &mut open);
+                    if open.ending.is_some() {
+                        ledger.keep(key, open);
+                    }
+                }
+                owners.insert(open.peer);
+            }
+            // The kernel does not know whose it is, and later the address may be somebody else's.
+            if value.peer_id == NO_PEER && open.peer != NO_PEER {
+                ledger.keep(key, open);
             }
             let end = match due {
-                Due::AtTimeout | Due::AtStop => view.end(key, value, open, &timeouts),
+                Due::AtTimeout | Due::AtStop => view.end(key, value, &open, &timeouts),
                 Due::Ending(reason) => Some(open.ending.unwrap_or(reason)),
             };
-            if end.is_some() {
+            if let Some(end) = end {
                 if ending.len() < MAX_ENDING {
-                    open.ending = end;
-                    ending.push(*key);
+                    ending.push((*key, end));
                 }
                 return;
             }
@@ -316,7 +325,7 @@ impl Collector {
             let is_due =
                 due == Due::AtStop || (line.wall_ms() - open.window_start_ms).abs() >= active_ms;
             if !failed && is_due && total(value) != open.recorded {
-                batch.push(*key, view.record(key, value, open, None));
+                batch.push(*key, open, view.record(key, value, &open, None));
                 if batch.records.len() == BATCH {
                     failed = batch.commit(line.wall_ms(), recorder, ledger).is_err();
                 }
@@ -335,29 +344,36 @@ impl Collector {
 
     /// Takes ended flows out of the table. Whether the store took all their last records; if not,
     /// they stay retired and are tried again.
-    fn end(&mut self, line: &TimeLine, ending: &[FlowKey]) -> Result<bool, DataplaneError> {
-        let is_cut = |key: &&FlowKey| self.ledger.ending(key) == Some(EndReason::Policy);
-        let (cut, ended): (Vec<&FlowKey>, Vec<&FlowKey>) = ending.iter().partition(is_cut);
-        let (cut, ended): (Vec<FlowKey>, Vec<FlowKey>) =
-            (cut.into_iter().copied().collect(), ended.into_iter().copied().collect());
+    fn end(
+        &mut self,
+        line: &TimeLine,
+        mut ending: Vec<(FlowKey, EndReason)>,
+    ) -> Result<bool, DataplaneError> {
+        let is_cut = |(_, end): &(FlowKey, EndReason)| *end == EndReason::Policy;
+        ending.sort_unstable_by_key(|ending| !is_cut(ending));
+        let (cut, ended) = ending.split_at(ending.partition_point(is_cut));
+        let cut: Vec<FlowKey> = cut.iter().map(|(key, _)| *key).collect();
         if !cut.is_empty() && self.cut(line, &cut)?.is_none() {
             return Ok(false);
         }
         let Self { dataplane, recorder, ledger, peers, interfaces, finished, verdicts, .. } = self;
         let view = View { line: *line, peers, interfaces, verdicts };
-        for keys in ended.chunks(RETIRE_BATCH as usize) {
+        for ended in ended.chunks(RETIRE_BATCH as usize) {
+            let keys: Vec<FlowKey> = ended.iter().map(|(key, _)| *key).collect();
+            let mut reasons = ended.iter();
             let mut records = Vec::with_capacity(keys.len());
             let mut last = Vec::with_capacity(keys.len());
             let mut leaving = Leaving::default();
             failpoint!("before-retiring");
-            dataplane.retire(keys, Why::Ended, |key, value| {
-                let open = *ledger.open(key, value, peers);
+            dataplane.retire(&keys, Why::Ended, |key, value| {
+                let open = ledger.open(key, value, peers);
                 if open.is_closed {
                     return;
                 }
-                let end = open.ending.unwrap_or(EndReason::Idle);
-                let record = view.record(key, value, &open, Some(end));
-                last.push((*key, record.total, record.window_end_ms));
+                // They are shown in their order, unless one has gone.
+                let reason = reasons.find(|(ending, _)| ending == key).map(|(_, reason)| *reason);
+                let record = view.record(key, value, &open, reason.or(Some(EndReason::Idle)));
+                last.push((*key, Open { ending: reason, ..open }, open.closed(&record)));
                 *leaving.sums.entry((key.ifindex, open.peer)).or_default() += record.total;
                 // What a cut left behind, and no packet followed.
                 if record.total != Counters::default() {
@@ -366,15 +382,15 @@ impl Collector {
             })?;
             failpoint!("retired");
             if recorder.record_last(line.wall_ms(), records, &leaving).is_err() {
+                // Retired, they still have the reason.
+                last.into_iter().for_each(|(key, open, _)| ledger.keep(&key, open));
                 return Ok(false);
             }
             failpoint!("ended-recorded");
             // From here on nothing of them is unrecorded, even if the table keeps them for now.
-            for (key, total, window_end_ms) in &last {
-                ledger.closed(key, *total, *window_end_ms);
-            }
+            last.into_iter().for_each(|(key, _, closed)| ledger.keep(&key, closed));
             add(finished, &leaving.sums);
-            dataplane.delete(keys)?;
+            dataplane.delete(&keys)?;
             failpoint!("ended-deleted");
             keys.iter().for_each(|key| ledger.close(key));
         }
@@ -405,12 +421,13 @@ impl Collector {
 #[derive(Default)]
 struct Batch {
     records: Vec<Record>,
-    keys: Vec<(FlowKey, Counters, i64)>,
+    /// The flows when it is done.
+    recorded: Vec<(FlowKey, Open)>,
 }
 
 impl Batch {
-    fn push(&mut self, key: FlowKey, record: Record) {
-        self.keys.push((key, record.total, record.window_end_ms));
+    fn push(&mut self, key: FlowKey, open: Open, record: Record) {
+        self.recorded.push((key, open.recorded(&record)));
         self.records.push(record);
     }
 
@@ -420,11 +437,9 @@ impl Batch {
         recorder: &mut Recorder,
         ledger: &mut Ledger,
     ) -> Result<(), NotRecorded> {
-        let Self { records, keys } = std::mem::take(self);
+        let Self { records, recorded } = std::mem::take(self);
         recorder.record(now_ms, records)?;
-        for (key, total, window_end_ms) in keys {
-            ledger.recorded(&key, total, window_end_ms);
-        }
+        recorded.into_iter().for_each(|(key, open)| ledger.keep(&key, open));
         Ok(())
     }
 }
