@@ -178,10 +178,7 @@ pub enum Request {
 impl Request {
     /// Whether it tells the drain thread something, instead of asking.
     pub fn is_news(&self) -> bool {
-        matches!(
-            self,
-            Self::Interfaces { .. } | Self::Names(_) | Self::PolicyFile(_) | Self::Stop
-        )
+        matches!(self, Self::Interfaces { .. } | Self::Names(_) | Self::PolicyFile(_) | Self::Stop)
     }
 }
 

@@ -25,7 +25,9 @@ const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 10_000;
 /// Queries of the store at a time: each has a thread, and a connection with a cache.
 static QUERIES: Semaphore = Semaphore::const_new(8);
-/// Pages that are made at a time: each may hold ten thousand records, some 20 MiB.
+/// What a page of so many holds does not count.
+const SMALL_PAGE: usize = 200;
+/// Larger pages that are made at a time: each may hold ten thousand records, some 20 MiB.
 static PAGES: Semaphore = Semaphore::const_new(2);
 
 /// `GET /v1/flows`: newest first.
@@ -46,7 +48,7 @@ pub(super) async fn page(
     before: Option<Position>,
     limit: usize,
 ) -> Result<wire::FlowPage, ApiError> {
-    let _turn = turn().await?;
+    let _turn = turn(limit).await?;
     let pending = {
         let (filter, before) = (filter.clone(), before.clone());
         // One more than the page, so as to know whether another follows.
@@ -147,9 +149,12 @@ pub(super) async fn summary(
     Ok(Json(wire::Summary::new(since, until, &sum, answer.open_flows)))
 }
 
-/// Waits until few enough pages are being made.
-pub(super) async fn turn() -> Result<SemaphorePermit<'static>, ApiError> {
-    PAGES.acquire().await.map_err(|_| ApiError::CutOff)
+/// Waits until few enough large pages are being made; a small one need not wait.
+pub(super) async fn turn(limit: usize) -> Result<Option<SemaphorePermit<'static>>, ApiError> {
+    if limit <= SMALL_PAGE {
+        return Ok(None);
+    }
+    PAGES.acquire().await.map(Some).map_err(|_| ApiError::CutOff)
 }
 
 /// Runs a query of the store where it may block, when few enough others run.

@@ -96,7 +96,7 @@ pub(super) async fn list(
     match format {
         Format::Json => {
             let limit = limit.unwrap_or(DEFAULT_PAGE);
-            let _turn = turn().await?;
+            let _turn = turn(limit).await?;
             let page = blocking(move || page(&state, &filter, after, watermark, limit)).await?;
             Ok(Json(page).into_response())
         }

@@ -76,7 +76,8 @@ impl HttpBody for Held {
         if rest.is_empty() {
             match ready!(Pin::new(body).poll_frame(context)) {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => *rest = data,
+                    // A copy of just this length: it was made in a buffer that grew by doubling.
+                    Ok(data) => *rest = Bytes::copy_from_slice(&data),
                     Err(other) => return Poll::Ready(Some(Ok(other))),
                 },
                 ended => return Poll::Ready(ended),

@@ -10,12 +10,11 @@ use flowd_common::{
     flow::{FlowKey, FlowValue},
     peer::PeerId,
 };
-use tokio::sync::oneshot;
 
 use crate::{
     dataplane::DataplaneError,
-    flows::{Counters, Filter, FlowId, Ranking, Record, State},
-    live::{Pending, PendingSummary, Position, Request, Surroundings},
+    flows::{Counters, Record},
+    live::{Pending, Request, Surroundings},
     wire::{self, Timestamp},
 };
 
@@ -24,6 +23,7 @@ use super::{
     interfaces::Watched,
     ledger::{Open, View, total},
     overflow::{Bucket, by_bucket},
+    walking::{Counted, Walking},
 };
 
 /// Questions that one walk over the table answers at most.
@@ -38,7 +38,7 @@ impl Collector {
         for question in questions {
             match Walking::new(question) {
                 Ok(question) => walking.push(question),
-                Err(question) => self.answer_at_once(question),
+                Err(question) => self.answer_at_once(*question),
             }
         }
         if let Err(error) = self.answer_by_walking(walking) {
@@ -227,8 +227,7 @@ impl Collector {
                 let Some(identity) = self.peers.identity(id) else {
                     continue;
                 };
-                let (open_flows, mut counters) =
-                    sums.by_peer.get(&id).copied().unwrap_or_default();
+                let (open_flows, mut counters) = sums.by_peer.get(&id).copied().unwrap_or_default();
                 counters += overflow.get(&id).copied().unwrap_or_default();
                 list.push(wire::Peer {
                     identity: identity.as_ref().clone(),
@@ -249,118 +248,6 @@ impl Collector {
         });
         list
     }
-}
-
-/// What a walk over the table sums up besides.
-#[derive(Default)]
-struct Counted {
-    entries: u64,
-    by_interface: HashMap<u32, Counters>,
-    /// Flows, and what they did.
-    by_peer: HashMap<PeerId, (u64, Counters)>,
-    overflow: BTreeMap<Bucket, Counters>,
-}
-
-impl Counted {
-    fn count(&mut self, key: &FlowKey, value: &FlowValue, open: &Open) {
-        self.entries += 1;
-        *self.by_interface.entry(key.ifindex).or_default() += total(value);
-        let (flows, counters) = self.by_peer.entry(open.peer).or_default();
-        *flows += 1;
-        *counters += total(value);
-    }
-}
-
-/// A question that a walk over the table answers.
-enum Walking {
-    Flows {
-        filter: Filter,
-        before: Option<Position>,
-        limit: usize,
-        newest: BTreeMap<Position, Record>,
-        reply: oneshot::Sender<Pending<Vec<Record>>>,
-    },
-    Flow {
-        id: FlowId,
-        found: Option<Record>,
-        reply: oneshot::Sender<Pending<Option<Record>>>,
-    },
-    Summary {
-        filter: Filter,
-        answer: PendingSummary,
-        reply: oneshot::Sender<Pending<PendingSummary>>,
-    },
-    Top {
-        filter: Filter,
-        answer: Ranking,
-        reply: oneshot::Sender<Pending<Ranking>>,
-    },
-    Status {
-        reply: oneshot::Sender<wire::Status>,
-    },
-    Peers {
-        reply: oneshot::Sender<Arc<Vec<wire::Peer>>>,
-    },
-}
-
-impl Walking {
-    /// Another message comes back.
-    fn new(question: Request) -> Result<Self, Request> {
-        Ok(match question {
-            Request::Flows { filter, before, limit, reply } => {
-                Self::Flows { filter, before, limit, newest: BTreeMap::new(), reply }
-            }
-            Request::Flow { id, reply } => Self::Flow { id, found: None, reply },
-            Request::Summary { filter, reply } => {
-                Self::Summary { filter, answer: PendingSummary::default(), reply }
-            }
-            Request::Top { filter, by, reply } => {
-                Self::Top { filter, answer: Ranking::new(by), reply }
-            }
-            Request::Status { reply } => Self::Status { reply },
-            Request::Peers { reply } => Self::Peers { reply },
-            other => return Err(other),
-        })
-    }
-
-    fn is_of_records(&self) -> bool {
-        !matches!(self, Self::Status { .. } | Self::Peers { .. })
-    }
-
-    /// Takes an open flow or a bucket, as what it did since its last record.
-    fn visit(&mut self, gateway: &str, record: &Record) {
-        match self {
-            Self::Flows { filter, before, limit, newest, .. } if wants(filter, record) => {
-                let position = Position::of(record);
-                if before.as_ref().is_none_or(|before| position < *before) {
-                    newest.insert(position, record.clone());
-                    if newest.len() > *limit {
-                        newest.pop_first();
-                    }
-                }
-            }
-            Self::Flow { id, found, .. } if record.first_seen_ms == id.first_seen_ms() => {
-                let Record { interface, tuple, first_seen_ms, .. } = record;
-                if FlowId::new(gateway, interface, tuple, *first_seen_ms) == *id {
-                    *found = Some(record.clone());
-                }
-            }
-            Self::Summary { filter, answer, .. } if wants(filter, record) => {
-                answer.open_flows += u64::from(!record.overflow);
-                answer.summary.absorb(record, filter.since_ms.unwrap_or(i64::MIN));
-            }
-            Self::Top { filter, answer, .. } if wants(filter, record) => {
-                answer.absorb(record, filter.since_ms.unwrap_or(i64::MIN));
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Whether the filter asks for an open flow, or for a bucket, which is not a flow that lives.
-fn wants(filter: &Filter, record: &Record) -> bool {
-    let state = if record.overflow { State::Closed } else { State::Open };
-    filter.state.is_none_or(|wanted| wanted == state) && filter.matches(record)
 }
 
 fn interface_status(

@@ -43,8 +43,11 @@ use super::{
     verdicts::{Revision, Verdicts},
 };
 
-/// Ended flows that one pass takes from the table: 11 MiB of keys.
-const MAX_ENDING: usize = 262_144;
+/// Ended flows that one pass takes from the table: 3 MiB of keys.
+const MAX_ENDING: usize = 65_536;
+/// How long a pass writes records of living flows, and then of ended ones, before questions have
+/// their turn.
+const PASS: Duration = Duration::from_millis(500);
 /// How often a walk of the first tenth of a second tries again for the clock's rate.
 const CLOCK_RETRY: Duration = Duration::from_millis(10);
 
@@ -67,6 +70,8 @@ pub(super) struct Collector {
     pub(super) started_ms: i64,
     ownership: Ownership,
     drain_failing: bool,
+    /// Whether the last drain has left something for the next one.
+    is_behind: bool,
     /// Whether the kernel has not been told yet of the peers as they are.
     pub(super) is_outdated: bool,
     /// Whether everything that a daemon before left has been looked at.
@@ -110,6 +115,7 @@ impl Collector {
             started_ms: now_ms(),
             ownership: Ownership::Same,
             drain_failing: false,
+            is_behind: false,
             is_outdated: false,
             has_walked: false,
         }
@@ -131,11 +137,13 @@ impl Collector {
     /// Drains and answers until it is told to stop; `beat` is called after every drain.
     pub(super) fn run(mut self, inbox: &Receiver<Request>, beat: impl Fn()) {
         let mut next_drain = Instant::now() + self.config.drain_interval;
-        // News that came behind a question.
-        let mut next = None;
+        // What has been taken from the inbox and not looked at.
+        let mut next: Option<Request> = None;
         loop {
             let left = next_drain.saturating_duration_since(Instant::now());
-            match next.take().map_or_else(|| inbox.recv_timeout(left), Ok) {
+            let message = next.take().map_or_else(|| inbox.recv_timeout(left), Ok);
+            let is_news = message.as_ref().is_ok_and(Request::is_news);
+            match message {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(Request::Interfaces { found, gateway }) => self.update(found, gateway),
                 Ok(Request::Names(names)) => self.rename(names),
@@ -153,10 +161,21 @@ impl Collector {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
+            // News does not make a question behind it wait for one more pass.
+            if is_news && next.is_none() {
+                next = inbox.try_recv().ok();
+                if next.is_some() {
+                    continue;
+                }
+            }
             if Instant::now() >= next_drain {
                 self.drain(Due::AtTimeout);
                 self.peers.tell_strangers();
-                next_drain = Instant::now() + self.config.drain_interval;
+                // What one pass has left is taken up at once, after whoever asks meanwhile.
+                next_drain = match self.is_behind {
+                    true => Instant::now(),
+                    false => Instant::now() + self.config.drain_interval,
+                };
                 beat();
             }
         }
@@ -241,10 +260,13 @@ impl Collector {
         let mut owners = HashSet::new();
         loop {
             let line = self.time_line()?;
+            self.is_behind = false;
             let ending = self.record_due(&line, due, ownership, &mut owners)?;
-            let more = ending.len() >= MAX_ENDING;
-            let all_recorded = self.end(&line, ending)?;
-            if !more || !all_recorded {
+            self.is_behind |= ending.len() >= MAX_ENDING;
+            // What the store does not take is tried again at the next drain.
+            self.is_behind &= self.end(&line, ending)? && self.recorder.error.is_none();
+            // A pass with a change of owners is whole, and so is the last one.
+            if !self.is_behind || (due == Due::AtTimeout && ownership == Ownership::Same) {
                 break;
             }
         }
@@ -295,6 +317,9 @@ impl Collector {
         let mut ending = Vec::new();
         let mut batch = Batch::default();
         let mut failed = false;
+        let begun = Instant::now();
+        let mut is_late = false;
+        let mut is_behind = false;
         dataplane.for_each_flow(|key, value| {
             oldest = oldest.min(value.judgement.epoch());
             let mut open = ledger.open(key, value, peers);
@@ -325,9 +350,14 @@ impl Collector {
             let is_due =
                 due == Due::AtStop || (line.wall_ms() - open.window_start_ms).abs() >= active_ms;
             if !failed && is_due && total(value) != open.recorded {
+                if is_late {
+                    is_behind = true;
+                    return;
+                }
                 batch.push(*key, open, view.record(key, value, &open, None));
                 if batch.records.len() == BATCH {
                     failed = batch.commit(line.wall_ms(), recorder, ledger).is_err();
+                    is_late = due == Due::AtTimeout && begun.elapsed() > PASS;
                 }
             }
         })?;
@@ -335,6 +365,7 @@ impl Collector {
             // Told by the recorder; what is not recorded stays in the ledger as it was.
             let _kept_in_kernel = batch.commit(line.wall_ms(), recorder, ledger);
         }
+        self.is_behind |= is_behind;
         failpoint!("living-recorded");
         if !failed && due == Due::AtTimeout {
             self.verdicts.forget(oldest, self.dataplane.notebook())?;
@@ -358,6 +389,7 @@ impl Collector {
         }
         let Self { dataplane, recorder, ledger, peers, interfaces, finished, verdicts, .. } = self;
         let view = View { line: *line, peers, interfaces, verdicts };
+        let begun = Instant::now();
         for ended in ended.chunks(RETIRE_BATCH as usize) {
             let keys: Vec<FlowKey> = ended.iter().map(|(key, _)| *key).collect();
             let mut reasons = ended.iter();
@@ -393,6 +425,10 @@ impl Collector {
             dataplane.delete(&keys)?;
             failpoint!("ended-deleted");
             keys.iter().for_each(|key| ledger.close(key));
+            if begun.elapsed() > PASS {
+                self.is_behind = true;
+                break;
+            }
         }
         Ok(true)
     }

@@ -289,7 +289,7 @@ mod tests {
         };
         let kernel = FlowValue { first_seen_ns: START.monotonic_ns, ..FlowValue::default() };
         let (peers, interfaces) = (Peers::default(), Interfaces::default());
-        let (line, mut ledger) = (line(200), anchored());
+        let (line, ledger) = (line(200), anchored());
         let open = ledger.open(&key, &kernel, &peers);
         let cases = [
             // resources, at the peer's side, at the other

@@ -13,6 +13,7 @@ mod anchors;
 mod answers;
 mod collector;
 mod cut;
+mod heap;
 mod interfaces;
 mod ledger;
 mod overflow;
@@ -23,6 +24,7 @@ mod revisions;
 mod startup;
 mod takeover;
 mod verdicts;
+mod walking;
 mod why;
 
 use std::{
@@ -110,6 +112,7 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> DaemonError {
 
 /// Runs the daemon until it is told to stop.
 pub fn run(config: Config) -> Result<(), DaemonError> {
+    heap::tidy();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("api")

@@ -83,11 +83,7 @@ impl Flood {
 
     /// Hands packets to the kernel no faster than they get through the tunnel, so that next to none
     /// is lost. `arrived` says how many have.
-    pub fn send_paced(
-        &self,
-        packets: impl IntoIterator<Item = Packet>,
-        arrived: impl Fn() -> u64,
-    ) {
+    pub fn send_paced(&self, packets: impl IntoIterator<Item = Packet>, arrived: impl Fn() -> u64) {
         let mut packets = packets.into_iter();
         let mut sent = arrived();
         loop {
