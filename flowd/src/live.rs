@@ -116,6 +116,11 @@ pub enum Request {
         /// Where the answer goes.
         reply: oneshot::Sender<Pending<Vec<Gap>>>,
     },
+    /// The highest record id in the store.
+    Watermark {
+        /// Where the answer goes.
+        reply: oneshot::Sender<u64>,
+    },
     /// How the daemon is.
     Status {
         /// Where the answer goes.
@@ -124,7 +129,7 @@ pub enum Request {
     /// The peers of the watched interfaces.
     Peers {
         /// Where the answer goes.
-        reply: oneshot::Sender<Vec<wire::Peer>>,
+        reply: oneshot::Sender<Arc<Vec<wire::Peer>>>,
     },
     /// What a policy would be applied to.
     World {
@@ -174,6 +179,13 @@ pub enum Request {
     },
     /// Drain for the last time and end every flow.
     Stop,
+}
+
+impl Request {
+    /// Whether it tells the drain thread something, instead of asking.
+    pub fn is_news(&self) -> bool {
+        matches!(self, Self::Interfaces { .. } | Self::Names(_) | Self::PolicyFile(_) | Self::Stop)
+    }
 }
 
 /// A TCP connection that may go through a tunnel.

@@ -12,6 +12,12 @@ pub fn link_counters(namespace: &Namespace, interface: &str) -> Counters {
         .unwrap_or_else(|| panic!("{} has no interface {interface}", namespace.label()))
 }
 
+/// Packets for `interface` that it had no room for.
+pub fn link_drops(namespace: &Namespace, interface: &str) -> u64 {
+    let numbers = numbers(&table(namespace), interface).expect("the interface is there");
+    numbers[11]
+}
+
 /// Whether `interface` is there.
 pub fn link_exists(namespace: &Namespace, interface: &str) -> bool {
     parse(&table(namespace), interface).is_some()
@@ -21,12 +27,17 @@ fn table(namespace: &Namespace) -> String {
     namespace.run(|| fs::read_to_string("/proc/thread-self/net/dev").expect("/proc is mounted"))
 }
 
-fn parse(table: &str, interface: &str) -> Option<Counters> {
+/// Eight columns of what was received, then eight of what was sent.
+fn numbers(table: &str, interface: &str) -> Option<Vec<u64>> {
     let (_, numbers) = table
         .lines()
         .filter_map(|line| line.split_once(':'))
         .find(|(name, _)| name.trim() == interface)?;
-    let numbers: Vec<u64> = numbers.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+    Some(numbers.split_whitespace().filter_map(|n| n.parse().ok()).collect())
+}
+
+fn parse(table: &str, interface: &str) -> Option<Counters> {
+    let numbers = numbers(table, interface)?;
     Some(Counters {
         rx_bytes: *numbers.first()?,
         rx_packets: *numbers.get(1)?,

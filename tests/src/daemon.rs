@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{namespace::Namespace, site::Site, wait};
+use crate::{namespace::Namespace, site::Site, usage::Usage, wait};
 
 /// How long an orderly end may take.
 const STOP: Duration = Duration::from_secs(30);
@@ -55,6 +55,11 @@ impl Daemon {
         let log = self.log();
         assert_eq!(status.code(), Some(0), "{log}");
         assert!(!log.contains("panicked") && !log.contains("ERROR"), "{log}");
+    }
+
+    /// What it takes of the machine.
+    pub fn usage(&self) -> Usage {
+        Usage::of(self.child.as_ref().expect("running until it is stopped").id())
     }
 
     /// SIGHUP.

@@ -30,6 +30,11 @@ pub(super) enum ApiError {
     Store(#[from] ReadError),
     #[error("the query was cut off")]
     CutOff,
+    #[error(
+        "too many answers wait for clients that do not read them: try again when those have \
+         gone, or ask for less"
+    )]
+    Busy,
     /// A policy that is wrong.
     #[error("the policy has {} problems; the policy in force stays: {}", .0.len(), .0[0])]
     Policy(Vec<policy::Problem>),
@@ -47,7 +52,7 @@ impl ApiError {
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
-            Self::Stopped(_) | Self::CutOff => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Stopped(_) | Self::CutOff | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Policy(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Store(_) | Self::NotApplied(_) => StatusCode::INTERNAL_SERVER_ERROR,

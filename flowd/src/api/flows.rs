@@ -7,6 +7,8 @@ use axum::{
     extract::{Path, State},
 };
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+
 use super::{
     ApiState,
     error::ApiError,
@@ -22,6 +24,12 @@ use crate::{
 };
 
 const DEFAULT_LIMIT: usize = 100;
+/// Queries of the store at a time: each has a thread, and a connection with a cache.
+static QUERIES: Semaphore = Semaphore::const_new(8);
+/// What a page of so many holds does not count.
+const SMALL_PAGE: usize = 200;
+/// Larger pages that are made at a time: each may hold ten thousand records, some 20 MiB.
+static PAGES: Semaphore = Semaphore::const_new(2);
 
 /// `GET /v1/flows`: newest first.
 pub(super) async fn list(
@@ -39,6 +47,7 @@ pub(super) async fn page(
     before: Option<Position>,
     limit: usize,
 ) -> Result<wire::FlowPage, ApiError> {
+    let _turn = turn(limit).await?;
     let pending = {
         let (filter, before) = (filter.clone(), before.clone());
         // One more than the page, so as to know whether another follows.
@@ -140,10 +149,19 @@ pub(super) async fn summary(
     Ok(Json(wire::Summary::new(since, until, &sum, answer.open_flows, gaps)))
 }
 
-/// Runs a query of the store where it may block.
+/// Waits until few enough large pages are being made; a small one need not wait.
+pub(super) async fn turn(limit: usize) -> Result<Option<SemaphorePermit<'static>>, ApiError> {
+    if limit <= SMALL_PAGE {
+        return Ok(None);
+    }
+    PAGES.acquire().await.map(Some).map_err(|_| ApiError::CutOff)
+}
+
+/// Runs a query of the store where it may block, when few enough others run.
 pub(super) async fn blocking<T: Send + 'static>(
     query: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, ApiError> {
+    let _turn = QUERIES.acquire().await.map_err(|_| ApiError::CutOff)?;
     let answer = tokio::task::spawn_blocking(query).await.map_err(|_| ApiError::CutOff)?;
     Ok(answer?)
 }

@@ -13,30 +13,30 @@ mod policy;
 pub mod query;
 mod records;
 mod replay;
+mod room;
+mod serve;
 mod socket;
 mod time;
 mod top;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc};
 
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, State},
+    middleware,
     routing::{any, get, post},
 };
 use tokio::net::UnixListener;
 
 pub use socket::{BindError, Prepared, bind};
 
-use self::{error::ApiError, params::Params};
+use self::{error::ApiError, params::Params, room::Room};
 use crate::{
     live::{Live, Request},
     store::Reader,
     wire,
 };
-
-/// How long the API waits for requests under way when the daemon stops. `watch` has no end.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// What every request needs.
 #[derive(Clone, Debug)]
@@ -55,22 +55,7 @@ pub async fn serve(
     state: ApiState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
-    let (stopping, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = axum::serve(socket, router(state)).with_graceful_shutdown(async move {
-        shutdown.await;
-        drop(stopping);
-    });
-    let too_long = async {
-        // The sender is only ever dropped.
-        let _stopped = stopped.await;
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::select! {
-        ended = server => if let Err(error) = ended {
-            tracing::error!(%error, "the API ended badly");
-        },
-        () = too_long => tracing::debug!("requests were cut off"),
-    }
+    serve::serve(socket, router(state), shutdown).await;
 }
 
 fn router(state: ApiState) -> Router {
@@ -108,6 +93,7 @@ fn router(state: ApiState) -> Router {
         )
         .route("/metrics", get(metrics::metrics).fallback(wrong_method))
         .fallback(any(unknown_path))
+        .layer(middleware::from_fn_with_state(Room::new(), room::keep))
         .with_state(state)
 }
 

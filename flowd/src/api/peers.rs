@@ -33,11 +33,10 @@ pub(super) async fn list(
     params: Params,
 ) -> Result<Json<wire::PeerList>, ApiError> {
     params.only(&["peer"])?;
-    let mut peers = state.live.ask(|reply| Request::Peers { reply }).await?;
-    if let Some(wanted) = params.get("peer") {
-        peers.retain(|peer| peer.identity.is(wanted));
-    }
-    Ok(Json(wire::PeerList { peers }))
+    let all = state.live.ask(|reply| Request::Peers { reply }).await?;
+    let wanted = params.get("peer");
+    let is_wanted = |peer: &&wire::Peer| wanted.is_none_or(|wanted| peer.identity.is(wanted));
+    Ok(Json(wire::PeerList { peers: all.iter().filter(is_wanted).cloned().collect() }))
 }
 
 /// `GET /v1/peers/{key or name}`.
@@ -60,8 +59,8 @@ pub(super) async fn detail(
     }
     let peers = state.live.ask(|reply| Request::Peers { reply }).await?;
     let identity = find(&state, &wanted, &peers).await?;
-    let interfaces: Vec<wire::Peer> =
-        peers.into_iter().filter(|peer| peer.identity.public_key == identity.public_key).collect();
+    let is_it = |peer: &&wire::Peer| peer.identity.public_key == identity.public_key;
+    let interfaces: Vec<wire::Peer> = peers.iter().filter(is_it).cloned().collect();
     let key = identity.public_key.clone();
     let (events, intervals) = blocking(move || {
         let events = state.reader.peer_events(&key, Some(since_ms), until_ms)?;

@@ -1,6 +1,6 @@
 //! `/v1/records` and `/v1/watch`: records one by one, in constant memory.
 
-use std::{convert::Infallible, ops::ControlFlow, sync::Arc};
+use std::{convert::Infallible, ops::ControlFlow, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -12,18 +12,21 @@ use axum::{
     },
     response::{IntoResponse as _, Response},
 };
-use tokio::sync::{broadcast, mpsc};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, broadcast, mpsc},
+};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 
 use super::{
     ApiState,
     error::ApiError,
-    flows::{blocking, now_ms, refuse_state},
+    flows::{blocking, now_ms, refuse_state, turn},
     params::{CURSOR, Params},
 };
 use crate::{
     flows::{Filter, Record},
-    live::{Pending, Request},
+    live::Request,
     store::ReadError,
     wire,
 };
@@ -35,6 +38,13 @@ const MAX_PAGE: usize = 10_000;
 const CHUNKS: usize = 4;
 /// Bytes of a chunk.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// What a stream holds for a reader that does not read: the chunks that wait, one that is being
+/// written and one that is being sent, none of them full to the byte.
+pub(super) const STREAM_BYTES: usize = (CHUNKS + 4) * CHUNK_BYTES;
+/// How long a query waits for a reader before it ends, and begins anew where it was.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Streams that read the store at a time; the others wait for their turn.
+static STREAMS: Semaphore = Semaphore::const_new(8);
 
 /// How records are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,11 +92,11 @@ pub(super) async fn list(
     let max = if format == Format::Json { MAX_PAGE } else { usize::MAX };
     let limit = params.limit(max)?;
     // The watermark makes the answer one instant's, however long it is read.
-    let id = crate::flows::FlowId(uuid::Uuid::nil());
-    let Pending { watermark, .. } = state.live.ask(|reply| Request::Flow { id, reply }).await?;
+    let watermark = state.live.ask(|reply| Request::Watermark { reply }).await?;
     match format {
         Format::Json => {
             let limit = limit.unwrap_or(DEFAULT_PAGE);
+            let _turn = turn(limit).await?;
             let page = blocking(move || page(&state, &filter, after, watermark, limit)).await?;
             Ok(Json(page).into_response())
         }
@@ -127,36 +137,100 @@ fn stream(
     watermark: u64,
     limit: usize,
 ) -> Response {
-    let (chunks, body) = mpsc::channel::<Result<Bytes, std::io::Error>>(CHUNKS);
-    tokio::task::spawn_blocking(move || {
-        let mut writer = Lines { format, buffer: Vec::new(), begun: false };
-        let mut left = limit;
-        let read = state.reader.records(&filter, after, watermark, &mut |record| {
-            writer.write(&wire::Record::new(&state.gateway, &record));
-            left -= 1;
-            let full = writer.buffer.len() >= CHUNK_BYTES;
-            // The reader has gone when the channel is closed.
-            if left == 0 || (full && chunks.blocking_send(Ok(writer.take())).is_err()) {
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        });
-        let last = match read {
-            Ok(()) => Ok(writer.take()),
-            // The status is long sent: a body that breaks off tells that it is not whole.
-            Err(error) => {
-                tracing::error!(%error, "a query failed");
-                Err(std::io::Error::other(error))
-            }
-        };
-        // Fails when the reader has gone.
-        let _gone = chunks.blocking_send(last);
-    });
+    let (chunks, body) = mpsc::channel(CHUNKS);
+    let lines = Lines { format, buffer: Vec::new(), begun: false };
+    let stream = Stream { state, filter, watermark, after, left: limit, lines, chunks };
+    tokio::spawn(stream.run());
     let kind = match format {
         Format::Csv => "text/csv; charset=utf-8; header=present",
         Format::Json | Format::JsonLines => Format::JSON_LINES,
     };
     typed(kind, Body::from_stream(ReceiverStream::new(body)))
+}
+
+/// Records on their way to one reader.
+struct Stream {
+    state: ApiState,
+    filter: Filter,
+    watermark: u64,
+    /// The last record that was written.
+    after: u64,
+    /// How many may follow.
+    left: usize,
+    lines: Lines,
+    chunks: mpsc::Sender<Result<Bytes, std::io::Error>>,
+}
+
+/// Why a query of a stream has ended.
+enum Pause {
+    /// There is no more.
+    Done,
+    /// The reader takes its time.
+    Slow,
+    /// The reader has gone.
+    Gone,
+}
+
+impl Stream {
+    /// Reads on whenever the reader does. A reader that pauses holds no query meanwhile: its place
+    /// in the store would keep the write-ahead log from being folded in.
+    async fn run(mut self) {
+        loop {
+            let Ok(turn) = STREAMS.acquire().await else { return };
+            let read = tokio::task::spawn_blocking(move || {
+                let pause = self.read();
+                (self, pause)
+            });
+            let Ok((stream, pause)) = read.await else { return };
+            self = stream;
+            let goes_on = matches!(pause, Ok(Pause::Slow));
+            let last = match pause {
+                Ok(Pause::Gone) => return,
+                Ok(Pause::Done | Pause::Slow) => Ok(self.lines.take()),
+                // The status is long sent: a body that breaks off tells that it is not whole.
+                Err(error) => {
+                    tracing::error!(%error, "a query failed");
+                    Err(std::io::Error::other(error))
+                }
+            };
+            drop(turn);
+            // Fails when the reader has gone.
+            if self.chunks.send(last).await.is_err() || !goes_on {
+                return;
+            }
+        }
+    }
+
+    /// Reads until the end, or until the reader does not follow.
+    fn read(&mut self) -> Result<Pause, ReadError> {
+        let Self { state, filter, watermark, after, left, lines, chunks } = self;
+        let mut pause = Pause::Done;
+        if chunks.is_closed() {
+            return Ok(Pause::Gone);
+        }
+        state.reader.records(filter, *after, *watermark, &mut |record| {
+            *after = record.record_id;
+            lines.write(&wire::Record::new(&state.gateway, &record));
+            *left -= 1;
+            if *left == 0 {
+                return ControlFlow::Break(());
+            }
+            if lines.buffer.len() < CHUNK_BYTES {
+                return ControlFlow::Continue(());
+            }
+            let room = tokio::time::timeout(PAUSE, chunks.reserve());
+            match Handle::current().block_on(room) {
+                Ok(Ok(room)) => {
+                    room.send(Ok(lines.take()));
+                    return ControlFlow::Continue(());
+                }
+                Ok(Err(_)) => pause = Pause::Gone,
+                Err(_) => pause = Pause::Slow,
+            }
+            ControlFlow::Break(())
+        })?;
+        Ok(pause)
+    }
 }
 
 fn typed(kind: &'static str, body: Body) -> Response {

@@ -196,8 +196,9 @@ fn drain_thread(inbox: &mpsc::Receiver<Request>, watermark: u64) {
                 drop(reply.send(Pending { watermark: 1, answer: vec![table_full, closed] }));
             }
             Request::Peers { reply } => {
-                drop(reply.send(vec![bob("AAAA="), bob("BBBB="), bob("CCCC=")]));
+                drop(reply.send(Arc::new(vec![bob("AAAA="), bob("BBBB="), bob("CCCC=")])));
             }
+            Request::Watermark { reply } => drop(reply.send(watermark)),
             Request::World { reply } => {
                 let known = open.peer.iter().map(|peer| peer.as_ref().clone()).collect();
                 let answer = Surroundings { known, ..Surroundings::default() };
@@ -513,7 +514,7 @@ async fn what_is_wrong_is_told_as_a_problem() {
         ("/v1/peers/=alice?since=1h&until=2h", 400, "`since` is not before `until`"),
         ("/v1/peers/=alice?peer=x", 400, "unknown parameter `peer`"),
         ("/v1/peers/xTI", 404, "there is no peer `xTI`, and was none; see /v1/peers"),
-        ("/v1/peers/b%0aob", 404, "there is no peer `b\\nob`, and was none; see /v1/peers"),
+        ("/v1/peers/b%0aob", 404, "there is no peer `b\\nob`, and was none; did you mean `bob`?"),
         ("/v1/peers/bob", 409, "`bob` means 2 peers: give the public key of one, such as AAAA="),
         ("/v1/status?verbose=1", 400, "unknown parameter `verbose`; this endpoint takes none"),
         ("/v1/top?by=colour", 400, "`by` is `colour`; it must be one of peer, user, src, dst"),

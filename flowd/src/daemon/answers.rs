@@ -1,6 +1,9 @@
 //! What the drain thread answers: open flows with their live counters, status, peers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use flowd_common::{
     counter::{Counter, CounterKey, Direction, Tally},
@@ -10,8 +13,8 @@ use flowd_common::{
 
 use crate::{
     dataplane::DataplaneError,
-    flows::{By, Counters, Filter, FlowId, Ranking, Record, State},
-    live::{Pending, PendingSummary, Position, Request, Surroundings},
+    flows::{Counters, Record},
+    live::{Pending, Request, Surroundings},
     wire::{self, Timestamp},
 };
 
@@ -19,36 +22,43 @@ use super::{
     collector::{Collector, now_ms},
     interfaces::Watched,
     ledger::{Open, View, total},
-    overflow::by_bucket,
+    overflow::{Bucket, by_bucket},
+    walking::{Counted, Walking},
 };
 
 /// Gaps that status names one by one.
 const OPEN_GAPS: usize = 10;
+/// Questions that one walk over the table answers at most.
+pub(super) const TOGETHER: usize = 256;
 
 impl Collector {
-    /// Answers one question. A reader that has gone is no error; a table that cannot be read leaves
-    /// the question without an answer, which the API tells.
-    pub(super) fn answer(&mut self, question: Request) {
+    /// Answers questions, those about open flows with one walk over the table for all of them. A
+    /// reader that has gone is no error; a table that cannot be read leaves them without an answer,
+    /// which the API tells.
+    pub(super) fn answer(&mut self, questions: Vec<Request>) {
+        let mut walking = Vec::new();
+        for question in questions {
+            match Walking::new(question) {
+                Ok(question) => walking.push(question),
+                Err(question) => self.answer_at_once(*question),
+            }
+        }
+        if let Err(error) = self.answer_by_walking(walking) {
+            tracing::warn!(%error, "questions stay without an answer");
+        }
+    }
+
+    fn answer_at_once(&mut self, question: Request) {
         let answered = match question {
-            Request::Flows { filter, before, limit, reply } => self
-                .open_flows(&filter, before.as_ref(), limit)
-                .map(|answer| drop(reply.send(self.pending(answer)))),
-            Request::Flow { id, reply } => {
-                self.open_flow(id).map(|answer| drop(reply.send(self.pending(answer))))
-            }
-            Request::Summary { filter, reply } => {
-                self.open_summary(&filter).map(|answer| drop(reply.send(self.pending(answer))))
-            }
-            Request::Top { filter, by, reply } => {
-                self.open_top(&filter, by).map(|answer| drop(reply.send(self.pending(answer))))
+            Request::Watermark { reply } => {
+                let _gone = reply.send(self.recorder.last_record_id());
+                Ok(())
             }
             Request::Gaps { reply } => {
                 let answer = self.gaps.unwritten().cloned().collect();
                 drop(reply.send(Pending { watermark: self.recorder.last_gap_id(), answer }));
                 Ok(())
             }
-            Request::Status { reply } => self.status().map(|answer| drop(reply.send(answer))),
-            Request::Peers { reply } => self.peer_list().map(|answer| drop(reply.send(answer))),
             Request::Policy { reply } => self.policy().map(|answer| drop(reply.send(answer))),
             Request::CheckPolicy { text, caller, reply } => {
                 self.check_policy(&text, caller).map(|answer| drop(reply.send(answer)))
@@ -66,14 +76,62 @@ impl Collector {
                 drop(reply.send(self.pending(Surroundings { world, known })));
                 Ok(())
             }
-            Request::Interfaces { .. }
-            | Request::Names(_)
-            | Request::PolicyFile(_)
-            | Request::Stop => Ok(()),
+            // Questions that take a walk, and news, come another way.
+            _ => Ok(()),
         };
         if let Err(error) = answered {
             tracing::warn!(%error, "a question stays without an answer");
         }
+    }
+
+    fn answer_by_walking(&mut self, mut questions: Vec<Walking>) -> Result<(), DataplaneError> {
+        if questions.is_empty() {
+            return Ok(());
+        }
+        let gateway = self.config.gateway.clone();
+        let of_records = questions.iter().any(Walking::is_of_records);
+        let mut sums = Counted::default();
+        self.walk(|view, key, value, open| {
+            sums.count(key, value, open);
+            if of_records {
+                let record = view.record(key, value, open, None);
+                questions.iter_mut().for_each(|question| question.visit(&gateway, &record));
+            }
+        })?;
+        for ((ifindex, peer), sum) in &self.finished {
+            *sums.by_interface.entry(*ifindex).or_default() += *sum;
+            sums.by_peer.entry(*peer).or_default().1 += *sum;
+        }
+        sums.overflow = by_bucket(&self.dataplane.overflow()?);
+        if of_records {
+            for record in self.pending_overflow(&sums.overflow)? {
+                questions.iter_mut().for_each(|question| question.visit(&gateway, &record));
+            }
+        }
+        let (mut status, mut peers) = (None, None);
+        for question in questions {
+            match question {
+                Walking::Flows { newest, reply, .. } => {
+                    let newest = newest.into_values().rev().collect();
+                    drop(reply.send(self.pending(newest)));
+                }
+                Walking::Flow { found, reply, .. } => drop(reply.send(self.pending(found))),
+                Walking::Summary { answer, reply, .. } => drop(reply.send(self.pending(answer))),
+                Walking::Top { answer, reply, .. } => drop(reply.send(self.pending(answer))),
+                Walking::Status { reply } => {
+                    let status = match &mut status {
+                        Some(status) => status,
+                        None => status.insert(self.status(&sums)?),
+                    };
+                    drop(reply.send(status.clone()));
+                }
+                Walking::Peers { reply } => {
+                    let peers = peers.get_or_insert_with(|| Arc::new(self.peer_list(&sums)));
+                    drop(reply.send(peers.clone()));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn pending<T>(&self, answer: T) -> Pending<T> {
@@ -86,14 +144,20 @@ impl Collector {
         mut visit: impl FnMut(Record),
     ) -> Result<(), DataplaneError> {
         self.walk(|view, key, value, open| visit(view.record(key, value, open, None)))?;
-        let line = self.time_line()?;
-        let Self { dataplane, overflow, peers, interfaces, verdicts, .. } = self;
-        let view = View { line, peers, interfaces, verdicts };
-        let buckets = by_bucket(&dataplane.overflow()?);
-        for (_, record) in overflow.pending(&buckets, &view) {
-            visit(record);
-        }
+        let buckets = by_bucket(&self.dataplane.overflow()?);
+        self.pending_overflow(&buckets)?.into_iter().for_each(visit);
         Ok(())
+    }
+
+    /// What the overflow buckets did since their last records.
+    fn pending_overflow(
+        &mut self,
+        buckets: &BTreeMap<Bucket, Counters>,
+    ) -> Result<Vec<Record>, DataplaneError> {
+        let line = self.time_line()?;
+        let Self { overflow, peers, interfaces, verdicts, .. } = self;
+        let view = View { line, peers, interfaces, verdicts };
+        Ok(overflow.pending(buckets, &view).into_iter().map(|(_, record)| record).collect())
     }
 
     fn walk(
@@ -104,90 +168,24 @@ impl Collector {
         let Self { dataplane, ledger, peers, interfaces, verdicts, .. } = self;
         let view = View { line, peers, interfaces, verdicts };
         dataplane.for_each_flow(|key, value| {
-            if total(value) != Counters::default() {
-                let open = ledger.open(key, value, peers);
-                visit(&view, key, value, open);
+            let open = ledger.open(key, value, peers);
+            if total(value) != Counters::default() && !open.is_closed {
+                visit(&view, key, value, &open);
             }
         })?;
         Ok(())
     }
 
-    fn open_flows(
-        &mut self,
-        filter: &Filter,
-        before: Option<&Position>,
-        limit: usize,
-    ) -> Result<Vec<Record>, DataplaneError> {
-        let mut newest: BTreeMap<Position, Record> = BTreeMap::new();
-        self.for_each_open(|record| {
-            let position = Position::of(&record);
-            if wants(filter, &record) && before.is_none_or(|before| position < *before) {
-                newest.insert(position, record);
-                if newest.len() > limit {
-                    newest.pop_first();
-                }
-            }
-        })?;
-        Ok(newest.into_values().rev().collect())
-    }
-
-    fn open_flow(&mut self, id: FlowId) -> Result<Option<Record>, DataplaneError> {
-        let gateway = self.config.gateway.clone();
-        let mut found = None;
-        self.for_each_open(|record| {
-            if record.first_seen_ms == id.first_seen_ms()
-                && FlowId::new(&gateway, &record.interface, &record.tuple, record.first_seen_ms)
-                    == id
-            {
-                found = Some(record);
-            }
-        })?;
-        Ok(found)
-    }
-
-    fn open_summary(&mut self, filter: &Filter) -> Result<PendingSummary, DataplaneError> {
-        let mut answer = PendingSummary::default();
-        let since_ms = filter.since_ms.unwrap_or(i64::MIN);
-        self.for_each_open(|record| {
-            if wants(filter, &record) {
-                answer.open_flows += u64::from(!record.overflow);
-                answer.summary.absorb(&record, since_ms);
-            }
-        })?;
-        Ok(answer)
-    }
-
-    fn open_top(&mut self, filter: &Filter, by: By) -> Result<Ranking, DataplaneError> {
-        let mut answer = Ranking::new(by);
-        let since_ms = filter.since_ms.unwrap_or(i64::MIN);
-        self.for_each_open(|record| {
-            if wants(filter, &record) {
-                answer.absorb(&record, since_ms);
-            }
-        })?;
-        Ok(answer)
-    }
-
-    fn status(&mut self) -> Result<wire::Status, DataplaneError> {
-        let mut live: HashMap<u32, Counters> = HashMap::new();
-        let mut entries = 0;
-        self.walk(|_, key, value, _| {
-            entries += 1;
-            *live.entry(key.ifindex).or_default() += total(value);
-        })?;
-        for ((ifindex, _), sum) in &self.finished {
-            *live.entry(*ifindex).or_default() += *sum;
-        }
+    fn status(&mut self, sums: &Counted) -> Result<wire::Status, DataplaneError> {
         self.interfaces.read_devices();
-        let overflow = by_bucket(&self.dataplane.overflow()?);
         let counters = self.dataplane.counters()?;
         let interfaces = self
             .interfaces
             .iter()
             .map(|(ifindex, watched)| {
-                let flows = live.get(&ifindex).copied().unwrap_or_default();
+                let flows = sums.by_interface.get(&ifindex).copied().unwrap_or_default();
                 let mut over = Counters::default();
-                for (bucket, sum) in &overflow {
+                for (bucket, sum) in &sums.overflow {
                     if bucket.ifindex == ifindex {
                         over += *sum;
                     }
@@ -203,7 +201,7 @@ impl Collector {
             now: Timestamp(now_ms()),
             interfaces,
             flow_table: wire::TableStatus {
-                entries,
+                entries: sums.entries,
                 capacity: u64::from(self.dataplane.capacity()),
             },
             drain: self.drains,
@@ -226,17 +224,11 @@ impl Collector {
         })
     }
 
-    fn peer_list(&mut self) -> Result<Vec<wire::Peer>, DataplaneError> {
-        let mut live: HashMap<PeerId, (u64, Counters)> = HashMap::new();
-        self.walk(|_, _, value, open| {
-            let (flows, counters) = live.entry(open.peer).or_default();
-            *flows += 1;
-            *counters += total(value);
-        })?;
-        for ((_, peer), sum) in &self.finished {
-            live.entry(*peer).or_default().1 += *sum;
+    fn peer_list(&self, sums: &Counted) -> Vec<wire::Peer> {
+        let mut overflow: HashMap<PeerId, Counters> = HashMap::new();
+        for (bucket, sum) in &sums.overflow {
+            *overflow.entry(bucket.peer).or_default() += *sum;
         }
-        let overflow = by_bucket(&self.dataplane.overflow()?);
         let mut list = Vec::new();
         for (ifindex, watched) in self.interfaces.iter().filter(|(_, w)| w.attachment.is_some()) {
             for peer in &watched.now.peers {
@@ -246,12 +238,8 @@ impl Collector {
                 let Some(identity) = self.peers.identity(id) else {
                     continue;
                 };
-                let (open_flows, mut counters) = live.get(&id).copied().unwrap_or_default();
-                for (bucket, sum) in &overflow {
-                    if bucket.peer == id {
-                        counters += *sum;
-                    }
-                }
+                let (open_flows, mut counters) = sums.by_peer.get(&id).copied().unwrap_or_default();
+                counters += overflow.get(&id).copied().unwrap_or_default();
                 let (connected_since, coverage) = self.told_of(ifindex, &peer.public_key);
                 list.push(wire::Peer {
                     identity: identity.as_ref().clone(),
@@ -272,14 +260,8 @@ impl Collector {
         list.sort_by(|a, b| {
             (&a.interface, &a.identity.name).cmp(&(&b.interface, &b.identity.name))
         });
-        Ok(list)
+        list
     }
-}
-
-/// Whether the filter asks for an open flow, or for a bucket, which is not a flow that lives.
-fn wants(filter: &Filter, record: &Record) -> bool {
-    let state = if record.overflow { State::Closed } else { State::Open };
-    filter.state.is_none_or(|wanted| wanted == state) && filter.matches(record)
 }
 
 fn interface_status(

@@ -6,7 +6,7 @@
 //! - writes a record of every overflow bucket that grew
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     net::IpAddr,
     sync::{
         Arc,
@@ -15,7 +15,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use flowd_common::{flow::FlowKey, limits::RETIRE_BATCH};
+use flowd_common::{
+    flow::FlowKey,
+    limits::RETIRE_BATCH,
+    peer::{NO_PEER, PeerId},
+};
 
 use crate::{
     config::Config,
@@ -28,11 +32,12 @@ use crate::{
 };
 
 use super::{
+    answers::TOGETHER,
     coverage::{Walk, add_dropped, window_of},
     gaps::Gaps,
     interfaces::Interfaces,
     lapses::FullTable,
-    ledger::{Ledger, View, total},
+    ledger::{Ledger, Open, View, total},
     overflow::{OverflowLedger, by_bucket},
     peers::{Ownership, Peers},
     pulse::{Pulse, Reading},
@@ -43,8 +48,11 @@ use super::{
     verdicts::{Revision, Verdicts},
 };
 
-/// Ended flows that one pass takes from the table: 11 MiB of keys.
-const MAX_ENDING: usize = 262_144;
+/// Ended flows that one pass takes from the table: 3 MiB of keys.
+const MAX_ENDING: usize = 65_536;
+/// How long a pass writes records of living flows, and then of ended ones, before questions have
+/// their turn.
+const PASS: Duration = Duration::from_millis(500);
 /// How often a walk of the first tenth of a second tries again for the clock's rate.
 const CLOCK_RETRY: Duration = Duration::from_millis(10);
 
@@ -73,10 +81,19 @@ pub(super) struct Collector {
     pub(super) window: i64,
     ownership: Ownership,
     drain_failing: bool,
+    /// Whether the last drain has left something for the next one.
+    is_behind: bool,
     /// Whether the kernel has not been told yet of the peers as they are.
     pub(super) is_outdated: bool,
     /// Whether everything that a daemon before left has been looked at.
     has_walked: bool,
+}
+
+/// What a pass sees besides what it records.
+struct Looked<'a> {
+    owners: &'a mut HashSet<PeerId>,
+    /// For the books of peers, in the first pass of a drain.
+    walk: Option<&'a mut Walk>,
 }
 
 /// Whether a flow is due for a record although it lives.
@@ -122,6 +139,7 @@ impl Collector {
             window: window_of(now_ms()),
             ownership: Ownership::Same,
             drain_failing: false,
+            is_behind: false,
             is_outdated: false,
             has_walked: false,
         }
@@ -146,20 +164,46 @@ impl Collector {
     /// Drains and answers until it is told to stop; `beat` is called after every drain.
     pub(super) fn run(mut self, inbox: &Receiver<Request>, beat: impl Fn()) {
         let mut next_drain = Instant::now() + self.config.drain_interval;
+        // What has been taken from the inbox and not looked at.
+        let mut next: Option<Request> = None;
         loop {
-            match inbox.recv_timeout(next_drain.saturating_duration_since(Instant::now())) {
+            let left = next_drain.saturating_duration_since(Instant::now());
+            let message = next.take().map_or_else(|| inbox.recv_timeout(left), Ok);
+            let is_news = message.as_ref().is_ok_and(Request::is_news);
+            match message {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(Request::Interfaces { found, gateway }) => self.update(found, gateway),
                 Ok(Request::Names(names)) => self.rename(names),
                 Ok(Request::PolicyFile(text)) => drop(self.take_policy_file(&text)),
-                Ok(question) => self.answer(question),
+                Ok(question) => {
+                    let mut questions = vec![question];
+                    while questions.len() < TOGETHER && next.is_none() {
+                        match inbox.try_recv() {
+                            Ok(news) if news.is_news() => next = Some(news),
+                            Ok(question) => questions.push(question),
+                            Err(_) => break,
+                        }
+                    }
+                    self.answer(questions);
+                }
                 Err(RecvTimeoutError::Timeout) => {}
+            }
+            // News does not make a question behind it wait for one more pass.
+            if is_news && next.is_none() {
+                next = inbox.try_recv().ok();
+                if next.is_some() {
+                    continue;
+                }
             }
             if Instant::now() >= next_drain {
                 self.drain(Due::AtTimeout);
                 self.keep_peer_news(Closing::Regular);
                 self.peers.tell_strangers();
-                next_drain = Instant::now() + self.config.drain_interval;
+                // What one pass has left is taken up at once, after whoever asks meanwhile.
+                next_drain = match self.is_behind {
+                    true => Instant::now(),
+                    false => Instant::now() + self.config.drain_interval,
+                };
                 beat();
             }
         }
@@ -200,10 +244,7 @@ impl Collector {
         self.keep_peer_news(Closing::Last);
         self.end_gaps();
         if self.recorder.error.is_some() {
-            tracing::error!(
-                flows = self.ledger.len(),
-                "open flows could not be recorded before the stop"
-            );
+            tracing::error!("open flows could not be recorded before the stop");
         } else {
             // Told by the recorder.
             let _unclean = self.recorder.beat(now_ms(), true);
@@ -235,7 +276,7 @@ impl Collector {
         self.drains.last_duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.drains.records = self.recorder.written;
         tracing::debug!(
-            flows = self.ledger.len(),
+            remembered = self.ledger.len(),
             records = self.recorder.written,
             took_us = self.drains.last_duration_us,
             "drained"
@@ -255,15 +296,20 @@ impl Collector {
         self.interfaces.look(now_ms(), &mut self.dataplane, &mut self.gaps);
         let ownership = std::mem::replace(&mut self.ownership, Ownership::Same);
         let mut walk = Some(self.begin_walk());
+        let mut owners = HashSet::new();
         loop {
             let line = self.time_line()?;
-            let ending = self.record_due(&line, due, ownership, walk.as_mut())?;
+            self.is_behind = false;
+            let mut looked = Looked { owners: &mut owners, walk: walk.as_mut() };
+            let ending = self.record_due(&line, due, ownership, &mut looked)?;
             if let Some(walk) = walk.take() {
                 self.end_walk(walk)?;
             }
-            let more = ending.len() >= MAX_ENDING;
-            let all_recorded = self.end(&line, &ending)?;
-            if !more || !all_recorded {
+            self.is_behind |= ending.len() >= MAX_ENDING;
+            // What the store does not take is tried again at the next drain.
+            self.is_behind &= self.end(&line, ending)? && self.recorder.error.is_none();
+            // A pass with a change of owners is whole, and so is the last one.
+            if !self.is_behind || (due == Due::AtTimeout && ownership == Ownership::Same) {
                 break;
             }
         }
@@ -271,8 +317,7 @@ impl Collector {
         self.settle()?;
         self.heed_the_table()?;
         if ownership == Ownership::Changed {
-            let Self { peers, ledger, dataplane, .. } = self;
-            peers.forget(&ledger.peers(), dataplane.notebook())?;
+            self.peers.forget(&owners, self.dataplane.notebook())?;
         }
         if self.recorder.error.is_none() && !self.has_walked {
             self.interfaces.forget_notes(&mut self.dataplane)?;
@@ -303,13 +348,14 @@ impl Collector {
     }
 
     /// Walks the table, records the living flows that are due, and returns those that have ended.
+    /// Where ownership has changed, `owners` takes the peers that flows belong to.
     fn record_due(
         &mut self,
         line: &TimeLine,
         due: Due,
         ownership: Ownership,
-        mut walk: Option<&mut Walk>,
-    ) -> Result<Vec<FlowKey>, DataplaneError> {
+        looked: &mut Looked<'_>,
+    ) -> Result<Vec<(FlowKey, EndReason)>, DataplaneError> {
         let Self { config, dataplane, recorder, ledger, peers, interfaces, verdicts, .. } = self;
         let timeouts = timeouts(config);
         let active_ms = millis(config.active_timeout);
@@ -318,26 +364,35 @@ impl Collector {
         let mut ending = Vec::new();
         let mut batch = Batch::default();
         let mut failed = false;
+        let begun = Instant::now();
+        let mut is_late = false;
+        let mut is_behind = false;
         dataplane.for_each_flow(|key, value| {
             oldest = oldest.min(value.judgement.epoch());
-            let open = ledger.open(key, value, peers);
-            if ownership == Ownership::Changed
-                && interfaces.is_attached(key.ifindex)
-                && open.ending.is_none()
-            {
-                open.ending = view.reassess(key, open);
+            let mut open = ledger.open(key, value, peers);
+            if ownership == Ownership::Changed {
+                if interfaces.is_attached(key.ifindex) && open.ending.is_none() {
+                    open.ending = view.reassess(key, &mut open);
+                    if open.ending.is_some() {
+                        ledger.keep(key, open);
+                    }
+                }
+                looked.owners.insert(open.peer);
             }
-            if let Some(walk) = walk.as_mut().filter(|_| !open.is_closed) {
+            // The kernel does not know whose it is, and later the address may be somebody else's.
+            if value.peer_id == NO_PEER && open.peer != NO_PEER {
+                ledger.keep(key, open);
+            }
+            if let Some(walk) = looked.walk.as_mut().filter(|_| !open.is_closed) {
                 walk.absorb(open.peer, value);
             }
             let end = match due {
-                Due::AtTimeout | Due::AtStop => view.end(key, value, open, &timeouts),
+                Due::AtTimeout | Due::AtStop => view.end(key, value, &open, &timeouts),
                 Due::Ending(reason) => Some(open.ending.unwrap_or(reason)),
             };
-            if end.is_some() {
+            if let Some(end) = end {
                 if ending.len() < MAX_ENDING {
-                    open.ending = end;
-                    ending.push(*key);
+                    ending.push((*key, end));
                 }
                 return;
             }
@@ -345,9 +400,14 @@ impl Collector {
             let is_due =
                 due == Due::AtStop || (line.wall_ms() - open.window_start_ms).abs() >= active_ms;
             if !failed && is_due && total(value) != open.recorded {
-                batch.push(*key, view.record(key, value, open, None));
+                if is_late {
+                    is_behind = true;
+                    return;
+                }
+                batch.push(*key, open, view.record(key, value, &open, None));
                 if batch.records.len() == BATCH {
                     failed = batch.commit(line.wall_ms(), recorder, ledger).is_err();
+                    is_late = due == Due::AtTimeout && begun.elapsed() > PASS;
                 }
             }
         })?;
@@ -355,6 +415,7 @@ impl Collector {
             // Told by the recorder; what is not recorded stays in the ledger as it was.
             let _kept_in_kernel = batch.commit(line.wall_ms(), recorder, ledger);
         }
+        self.is_behind |= is_behind;
         failpoint!("living-recorded");
         if !failed && due == Due::AtTimeout {
             self.verdicts.forget(oldest, self.dataplane.notebook())?;
@@ -364,30 +425,38 @@ impl Collector {
 
     /// Takes ended flows out of the table. Whether the store took all their last records; if not,
     /// they stay retired and are tried again.
-    fn end(&mut self, line: &TimeLine, ending: &[FlowKey]) -> Result<bool, DataplaneError> {
-        let is_cut = |key: &&FlowKey| self.ledger.ending(key) == Some(EndReason::Policy);
-        let (cut, ended): (Vec<&FlowKey>, Vec<&FlowKey>) = ending.iter().partition(is_cut);
-        let (cut, ended): (Vec<FlowKey>, Vec<FlowKey>) =
-            (cut.into_iter().copied().collect(), ended.into_iter().copied().collect());
+    fn end(
+        &mut self,
+        line: &TimeLine,
+        mut ending: Vec<(FlowKey, EndReason)>,
+    ) -> Result<bool, DataplaneError> {
+        let is_cut = |(_, end): &(FlowKey, EndReason)| *end == EndReason::Policy;
+        ending.sort_unstable_by_key(|ending| !is_cut(ending));
+        let (cut, ended) = ending.split_at(ending.partition_point(is_cut));
+        let cut: Vec<FlowKey> = cut.iter().map(|(key, _)| *key).collect();
         if !cut.is_empty() && self.cut(line, &cut)?.is_none() {
             return Ok(false);
         }
         let Self { dataplane, recorder, ledger, peers, interfaces, finished, verdicts, .. } = self;
         let view = View { line: *line, peers, interfaces, verdicts };
         let sessions = &mut self.sessions;
-        for keys in ended.chunks(RETIRE_BATCH as usize) {
+        let begun = Instant::now();
+        for ended in ended.chunks(RETIRE_BATCH as usize) {
+            let keys: Vec<FlowKey> = ended.iter().map(|(key, _)| *key).collect();
+            let mut reasons = ended.iter();
             let mut records = Vec::with_capacity(keys.len());
             let mut last = Vec::with_capacity(keys.len());
             let (mut leaving, mut dropped) = (Leaving::default(), Sums::default());
             failpoint!("before-retiring");
-            dataplane.retire(keys, Why::Ended, |key, value| {
-                let open = *ledger.open(key, value, peers);
+            dataplane.retire(&keys, Why::Ended, |key, value| {
+                let open = ledger.open(key, value, peers);
                 if open.is_closed {
                     return;
                 }
-                let end = open.ending.unwrap_or(EndReason::Idle);
-                let record = view.record(key, value, &open, Some(end));
-                last.push((*key, record.total, record.window_end_ms));
+                // They are shown in their order, unless one has gone.
+                let reason = reasons.find(|(ending, _)| ending == key).map(|(_, reason)| *reason);
+                let record = view.record(key, value, &open, reason.or(Some(EndReason::Idle)));
+                last.push((*key, Open { ending: reason, ..open }, open.closed(&record)));
                 *leaving.sums.entry((key.ifindex, open.peer)).or_default() += record.total;
                 add_dropped(&mut dropped, (key.ifindex, open.peer), &record);
                 // What a cut left behind, and no packet followed.
@@ -397,18 +466,22 @@ impl Collector {
             })?;
             failpoint!("retired");
             if recorder.record_last(line.wall_ms(), records, &leaving).is_err() {
+                // Retired, they still have the reason.
+                last.into_iter().for_each(|(key, open, _)| ledger.keep(&key, open));
                 return Ok(false);
             }
             failpoint!("ended-recorded");
             // From here on nothing of them is unrecorded, even if the table keeps them for now.
-            for (key, total, window_end_ms) in &last {
-                ledger.closed(key, *total, *window_end_ms);
-            }
+            last.into_iter().for_each(|(key, _, closed)| ledger.keep(&key, closed));
             add(finished, &leaving.sums);
             add(&mut sessions.dropped, &dropped);
-            dataplane.delete(keys)?;
+            dataplane.delete(&keys)?;
             failpoint!("ended-deleted");
             keys.iter().for_each(|key| ledger.close(key));
+            if begun.elapsed() > PASS {
+                self.is_behind = true;
+                break;
+            }
         }
         Ok(true)
     }
@@ -437,12 +510,13 @@ impl Collector {
 #[derive(Default)]
 struct Batch {
     records: Vec<Record>,
-    keys: Vec<(FlowKey, Counters, i64)>,
+    /// The flows when it is done.
+    recorded: Vec<(FlowKey, Open)>,
 }
 
 impl Batch {
-    fn push(&mut self, key: FlowKey, record: Record) {
-        self.keys.push((key, record.total, record.window_end_ms));
+    fn push(&mut self, key: FlowKey, open: Open, record: Record) {
+        self.recorded.push((key, open.recorded(&record)));
         self.records.push(record);
     }
 
@@ -452,11 +526,9 @@ impl Batch {
         recorder: &mut Recorder,
         ledger: &mut Ledger,
     ) -> Result<(), NotRecorded> {
-        let Self { records, keys } = std::mem::take(self);
+        let Self { records, recorded } = std::mem::take(self);
         recorder.record(now_ms, records)?;
-        for (key, total, window_end_ms) in keys {
-            ledger.recorded(&key, total, window_end_ms);
-        }
+        recorded.into_iter().for_each(|(key, open)| ledger.keep(&key, open));
         Ok(())
     }
 }

@@ -107,15 +107,14 @@ impl Collector {
             let (mut leaving, mut dropped) = (Leaving::default(), Sums::default());
             dataplane.retire(keys, Why::Cut, |key, value| {
                 let open = ledger.open(key, value, peers);
-                open.ending = Some(EndReason::Policy);
-                let record = view.record(key, value, open, Some(EndReason::Policy));
+                let record = view.record(key, value, &open, Some(EndReason::Policy));
                 if !open.is_closed {
                     *leaving.sums.entry((key.ifindex, open.peer)).or_default() += record.total;
                     add_dropped(&mut dropped, (key.ifindex, open.peer), &record);
                     let did_something = record.total != Counters::default();
                     records.extend(did_something.then(|| record.clone()));
                 }
-                last.push((*key, *value, record));
+                last.push((*key, *value, open, record));
             })?;
             if recorder.record_last(line.wall_ms(), records, &leaving).is_err() {
                 return Ok(None);
@@ -123,10 +122,10 @@ impl Collector {
             failpoint!("cut-recorded");
             add(finished, &leaving.sums);
             add(&mut sessions.dropped, &dropped);
-            for (key, _, record) in &last {
-                ledger.closed(key, record.total, record.window_end_ms);
+            for (key, _, open, record) in &last {
+                ledger.keep(key, open.closed(record));
             }
-            for (key, value, record) in last {
+            for (key, value, _, record) in last {
                 let successor = FlowKey { generation: 1 - key.generation, ..key };
                 let succeeded =
                     dataplane.flow(&successor)?.is_some_and(|value| value.marks & RETIRED == 0);

@@ -1,9 +1,6 @@
 //! The open flows: what of each is already recorded. Record = kernel − ledger.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use flowd_common::{
     flow::{CUT, FlowKey, FlowValue, RETIRED},
@@ -33,7 +30,20 @@ pub(super) struct Open {
     pub(super) is_closed: bool,
 }
 
-/// Every open flow.
+impl Open {
+    /// The same flow when the store has `record` of it.
+    pub(super) fn recorded(self, record: &Record) -> Self {
+        Self { recorded: record.total, window_start_ms: record.window_end_ms, ..self }
+    }
+
+    /// The same flow when that was its last one, and only the entry has to go.
+    pub(super) fn closed(self, record: &Record) -> Self {
+        Self { ending: record.end_reason, is_closed: true, ..self.recorded(record) }
+    }
+}
+
+/// The open flows of which the kernel's entry does not say all: the store has a record of them, or
+/// they are ending. Of the others nothing is kept, however many there are.
 #[derive(Default)]
 pub(super) struct Ledger {
     open: HashMap<FlowKey, Open>,
@@ -41,10 +51,10 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// The entry of a flow that the kernel has; made at first sight.
-    pub(super) fn open(&mut self, key: &FlowKey, value: &FlowValue, peers: &Peers) -> &mut Open {
+    /// What is known of a flow that the kernel has.
+    pub(super) fn open(&self, key: &FlowKey, value: &FlowValue, peers: &Peers) -> Open {
         let Self { open, anchors } = self;
-        open.entry(*key).or_insert_with(|| {
+        open.get(key).copied().unwrap_or_else(|| {
             let first_seen_ms = anchors.first_seen_ms(value.first_seen_ns);
             let peer = match value.peer_id {
                 NO_PEER => peers.owner(key.ifindex, key.peer.into()),
@@ -66,25 +76,9 @@ impl Ledger {
         self.open.get(key)
     }
 
-    /// Notes that the store has everything up to `total`.
-    pub(super) fn recorded(&mut self, key: &FlowKey, total: Counters, window_end_ms: i64) {
-        if let Some(open) = self.open.get_mut(key) {
-            open.recorded = total;
-            open.window_start_ms = window_end_ms;
-        }
-    }
-
-    /// Notes that the store has the last record of a flow, whose entry has to go.
-    pub(super) fn closed(&mut self, key: &FlowKey, total: Counters, window_end_ms: i64) {
-        self.recorded(key, total, window_end_ms);
-        if let Some(open) = self.open.get_mut(key) {
-            open.is_closed = true;
-        }
-    }
-
-    /// Why a flow ends, if it has been told.
-    pub(super) fn ending(&self, key: &FlowKey) -> Option<EndReason> {
-        self.open.get(key).and_then(|open| open.ending)
+    /// Remembers what the kernel's entry does not say.
+    pub(super) fn keep(&mut self, key: &FlowKey, open: Open) {
+        self.open.insert(*key, open);
     }
 
     /// Forgets a flow whose last record is in the store.
@@ -95,13 +89,9 @@ impl Ledger {
         }
     }
 
+    /// How many flows it remembers something of.
     pub(super) fn len(&self) -> usize {
         self.open.len()
-    }
-
-    /// The peers that open flows belong to.
-    pub(super) fn peers(&self) -> HashSet<PeerId> {
-        self.open.values().map(|open| open.peer).collect()
     }
 }
 
@@ -311,8 +301,8 @@ mod tests {
         };
         let kernel = FlowValue { first_seen_ns: START.monotonic_ns, ..FlowValue::default() };
         let (peers, interfaces) = (Peers::default(), Interfaces::default());
-        let (line, mut ledger) = (line(200), anchored());
-        let open = *ledger.open(&key, &kernel, &peers);
+        let (line, ledger) = (line(200), anchored());
+        let open = ledger.open(&key, &kernel, &peers);
         let cases = [
             // resources, at the peer's side, at the other
             ("", None, None),
@@ -352,7 +342,7 @@ mod tests {
             for step in steps.into_iter().chain([Step::End { committed: true }]) {
                 let line = line(now_ms);
                 let view = View { line, peers: &peers, interfaces: &interfaces, verdicts: &verdicts };
-                let open = *ledger.open(&key, &kernel, &peers);
+                let open = ledger.open(&key, &kernel, &peers);
                 let (end, committed) = match step {
                     Step::Grow { rx, tx, ms } => {
                         now_ms += ms;
@@ -368,7 +358,7 @@ mod tests {
                 };
                 if committed {
                     let record = view.record(&key, &kernel, &open, end);
-                    ledger.recorded(&key, record.total, record.window_end_ms);
+                    ledger.keep(&key, open.recorded(&record));
                     records.push(record);
                 }
                 if end.is_some() && committed {

@@ -17,6 +17,7 @@ mod collector;
 mod coverage;
 mod cut;
 mod gaps;
+mod heap;
 mod interfaces;
 mod keeper;
 mod lapses;
@@ -31,6 +32,7 @@ mod sessions;
 mod startup;
 mod takeover;
 mod verdicts;
+mod walking;
 mod why;
 
 use std::{
@@ -118,6 +120,7 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> DaemonError {
 
 /// Runs the daemon until it is told to stop.
 pub fn run(config: Config) -> Result<(), DaemonError> {
+    heap::tidy();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("api")

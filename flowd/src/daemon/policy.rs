@@ -213,7 +213,7 @@ impl Collector {
             if would_be.is_denied() && would_be.outcome() != value.judgement.outcome() {
                 cut_flows += 1;
                 if cut.len() < LISTED {
-                    let open = *ledger.open(key, value, view.peers);
+                    let open = ledger.open(key, value, view.peers);
                     cut.push((view.record(key, value, &open, None), would_be));
                 }
             }

@@ -232,7 +232,7 @@ impl Collector {
             if row.is_none() && !is_closed {
                 return;
             }
-            let open = ledger.open(key, value, peers);
+            let mut open = ledger.open(key, value, peers);
             if let Some(row) = row {
                 open.first_seen_ms = row.first_seen_ms;
                 open.window_start_ms = row.window_end_ms;
@@ -244,6 +244,7 @@ impl Collector {
                 let is_cut = value.marks & CUT != 0;
                 open.ending = Some(if is_cut { EndReason::Policy } else { EndReason::Idle });
             }
+            ledger.keep(key, open);
         })?;
         for bucket in by_bucket(&dataplane.overflow()?).into_keys() {
             if let Some(row) = rows.remove(&overflow.id(&bucket)) {

@@ -88,7 +88,7 @@ impl FromStr for MaxBytes {
             _ => return Err(NotASize),
         };
         let bytes = number.trim().parse::<f64>().map_err(|_| NotASize)? * scale as f64;
-        if bytes >= 1.0 && bytes < 1e18 { Ok(Self::Bytes(bytes as u64)) } else { Err(NotASize) }
+        if (1.0..1e18).contains(&bytes) { Ok(Self::Bytes(bytes as u64)) } else { Err(NotASize) }
     }
 }
 

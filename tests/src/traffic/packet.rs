@@ -60,6 +60,18 @@ pub fn udp(src: IpAddr, dst: IpAddr, ports: (u16, u16), payload: &[u8]) -> Vec<u
     segment
 }
 
+/// A TCP header that asks for a connection, with a checksum that the receiver accepts.
+pub fn syn(src: Ipv4Addr, dst: Ipv4Addr, ports: (u16, u16)) -> Vec<u8> {
+    let mut segment = Vec::new();
+    segment.extend(ports.0.to_be_bytes());
+    segment.extend(ports.1.to_be_bytes());
+    segment.extend([0, 0, 0, 9, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
+    let pseudo = sum(&src.octets()) + sum(&dst.octets()) + 6 + segment.len() as u32;
+    let checksum = checksum(&segment, pseudo);
+    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+    segment
+}
+
 /// The Internet checksum of `bytes` and of what was summed before.
 pub fn checksum(bytes: &[u8], before: u32) -> u16 {
     let mut total = sum(bytes) + before;

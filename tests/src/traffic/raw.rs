@@ -2,8 +2,8 @@
 
 use std::{
     io, mem,
-    net::IpAddr,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+    net::{IpAddr, Ipv4Addr},
+    os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd},
     time::{Duration, Instant},
 };
 
@@ -73,6 +73,12 @@ impl RawSocket {
 
     fn fd(&self) -> RawFd {
         self.0.as_raw_fd()
+    }
+}
+
+impl AsRawFd for RawSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd()
     }
 }
 
@@ -182,6 +188,16 @@ fn typed_socket(family: libc::c_int, kind: libc::c_int, protocol: libc::c_int) -
 
 fn family(ip: IpAddr) -> libc::c_int {
     if ip.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }
+}
+
+/// An address as the kernel takes it.
+pub(super) fn address_v4(ip: Ipv4Addr) -> libc::sockaddr_in {
+    libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: 0, // Raw sockets have none.
+        sin_addr: libc::in_addr { s_addr: u32::from(ip).to_be() },
+        sin_zero: [0; 8],
+    }
 }
 
 fn sockaddr(ip: IpAddr) -> (libc::sockaddr_storage, libc::socklen_t) {

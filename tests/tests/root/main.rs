@@ -12,6 +12,7 @@ mod enforcement;
 mod gaps;
 mod identity;
 mod policy;
+mod pressure;
 mod records;
 mod refusals;
 mod restart;
