@@ -47,7 +47,7 @@ use std::{
 
 use sd_notify::NotifyState;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
 };
 
@@ -194,6 +194,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let _alone = alone::claim()
         .map_err(system("claim the network namespace"))?
         .ok_or(DaemonError::NotAlone)?;
+    let signals = Signals::listen()?;
     let opened = open(&config)?;
     let reports = opened.writer.reports();
     let socket = api::bind(&config.socket)?;
@@ -233,7 +234,8 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         "ready"
     );
     notify(NotifyState::Ready);
-    let outcome = wait_for_end(&names_watch, &live, &config.policy_file, drain_ended).await;
+    let outcome =
+        wait_for_end(signals, &names_watch, &live, &config.policy_file, drain_ended).await;
 
     notify(NotifyState::Stopping);
     drop(stop_api);
@@ -306,16 +308,32 @@ fn spawn_drain(
     Ok((handle, ended))
 }
 
+/// What the daemon is told from outside. Heard from the start, so that a stop during it is orderly.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, DaemonError> {
+        let listen = |kind| signal(kind).map_err(system("listen for signals"));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+}
+
 async fn wait_for_end(
+    signals: Signals,
     names_watch: &identity::Watch,
     live: &Live,
     policy_file: &Path,
     drain_ended: oneshot::Receiver<()>,
 ) -> Result<(), DaemonError> {
-    let listen = |kind| signal(kind).map_err(system("listen for signals"));
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut interrupt = listen(SignalKind::interrupt())?;
-    let mut hangup = listen(SignalKind::hangup())?;
+    let Signals { mut terminate, mut interrupt, mut hangup } = signals;
     tokio::pin!(drain_ended);
     loop {
         tokio::select! {

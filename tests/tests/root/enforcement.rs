@@ -408,7 +408,7 @@ fn a_restart_opens_no_hole_and_open_flows_go_on() {
 }
 
 #[test]
-fn a_policy_that_only_observes_goes_with_the_daemon_and_detach_takes_the_rest_off() {
+fn what_stays_without_a_daemon_does_what_the_policy_says_until_it_is_detached() {
     let net = lan_net();
     let (site, daemon) = flowd_on(&net, &Settings::default());
     let ctl = site.flowctl(&net.gateway);

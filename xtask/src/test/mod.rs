@@ -6,6 +6,8 @@
 //! - vm: the same tests on Debian's kernels with the kernel's own WireGuard.
 
 mod fuzz;
+#[cfg(test)]
+mod guarantees;
 mod initramfs;
 mod outcome;
 mod report;
