@@ -119,9 +119,7 @@ fn a_store_that_is_read_only_at_start_is_opened_when_it_is_not() {
 
     let daemon = start(&site, &net);
     load = load + flow.exchange(&[100; 5]);
-    wait::until(wait::SOON, "it says so", || {
-        ctl.status().store.error.is_some_and(|error| error.contains("writable"))
-    });
+    wait::until(wait::SOON, "it says so", || ctl.status().store.error.is_some());
     assert_balanced(&ctl, "wg0");
     mount::writable(&store, ROOM);
     wait::until(wait::SOON, "it records", || ctl.status().store.error.is_none());
@@ -143,7 +141,8 @@ fn a_segment_that_is_damaged_is_set_aside_and_nothing_is_recorded_twice() {
     let before = flow.exchange(&[100; 9]);
     wait::until_equal("it is recorded", &Load::both(before, before), || stored(&ctl));
     let path = newest(&site);
-    daemon.kill();
+    // An orderly stop folds the log into the file; what is in a log hides what is damaged there.
+    daemon.stop();
     let daemon = start(&site, &net);
     damage(&path);
     wait::until(wait::SOON, "it is set aside", || {
