@@ -3,6 +3,7 @@
 use std::{
     env, fs,
     io::Write as _,
+    os::unix::net::UnixStream,
     process::{Child, Command, Stdio},
     sync::OnceLock,
 };
@@ -143,7 +144,8 @@ fn start_wireguard_go(namespace: &Namespace, name: &str) -> Child {
         .spawn()
         .expect("wireguard-go is installed");
     let socket = namespace.sockets().join(format!("{name}.sock"));
-    wait::until(wait::SOON, "wireguard-go's socket", || socket.exists());
+    // The file is there before anybody listens; `wg` takes that for a dead one, and removes it.
+    wait::until(wait::SOON, "wireguard-go's socket", || UnixStream::connect(&socket).is_ok());
     child
 }
 

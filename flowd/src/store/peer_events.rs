@@ -62,7 +62,8 @@ impl Writer {
 }
 
 impl Reader {
-    /// What happened to a peer in a range, oldest first.
+    /// What happened to a peer in a range, in the order in which it was noticed: WireGuard tells the
+    /// time of a handshake to the second, where it tells it at all.
     pub fn peer_events(
         &self,
         public_key: &str,
@@ -78,8 +79,6 @@ impl Reader {
                 events.extend(found.map_err(read(&path))?);
             }
         }
-        // Stable: events of one instant stay in the order in which they were told.
-        events.sort_by_key(|stored| stored.event.at_ms);
         Ok(events)
     }
 

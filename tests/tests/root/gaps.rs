@@ -82,7 +82,6 @@ fn a_program_that_is_taken_off_is_put_back_and_what_it_missed_is_a_gap() {
     counted += Load::both(load, load);
     ctl.one_flow(&["--port", "7000"], counted);
 
-    let gaps = ctl.gaps(&["--stage", "detached"]);
     let sum = ctl.summary().gaps;
     // WireGuard's counters tell of it too, in a gap of stage `coverage`.
     let all = ctl.gaps(&[]);
@@ -90,7 +89,7 @@ fn a_program_that_is_taken_off_is_put_back_and_what_it_missed_is_a_gap() {
     let output = ctl.run(&["summary"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("packets may be missing (flowctl gaps --until"), "{text}");
-    let before = gaps.last().expect("three").from.to_string();
+    let before = all.iter().map(|gap| gap.from).min().expect("three").to_string();
     let earlier: flowd::wire::Summary = ctl.json(&["summary", "--until", &before]);
     assert_eq!(earlier.gaps.count, 0, "a range that touches none says nothing");
     daemon.stop();
@@ -163,7 +162,8 @@ fn an_interface_that_is_gone_is_a_gap_until_it_is_back() {
     after_a_look(&site.flowctl(&net.gateway));
     net.lower("wg0");
     let open = wait::until_some(wait::SOON, "it is told", || {
-        site.flowctl(&net.gateway).gaps(&["--stage", "interface"]).pop()
+        let told = site.flowctl(&net.gateway).gaps(&["--stage", "interface"]).pop();
+        told.filter(|gap| gap.gap_id.is_some())
     });
     assert_eq!((open.interface.as_deref(), open.to, open.packets), (Some("wg0"), None, Some(0)));
     let output = site.flowctl(&net.gateway).run(&["status"]);
@@ -180,7 +180,10 @@ fn an_interface_that_is_gone_is_a_gap_until_it_is_back() {
     ctl.attached("wg0");
     let gap = ctl.ended_gap("interface");
     assert_eq!((gap.gap_id, gap.from, gap.packets), (open.gap_id, open.from, Some(0)));
-    assert_bound(&ctl.ended_gap("attach"), missed);
+    // WireGuard may have said more before flowd came.
+    let unseen = ctl.ended_gap("attach");
+    assert!(unseen.packets >= Some(missed.packets()), "{unseen:#?} {missed:?}");
+    assert!(unseen.bytes >= Some(missed.bytes()), "{unseen:#?} {missed:?}");
     daemon.stop();
 }
 

@@ -76,7 +76,7 @@ fn a_live_socket_is_left_alone_and_a_stale_one_replaced() {
 }
 
 #[test]
-fn an_unreadable_segment_is_refused_and_left_alone() {
+fn a_segment_of_another_program_is_refused_and_left_alone() {
     let net = Topology::new(1);
     let (site, daemon) = flowd_on(&net, &Settings::default());
     daemon.stop();
@@ -86,10 +86,13 @@ fn an_unreadable_segment_is_refused_and_left_alone() {
         .filter(|path| path.extension().is_some_and(|end| end == "sqlite"))
         .collect();
     let segment = segments.first().expect("a segment of today");
-    fs::write(segment, "this is no database").expect("room");
+    // The application id stands at offset 68 of the header.
+    let mut theirs = fs::read(segment).expect("readable");
+    theirs[68..72].copy_from_slice(b"abcd");
+    fs::write(segment, &theirs).expect("room");
     let line = site.refused(&net.gateway);
     assert!(line.contains(segment.to_str().expect("UTF-8")), "{line}");
-    assert_eq!(fs::read_to_string(segment).expect("readable"), "this is no database");
+    assert_eq!(fs::read(segment).expect("readable"), theirs);
 }
 
 #[test]

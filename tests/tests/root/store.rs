@@ -115,13 +115,13 @@ fn a_store_that_is_read_only_at_start_is_opened_when_it_is_not() {
     let mut load = flow.exchange(&[100]);
     wait::until(wait::SOON, "records", || ctl.status().drain.records > 0);
     daemon.kill();
-    mount::read_only(&store, ROOM);
+    mount::read_only(&store);
 
     let daemon = start(&site, &net);
     load = load + flow.exchange(&[100; 5]);
     wait::until(wait::SOON, "it says so", || ctl.status().store.error.is_some());
     assert_balanced(&ctl, "wg0");
-    mount::writable(&store, ROOM);
+    mount::writable(&store);
     wait::until(wait::SOON, "it records", || ctl.status().store.error.is_none());
     assert_recorded(&ctl, load);
     wait::until_equal("nothing waits", &Load::both(load, load), || stored(&ctl));
@@ -159,8 +159,13 @@ fn a_segment_that_is_damaged_is_set_aside_and_nothing_is_recorded_twice() {
     assert!(gaps.contains("database"), "{gaps}");
     daemon.kill();
 
-    // The same at start: what is known of the open flow goes on where it can be read.
-    fs::write(newest(&site), b"no database".repeat(999)).expect("room");
+    // The same at start, with the log, which has every page of a young segment.
+    let path = newest(&site);
+    for log in ["-wal", "-shm"] {
+        let name = format!("{}{log}", path.display());
+        fs::remove_file(name).expect("a killed daemon leaves it");
+    }
+    fs::write(path, b"no database".repeat(999)).expect("room");
     let daemon = start(&site, &net);
     assert_eq!(ctl.status().store.set_aside.len(), 1);
     daemon.kill();
