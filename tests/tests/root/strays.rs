@@ -1,5 +1,7 @@
 //! What a flowd before left where this one does not look for it.
 
+use std::{fs, path::PathBuf};
+
 use flowd::flows::Stage;
 use flowd_common::counter::Direction;
 use flowd_tests::{
@@ -37,7 +39,7 @@ fn programs_that_were_kept_elsewhere_are_taken_off() {
     let (site, daemon) = flowd_on(&net, &Settings::default());
     site.flowctl(&net.gateway).apply(NOTHING);
     daemon.stop();
-    std::fs::remove_dir_all(site.path("store/policy")).expect("it is there");
+    fs::remove_dir_all(site.path("store/policy")).expect("it is there");
     for place in ["bpf/other", "plain/nowhere"] {
         keep_pins_in(&site, place);
         let daemon = site.start(&net.gateway);
@@ -92,9 +94,31 @@ fn a_store_that_was_removed_begins_with_what_the_kernel_has() {
     });
     let load = pair(&net).exchange(&[20; 2]);
     daemon.stop();
-    std::fs::remove_dir_all(site.path("store")).expect("it is there");
+    fs::remove_dir_all(site.path("store")).expect("it is there");
     let daemon = site.start(&net.gateway);
     ctl.attached("wg0");
     assert_eq!(ctl.summary().counters, Load::both(load, load));
+    daemon.stop();
+}
+
+/// Each table is a file, and a daemon may be killed between any two of them.
+#[test]
+fn tables_that_are_there_in_part_do_not_keep_flowd_from_starting() {
+    let net = Topology::new(1);
+    let (site, daemon) = flowd_on(&net, &Settings::default());
+    daemon.kill();
+    let only = |dir: PathBuf| {
+        let mut entries = fs::read_dir(dir).expect("it is there").map(|entry| entry.expect("ours"));
+        entries.find(|entry| entry.path().is_dir()).expect("there is one").path()
+    };
+    let tables = only(only(site.path("bpf/flowd")));
+    fs::remove_file(tables.join("COUNTERS")).expect("it is there");
+    site.configure(&site.config(&Settings { table_size: 8_192, ..Settings::default() }));
+    let daemon = site.start(&net.gateway);
+    let ctl = site.flowctl(&net.gateway);
+    ctl.attached("wg0");
+    let load = pair(&net).exchange(&[10; 3]);
+    assert_eq!(ctl.summary().counters, Load::both(load, load));
+    assert!(!tables.exists(), "what was left of them is gone");
     daemon.stop();
 }
