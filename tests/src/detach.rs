@@ -54,6 +54,15 @@ pub fn programs(namespace: &Namespace, interface: &str, direction: Direction) {
     }
 }
 
+/// How many tcx programs of one direction hang on an interface; an error where there is no tcx.
+pub fn hanging(namespace: &Namespace, interface: &str, direction: Direction) -> io::Result<usize> {
+    let attach_type = match direction {
+        Direction::Ingress => BPF_TCX_INGRESS,
+        Direction::Egress => BPF_TCX_EGRESS,
+    };
+    Ok(namespace.run(|| links(interface, attach_type))?.len())
+}
+
 fn links(interface: &str, attach_type: u32) -> io::Result<Vec<u32>> {
     let mut programs = [0_u32; MAX_LINKS];
     let mut links = [0_u32; MAX_LINKS];

@@ -321,6 +321,7 @@ impl Collector {
         }
         if self.recorder.error.is_none() && !self.has_walked {
             self.interfaces.forget_notes(&mut self.dataplane)?;
+            self.recorder.forget_ended();
             self.has_walked = true;
         }
         self.interfaces.note(&mut self.dataplane)?;

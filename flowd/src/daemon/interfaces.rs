@@ -416,7 +416,7 @@ impl Interfaces {
     pub(super) fn leave_all(&mut self) {
         for watched in self.by_index.values_mut() {
             if watched.attachment.take().is_some() {
-                tracing::info!(interface = %watched.name, "its programs stay, and count on");
+                tracing::info!(interface = %watched.name, "its programs stay, and count on; `flowd detach` takes them off");
             }
         }
     }

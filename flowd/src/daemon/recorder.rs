@@ -126,6 +126,11 @@ impl Recorder {
         self.told(now_ms, noted)
     }
 
+    /// What the daemon before had ended has left the kernel's table.
+    pub(super) fn forget_ended(&mut self) {
+        self.writer.forget_ended();
+    }
+
     /// Shows flows that the ledger has to `visit` until it says stop, each as a record of nothing since
     /// its last one.
     pub(super) fn for_each_open(

@@ -16,10 +16,11 @@ use aya::{
 use flowd_common::counter::Direction;
 
 use super::{
-    Dataplane, DataplaneError, Pins, classifier_mut,
+    Dataplane, DataplaneError, Pins, classifier, classifier_mut,
     error::{first_line, os_error},
-    program_name,
+    program_name, strangers,
 };
+use crate::wireguard;
 
 /// The kernel that brought tcx.
 const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
@@ -140,7 +141,36 @@ impl Dataplane {
                 }
             }
         }
+        if by == AttachedBy::Tcx {
+            self.take_strangers_off(name, ifindex);
+        }
         Ok(attachment)
+    }
+
+    /// Takes off what a flowd before has left and this one could not replace.
+    fn take_strangers_off(&self, name: &str, ifindex: u32) {
+        let own: Result<Vec<u32>, ProgramError> = BOTH
+            .map(|direction| classifier(&self.ebpf, program_name(direction)).info())
+            .into_iter()
+            .map(|info| Ok(info?.id()))
+            .collect();
+        let taken = own
+            .map_err(|error| first_line(&error))
+            .and_then(|own| strangers::take_off(name, ifindex, &own).map_err(|e| e.to_string()));
+        match taken {
+            Ok(0) => {}
+            Ok(programs) => tracing::warn!(
+                interface = name,
+                programs,
+                "took the programs of a flowd before off that kept them in another place: what they \
+                 counted since it ended is not recorded"
+            ),
+            Err(error) => tracing::warn!(
+                interface = name,
+                error,
+                "programs of a flowd before may hang on it still: look with `bpftool net`"
+            ),
+        }
     }
 }
 
@@ -241,6 +271,10 @@ pub fn detach_everything(base: &Path) -> io::Result<usize> {
     // Of this network namespace, whoever mounted /sys.
     let devices = fs::read_to_string("/proc/net/dev")?;
     for name in devices.lines().filter_map(|line| Some(line.split_once(':')?.0.trim())) {
+        // Those that were kept elsewhere. Fails where the kernel has no tcx.
+        if let Some(ifindex) = wireguard::ifindex_of(name) {
+            removed += strangers::take_off(name, ifindex, &[]).unwrap_or_default();
+        }
         for direction in BOTH {
             // Fails where there is no such filter.
             if tc::qdisc_detach_program(name, attach_type(direction), program_name(direction))

@@ -15,6 +15,7 @@ mod pairs;
 mod pins;
 mod policy;
 mod retire;
+mod strangers;
 mod syscall;
 
 use std::{

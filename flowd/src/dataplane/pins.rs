@@ -38,6 +38,9 @@ pub(super) const KEPT: [&str; 14] = [
     "ANCHORS",
 ];
 
+/// Those of them that count.
+const COUNTING: [&str; 3] = ["FLOWS", "OVERFLOW", "COUNTERS"];
+
 /// The directory of this network namespace.
 #[derive(Debug)]
 pub struct Pins {
@@ -177,9 +180,10 @@ impl Tables {
         number.parse().ok().filter(|_| beside)
     }
 
-    /// Whether no daemon has used them yet.
+    /// Whether no daemon has used them: nothing is attached before all of them are there. One that
+    /// was killed while it made or removed them leaves some.
     pub fn are_new(&self) -> bool {
-        !self.path("FLOWS").exists()
+        COUNTING.iter().any(|name| !self.path(name).exists())
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -188,7 +192,8 @@ impl Tables {
 
     fn suit(&self, flows: u32) -> bool {
         let room = || MapInfo::from_pin(self.path("FLOWS")).map(|info| info.max_entries());
-        self.layout == layout() && (self.are_new() || room().is_ok_and(|room| room == flows))
+        let has_room = || !self.path("FLOWS").exists() || room().is_ok_and(|room| room == flows);
+        self.layout == layout() && has_room()
     }
 
     /// Removes the files; what no program uses is gone then.

@@ -25,7 +25,8 @@ use super::{
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Days whose records are kept; 0: for ever.
+    /// Days whose records are kept; 0: for ever. They are counted back from the last day that is
+    /// over and has records, so that a clock set far ahead removes none.
     pub days: u32,
     /// How much of the disk the segments may take.
     pub max_bytes: MaxBytes,
@@ -166,6 +167,10 @@ impl Keeper {
         let Retention { days: kept, max_bytes } = self.retention;
         let now = jiff::Timestamp::from_millisecond(now_ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         let today = now.to_zoned(jiff::tz::TimeZone::UTC).date();
+        // A clock that is wrong by years makes nothing old: there would be days in between.
+        let day_after =
+            days.last().and_then(|day| day.parse::<jiff::civil::Date>().ok()?.tomorrow().ok());
+        let today = day_after.map_or(today, |day| today.min(day));
         let first_kept = today.saturating_sub(jiff::Span::new().days(i64::from(kept))).to_string();
         let limit = match max_bytes {
             MaxBytes::None => u64::MAX,

@@ -107,6 +107,20 @@ fn the_oldest_days_go_and_their_sums_stay() {
 }
 
 #[test]
+fn a_clock_that_is_set_far_ahead_makes_nothing_old() {
+    let (dir, mut writer) = store(4);
+    let ahead = 4_000 * DAY;
+    let mut late = [record(9, Verdict::Allow, None)];
+    writer.commit(ahead, &mut late, &Leaving::default()).unwrap();
+    let keeper = keeper(dir.path(), 3, MaxBytes::None);
+    assert_eq!(keeper.run(ahead).unwrap(), 1, "by the day after the last one");
+    assert_eq!(keeper.run(ahead).unwrap(), 0);
+    assert_eq!(writer.size().0, 4);
+    writer.commit(ahead + DAY, &mut late, &Leaving::default()).unwrap();
+    assert_eq!(keeper.run(ahead + DAY).unwrap(), 3, "it was right after all");
+}
+
+#[test]
 fn the_newest_day_stays_however_large_it_is() {
     let (dir, writer) = store(3);
     let keeper = keeper(dir.path(), 0, MaxBytes::Bytes(1));
@@ -172,6 +186,20 @@ fn a_segment_that_somebody_has_open_is_sealed_later() {
     drop(reader);
     keeper.run(DAY).unwrap();
     assert!(!path.exists());
+}
+
+#[test]
+fn a_file_that_has_lost_everything_is_not_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = ["2026-11-21.sqlite", "missing.sqlite"].map(|name| dir.path().join(name));
+    fs::write(&files[0], "").unwrap();
+    let found = verify_files(&files);
+    let said: Vec<&str> = found.iter().flat_map(|one| &one.problems).map(String::as_str).collect();
+    assert!(
+        matches!(said[..], [empty, missing]
+        if empty.starts_with("it is empty") && missing.contains("No such file")),
+        "{said:?}"
+    );
 }
 
 #[test]

@@ -137,11 +137,17 @@ fn add_finished(conn: &Connection, finished: &Sums) -> rusqlite::Result<()> {
 }
 
 /// Notes which flows have ended with these records. What had ended before has left the kernel's
-/// table by now.
-pub(super) fn write_ended(conn: &Connection, records: &[Record]) -> rusqlite::Result<()> {
+/// table by now, but for what is `left` of the daemon before.
+pub(super) fn write_ended(
+    conn: &Connection,
+    left: &HashSet<EntryId>,
+    records: &[Record],
+) -> rusqlite::Result<()> {
     let ended = records.iter().filter(|record| record.end_reason.is_some());
-    let ended: Vec<u8> = ended.flat_map(|record| encode(&record.tuple, &record.entry)).collect();
+    let mut ended: Vec<u8> =
+        ended.flat_map(|record| encode(&record.tuple, &record.entry)).collect();
     if !ended.is_empty() {
+        ended.extend(left.iter().flat_map(|(tuple, entry)| encode(tuple, entry)));
         conn.prepare_cached("UPDATE state SET ended = ?")?.execute([ended])?;
     }
     Ok(())

@@ -10,7 +10,7 @@ use std::{
 use rusqlite::Connection;
 
 use super::{
-    Leaving, Reader, Synchronous, WriteError, Writer, opening::peek, salvage, verify_store,
+    Leaving, Reader, State, Synchronous, WriteError, Writer, opening::peek, salvage, verify_store,
     writer::Newest,
 };
 use crate::flows::{Counters, EndReason, Filter, Record, sample};
@@ -97,6 +97,23 @@ fn a_read_only_segment_is_told_with_its_remedy_and_tried_again() {
     conn(&writer).pragma_update(None, "query_only", false).unwrap();
     writer.commit(0, &mut [record(7, 0)], &Leaving::default()).unwrap();
     assert_eq!(writer.last_record_id(), 2);
+}
+
+/// Else the next daemon would take what is recorded now for what was recorded before the boot, and
+/// record it again.
+#[test]
+fn a_state_that_a_failing_disk_refused_goes_with_the_next_records() {
+    let (dir, mut writer) = store(1);
+    let told = |boot: &str| State { boot_id: Some(boot.to_owned()), ..State::default() };
+    writer.set_state(0, &told("before")).unwrap();
+    conn(&writer).pragma_update(None, "query_only", true).unwrap();
+    writer.set_state(0, &told("now")).unwrap_err();
+    assert_eq!(writer.state().unwrap().boot_id.as_deref(), Some("before"));
+    conn(&writer).pragma_update(None, "query_only", false).unwrap();
+    writer.commit(0, &mut [record(7, 0)], &Leaving::default()).unwrap();
+    drop(writer);
+    let writer = Writer::open(dir.path(), "gw", 0).unwrap();
+    assert_eq!(writer.state().unwrap().boot_id.as_deref(), Some("now"));
 }
 
 #[test]

@@ -81,7 +81,13 @@ pub fn verify_store(store: &Path) -> Result<Vec<Verified>, OpenError> {
 
 /// Checks some segments, and those of following days one after another.
 pub fn verify_files(files: &[PathBuf]) -> Vec<Verified> {
-    let mut found: Vec<Verified> = files.iter().filter_map(|file| verify_file(file)).collect();
+    let empty = |file: &PathBuf| Verified {
+        file: file.clone(),
+        problems: vec!["it is empty: restore it from a backup".to_owned()],
+        ..Verified::default()
+    };
+    let mut found: Vec<Verified> =
+        files.iter().map(|file| verify_file(file).unwrap_or_else(|| empty(file))).collect();
     found.sort_by(|a, b| a.day.cmp(&b.day));
     for index in 1..found.len() {
         let (before, after) = found.split_at_mut(index);
@@ -109,6 +115,10 @@ fn follow(one: &mut Verified, last: Option<u64>) {
 /// `None`: it is empty still, because it is only just being made.
 fn verify_file(path: &Path) -> Option<Verified> {
     let mut one = Verified { file: path.to_owned(), ..Verified::default() };
+    if let Err(error) = std::fs::metadata(path) {
+        one.problems.push(format!("it cannot be read: {error}"));
+        return Some(one);
+    }
     match look(path, &mut one) {
         Ok(true) => {}
         Ok(false) => return None,

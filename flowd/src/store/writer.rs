@@ -33,8 +33,11 @@ pub struct Writer {
     pub(super) place: Place,
     pub(super) newest: Newest,
     pub(super) last_record_id: u64,
-    /// As it is in the newest segment, but for what has only just ended.
+    /// As it is in the newest segment, but for what has only just ended: of that, it has what the
+    /// daemon before left.
     pub(super) state: State,
+    /// A state that no transaction has taken yet; the next one does.
+    unwritten: Option<State>,
     aside: Vec<SetAside>,
     /// Segments that a reader found damaged.
     damaged: (mpsc::Sender<PathBuf>, mpsc::Receiver<PathBuf>),
@@ -74,6 +77,7 @@ impl Writer {
             newest: Newest::Closed { carried: Carried::default(), why: String::new() },
             last_record_id: 0,
             state: State::default(),
+            unwritten: None,
             aside: Vec::new(),
             damaged: mpsc::channel(),
             lock: None,
@@ -109,6 +113,7 @@ impl Writer {
         leaving: &Leaving,
     ) -> Result<(), WriteError> {
         let mut last = 0;
+        let left = std::mem::take(&mut self.state.ended);
         let outcome = self.numbered(now_ms, |tx, interned, first| {
             let mut totals = Totals::default();
             for (id, record) in (first..).zip(records.iter_mut()) {
@@ -123,10 +128,11 @@ impl Writer {
                 }
             }
             totals.write(tx)?;
-            state::write_ended(tx, records)?;
+            state::write_ended(tx, &left, records)?;
             state::write_leaving(tx, leaving)?;
             state::write_alive(tx, now_ms, false)
         });
+        self.state.ended = left;
         if outcome.is_err() {
             records.iter_mut().for_each(|record| record.record_id = 0);
         } else {
@@ -154,11 +160,23 @@ impl Writer {
     ) -> Result<T, WriteError> {
         self.see_to_damage(now_ms)?;
         let first = self.last_record_id;
-        let segment = self.ready(now_ms)?;
-        // Opening it may have found more.
-        let first = first.max(segment.1) + 1;
-        let outcome = segment.0.transaction(|tx, interned| write(tx, interned, first));
+        // Opening the segment may have found more.
+        let first = first.max(self.ready(now_ms)?.1) + 1;
+        let Newest::Open(segment) = &mut self.newest else { return Err(WriteError::LedgerWanted) };
+        let unwritten = &self.unwritten;
+        let outcome = segment.transaction(|tx, interned| {
+            if let Some(state) = unwritten {
+                state.write(tx)?;
+            }
+            write(tx, interned, first)
+        });
         match outcome {
+            Ok(done) => {
+                if let Some(state) = self.unwritten.take() {
+                    self.state = state;
+                }
+                Ok(done)
+            }
             Err(error) if failure::is_damage(&error) => {
                 let why = error.to_string();
                 Err(WriteError::Damaged(self.set_newest_aside(now_ms, why)?))
@@ -319,13 +337,17 @@ impl Writer {
     ) -> Result<(), WriteError> {
         let Newest::Wanted { day: aside, gaps } = &self.newest else { return Ok(()) };
         let (next, gaps) = (day(now_ms).max(aside.clone()), gaps.clone());
-        let state = State { alive_ms: Some(now_ms), ended, ..self.state.clone() };
+        let known = self.unwritten.as_ref().unwrap_or(&self.state).clone();
+        let state = State { alive_ms: Some(now_ms), ended, ..known };
         let last_record_id = self.last_record_id;
         // The running daemon knows its peers' sessions and counters, and writes them again.
         let peers = CarriedPeers::default();
         let carried = Carried { ledger, state, gaps, peers, last_record_id };
         let segment = self.begin(now_ms, &next, &carried)?;
         self.newest = Newest::Open(segment);
+        if let Some(state) = self.unwritten.take() {
+            self.state = state;
+        }
         Ok(())
     }
 
@@ -379,11 +401,16 @@ impl Writer {
         }
     }
 
-    /// Replaces it.
+    /// Replaces it: now, or with the next transaction that succeeds, so that no record is taken for
+    /// one of another boot.
     pub fn set_state(&mut self, now_ms: i64, state: &State) -> Result<(), WriteError> {
-        self.transaction(now_ms, |tx, _| state.write(tx))?;
-        self.state.clone_from(state);
-        Ok(())
+        self.unwritten = Some(state.clone());
+        self.transaction(now_ms, |_, _| Ok(()))
+    }
+
+    /// What had ended before the store was opened has left the kernel's table.
+    pub fn forget_ended(&mut self) {
+        self.state.ended.clear();
     }
 
     /// The highest record id in the store; 0: none yet.

@@ -1,4 +1,4 @@
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt};
 
 use super::{Leaving, Writer};
 use crate::flows::{Counters, EndReason, Entry, Initiator, Record, TcpFlags, Tuple, Verdict};
@@ -86,4 +86,28 @@ fn foreign_and_newer_files_are_refused_and_left_alone() {
         assert!(error.contains(said), "{error}");
         assert_eq!(fs::read(&path).unwrap(), content);
     }
+}
+
+/// A daemon may be killed again before it has looked at everything that the one before left.
+#[test]
+fn what_has_ended_is_remembered_until_it_has_left_the_kernel() {
+    let dir = tempfile::tempdir().unwrap();
+    let end = |writer: &mut Writer, port| {
+        let record = Record { end_reason: Some(EndReason::Idle), ..record(port) };
+        writer.commit(0, &mut [record], &Leaving::default()).unwrap();
+    };
+    let ended = |writer: &Writer| {
+        let ended = writer.state().unwrap().ended;
+        ended.into_iter().map(|(tuple, _)| tuple.peer_port).collect::<BTreeSet<_>>()
+    };
+    for port in 1..=3 {
+        let mut writer = Writer::open(dir.path(), "gw", 0).unwrap();
+        end(&mut writer, port);
+        assert_eq!(ended(&writer), (1..=port).collect(), "killed before its first drain");
+    }
+    let mut writer = Writer::open(dir.path(), "gw", 0).unwrap();
+    writer.forget_ended();
+    assert_eq!(ended(&writer), BTreeSet::from([1, 2, 3]));
+    end(&mut writer, 4);
+    assert_eq!(ended(&writer), BTreeSet::from([4]));
 }

@@ -17,5 +17,6 @@ mod records;
 mod refusals;
 mod restart;
 mod store;
+mod strays;
 mod verdicts;
 mod ways_past;
