@@ -97,11 +97,12 @@ pub(super) fn inherited(pins: Option<&Pins>, table_size: u32) -> Result<Inherite
             None => other.remove().map_err(system("remove tables that were never used"))?,
         }
     }
-    let notes = match old.last() {
-        _ if are_adopted => Notes::read(&tables).map_err(failed)?,
-        Some(newest) => newest.notes.clone(),
-        None => Notes::default(),
-    };
+    let mut notes = Notes::default();
+    if are_adopted {
+        notes = Notes::read(&tables).map_err(failed)?;
+    }
+    // A daemon that was killed early has not told its tables everything.
+    old.iter().rev().for_each(|old| notes.fill_up(&old.notes));
     Ok(Inherited { tables: Some(tables), are_adopted, notes, old, boot_id })
 }
 

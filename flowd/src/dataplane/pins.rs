@@ -88,6 +88,7 @@ impl Pins {
                 let (number, layout) = (newest + 1, layout());
                 let dir = self.dir.join(format!("tables-{number}-v{layout}"));
                 DirBuilder::new().mode(0o700).create(&dir)?;
+                failpoint!("tables-begun");
                 Tables { dir, number, layout }
             }
         };

@@ -195,6 +195,7 @@ impl Writer {
                 self.clear(&before, now_ms, "another file was in its place")?;
             }
             let next = self.begin(now_ms, &next, &carried)?;
+            failpoint!("segment-begun");
             let old = std::mem::replace(&mut self.newest, Newest::Open(next));
             if let Newest::Open(old) = old {
                 if has_moved {
@@ -379,8 +380,12 @@ impl Writer {
         }
     }
 
-    /// Replaces it.
+    /// Replaces it; where a segment waits for its ledger, it comes with that.
     pub fn set_state(&mut self, now_ms: i64, state: &State) -> Result<(), WriteError> {
+        if self.wants_ledger() {
+            self.state.clone_from(state);
+            return Ok(());
+        }
         self.transaction(now_ms, |tx, _| state.write(tx))?;
         self.state.clone_from(state);
         Ok(())
