@@ -296,7 +296,7 @@ impl Collector {
         let line = self.time_line()?;
         let Self { recorder, ledger, peers, interfaces, verdicts, finished, inheritance, .. } =
             self;
-        let Inheritance { rows, ended, old, tables } = inheritance;
+        let Inheritance { rows, ended, old, tables, lost: _ } = inheritance;
         let next = old.get(1).map_or_else(|| tables.clone(), |next| Some(next.name()));
         let old = &mut old[0];
         let view = View { line, peers, interfaces, verdicts };
