@@ -6,6 +6,8 @@
 //! - other tables are replaced: the open flows are put into new ones, with nothing counted; each
 //!   program is replaced in one instant; when the last packet has left the old programs, what they
 //!   counted is recorded, and their tables are removed
+//! - tables of which nobody knows what is recorded are replaced in the same way, and go unrecorded:
+//!   their counts may be in the segment that was set aside
 //! - what only the ledger knows of has been lost with the kernel's tables: it ends
 //!
 //! A policy that is enforced has no hole meanwhile.
@@ -84,7 +86,9 @@ impl Collector {
         let Inherited { tables, are_adopted, notes, old, boot_id } = inherited;
         let before =
             self.recorder.state().map_err(|error| DaemonError::Leftovers(error.to_string()))?;
-        let is_same_boot = before.boot_id.as_deref() == Some(&boot_id);
+        // What hangs in the kernel is of this boot.
+        let is_lost = before.is_lost() && !old.is_empty();
+        let is_same_boot = is_lost || before.boot_id.as_deref() == Some(&boot_id);
         let went_on = is_same_boot && (are_adopted || !old.is_empty());
         self.remember(&notes).map_err(failed)?;
         failpoint!("remembered");
@@ -138,6 +142,11 @@ impl Collector {
         self.resume_gaps().map_err(failed)?;
         self.update(found, gateway);
         failpoint!("attached");
+        if is_lost {
+            self.dataplane.wait_for_classifiers().map_err(failed)?;
+            inheritance.old.drain(..).for_each(remove);
+            tracing::error!("what was counted and is not known to be recorded is in no record");
+        }
         if !went_on {
             self.tell_of_absence(&before, is_same_boot);
         }

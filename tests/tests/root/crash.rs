@@ -12,7 +12,7 @@ use std::{
 };
 
 use flowd::{
-    flows::{Counters, FlowId},
+    flows::{Counters, FlowId, Stage},
     wire::{Flow, Record, RecordPage},
 };
 use flowd_tests::{
@@ -32,7 +32,7 @@ use flowd_tests::{
 
 use crate::{
     books::assert_balanced,
-    store::{DAY_MS, assert_whole},
+    store::{DAY_MS, assert_whole, newest},
 };
 
 /// Of one test. Emulated machines are ten to twenty times slower.
@@ -274,6 +274,35 @@ fn at_random_instants_while_the_policy_changes() {
     survives(&net, &mut site, Names::Stay, |random, site| {
         site.write("policy.toml", &policy(random.below(2) == 0));
     });
+}
+
+/// What the tables had counted may be in the segment that was set aside: it is recorded at most once.
+#[test]
+fn when_the_ledger_is_lost() {
+    let net = Topology::new(1);
+    let site = Site::new(&net, &SETTINGS);
+    let daemon = site.start(&net.gateway);
+    let ctl = site.flowctl(&net.gateway);
+    ctl.attached("wg0");
+    let pairs = pairs(&net, PAIRS);
+    let send = || pairs.iter().fold(Load::default(), |sum, pair| sum + pair.exchange(&[100]));
+    let before = send();
+    wait::until_equal("it is recorded", &before.packets, || {
+        records(&ctl).iter().map(|record| record.counters.rx_packets).sum()
+    });
+    kill(daemon);
+    std::fs::write(newest(&site), b"no database".repeat(999)).expect("room");
+    send();
+    let mut after = Load::default();
+    for _ in 0..3 {
+        let daemon = site.start(&net.gateway);
+        after = after + send();
+        let expected = Load::both(after, after);
+        wait::until_equal("what follows is recorded", &expected, || ctl.summary().counters);
+        let stages: Vec<_> = ctl.gaps(&[]).iter().map(|gap| gap.stage).collect();
+        assert_eq!(stages, [Stage::Database]);
+        daemon.kill();
+    }
 }
 
 /// The flowd that was built for tests, or why there is none.

@@ -53,7 +53,7 @@ fn stored(ctl: &Flowctl<'_>) -> Counters {
     page.records.iter().fold(Counters::default(), |sum, record| sum + record.counters)
 }
 
-fn newest(site: &Site) -> PathBuf {
+pub(crate) fn newest(site: &Site) -> PathBuf {
     let files = fs::read_dir(site.path("store/segments")).expect("the store is there");
     let files = files.map(|file| file.expect("a file").path());
     files.filter(|path| path.extension().is_some_and(|e| e == "sqlite")).max().expect("a segment")
