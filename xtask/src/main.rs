@@ -106,9 +106,7 @@ fn main() -> ExitCode {
         Task::Fuzz { target, input, seconds } => {
             fuzz::run_all(target.as_deref(), input.as_deref(), seconds)
         }
-        Task::Soak { kills, minutes, seed } => {
-            soak::run_all(soak::Bounds { kills, minutes }, seed)
-        }
+        Task::Soak { kills, minutes, seed } => soak::run_all(soak::Bounds { kills, minutes }, seed),
         Task::Lint => lint::run_all(),
         Task::Bench { subject } => bench::measure(subject),
         Task::Demo { no_build, without_flowd } => {

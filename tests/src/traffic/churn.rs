@@ -57,13 +57,11 @@ fn churn(net: &Topology, ended: &AtomicBool) -> ByPorts {
     let ends = |near: IpAddr, far: IpAddr| -> (End<'_>, End<'_>) {
         ((&peer.namespace, near), (&net.gateway, far))
     };
-    let families = [
-        ends(peer.v4.into(), net.gateway_v4(peer)),
-        ends(peer.v6.into(), net.gateway_v6(peer)),
-    ];
+    let families =
+        [ends(peer.v4.into(), net.gateway_v4(peer)), ends(peer.v6.into(), net.gateway_v6(peer))];
     let mut sent = ByPorts::new();
-    let mut count = |pair: &Pair, rx: Load, tx: Load| {
-        *sent.entry(place(pair.ports())).or_default() += Load::both(rx, tx);
+    let mut count = |ports: (u16, u16), rx: Load, tx: Load| {
+        *sent.entry(place(ports)).or_default() += Load::both(rx, tx);
     };
     let deaf = Pair::on_port(families[0].0, families[0].1, DEAF);
     for round in 0_usize.. {
@@ -73,9 +71,17 @@ fn churn(net: &Topology, ended: &AtomicBool) -> ByPorts {
         let (near, far) = families[round % 2];
         let pair = Pair::new(near, far);
         let load = pair.exchange(&[round % 1000, 100][..1 + round % 2]);
-        count(&pair, load, load);
+        count(pair.ports(), load, load);
         deaf.near.send(&[7; 40]).expect("a datagram leaves");
-        count(&deaf, udp::datagram(families[0].0.1, 40), Load::default());
+        count(deaf.ports(), udp::datagram(families[0].0.1, 40), Load::default());
+        if round % 4 == 0 {
+            // Says nothing more.
+            let once = udp::bind(families[0].0, 0);
+            once.connect((families[0].1.1, DEAF)).expect("a route");
+            once.send(&[7; 40]).expect("a datagram leaves");
+            let port = once.local_addr().expect("bound").port();
+            count((port, DEAF), udp::datagram(families[0].0.1, 40), Load::default());
+        }
         if round % 8 == 0 {
             let mut connection = Connection::open(near, far, 0);
             connection.transfer(2_000, 500);

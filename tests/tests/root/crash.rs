@@ -62,7 +62,8 @@ struct Random(u64);
 
 impl Random {
     fn new() -> Self {
-        let now = || SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later").subsec_nanos();
+        let now =
+            || SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later").subsec_nanos();
         let told = env::var("FLOWD_TEST_SEED").ok().map(|text| text.parse().expect("a number"));
         let seed: u64 = told.unwrap_or_else(|| now().into());
         println!("FLOWD_TEST_SEED={seed}");
@@ -217,8 +218,7 @@ fn survives(
     site.flowctl(&net.gateway).attached("wg0");
     let steady = Steady::begin(pairs(net, PAIRS));
     let before = udp_flows(&site.flowctl(&net.gateway));
-    let (mut expected, daemon) =
-        churn::during(net, || kill_at_random(net, site, daemon, prepare));
+    let (mut expected, daemon) = churn::during(net, || kill_at_random(net, site, daemon, prepare));
     let sent = steady.end();
     for (pair, load) in &sent {
         *expected.entry(place(pair.ports())).or_default() += Load::both(*load, *load);
@@ -291,7 +291,10 @@ fn when_the_ledger_is_lost() {
         records(&ctl).iter().map(|record| record.counters.rx_packets).sum()
     });
     kill(daemon);
-    std::fs::write(newest(&site), b"no database".repeat(999)).expect("room");
+    let segment = newest(&site);
+    // Its log would be enough to read it.
+    std::fs::remove_file(format!("{}-wal", segment.display())).expect("flowd was killed");
+    std::fs::write(segment, b"no database".repeat(999)).expect("room");
     send();
     let mut after = Load::default();
     for _ in 0..3 {
