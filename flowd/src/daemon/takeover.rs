@@ -303,8 +303,17 @@ impl Collector {
 
     fn settle_oldest(&mut self) -> Result<bool, DataplaneError> {
         let line = self.time_line()?;
-        let Self { recorder, ledger, peers, interfaces, verdicts, finished, inheritance, .. } =
-            self;
+        let Self {
+            dataplane,
+            recorder,
+            ledger,
+            peers,
+            interfaces,
+            verdicts,
+            finished,
+            inheritance,
+            ..
+        } = self;
         let Inheritance { rows, ended, old, tables, lost: _ } = inheritance;
         let next = old.get(1).map_or_else(|| tables.clone(), |next| Some(next.name()));
         let old = &mut old[0];
@@ -319,7 +328,15 @@ impl Collector {
                 if ended.contains(&(tuple(key), entry(key, &value))) {
                     continue;
                 }
-                let open = was_open(key, &value, rows, &ledger.anchors, peers);
+                let mut open = was_open(key, &value, rows, &ledger.anchors, peers);
+                // Flows are named by the millisecond: one that went on in the new tables in the same
+                // one is another.
+                let next = dataplane.flow(&FlowKey { generation: 0, ..*key })?;
+                let next_ms = next.map(|next| ledger.anchors.first_seen_ms(next.first_seen_ns));
+                if open.recorded == Counters::default() && next_ms == Some(open.first_seen_ms) {
+                    open.first_seen_ms -= 1;
+                    open.window_start_ms -= 1;
+                }
                 let record = view.record(key, &value, &open, Some(EndReason::Shutdown));
                 *sums.entry((key.ifindex, open.peer)).or_default() += record.total;
                 if record.total != Counters::default() {
