@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     os::unix::net::UnixStream,
     path::PathBuf,
-    process::{Child, Stdio},
+    process::{Child, ExitStatus, Stdio},
     thread,
     time::Duration,
 };
@@ -24,6 +24,17 @@ pub struct Daemon {
 impl Daemon {
     /// Starts and waits until the socket answers.
     pub fn start(site: &Site, namespace: &Namespace) -> Self {
+        let mut daemon = Self::begin(site, namespace);
+        wait::until(wait::SOON, "flowd answers", || {
+            let ended = daemon.child().try_wait().expect("our child");
+            assert!(ended.is_none(), "flowd ended: {}", daemon.log());
+            UnixStream::connect(site.socket()).is_ok()
+        });
+        daemon
+    }
+
+    /// Starts, and waits for nothing.
+    pub fn begin(site: &Site, namespace: &Namespace) -> Self {
         let log = site.path("flowd.log");
         let stderr = File::create(&log).expect("room");
         let child = site
@@ -33,13 +44,7 @@ impl Daemon {
             .stderr(stderr)
             .spawn()
             .expect("flowd is built");
-        let mut daemon = Self { child: Some(child), log };
-        wait::until(wait::SOON, "flowd answers", || {
-            let ended = daemon.child().try_wait().expect("our child");
-            assert!(ended.is_none(), "flowd ended: {}", daemon.log());
-            UnixStream::connect(site.socket()).is_ok()
-        });
-        daemon
+        Self { child: Some(child), log }
     }
 
     /// What it said so far.
@@ -87,6 +92,11 @@ impl Daemon {
         let mut child = self.child.take().expect("running until here");
         child.kill().expect("our child");
         child.wait().expect("our child");
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child().try_wait().expect("our child")
     }
 
     fn child(&mut self) -> &mut Child {

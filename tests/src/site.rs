@@ -2,6 +2,7 @@
 //! that a test can start another one in its place.
 
 use std::{
+    collections::BTreeMap,
     env,
     fmt::Write as _,
     fs,
@@ -52,12 +53,18 @@ pub struct Site {
     dir: TempDir,
     /// Another flowd than the usual one.
     program: Option<PathBuf>,
+    /// What the daemon finds in its environment.
+    environment: BTreeMap<&'static str, String>,
 }
 
 impl Site {
     /// An empty one with these settings, that knows the peers of `topology` by name.
     pub fn new(topology: &Topology, settings: &Settings) -> Self {
-        let site = Self { dir: tempfile::tempdir().expect("a directory"), program: None };
+        let site = Self {
+            dir: tempfile::tempdir().expect("a directory"),
+            program: None,
+            environment: BTreeMap::new(),
+        };
         let mut peers = String::new();
         for peer in &topology.peers {
             let (name, key) = (&peer.name, &peer.keys.public);
@@ -126,6 +133,14 @@ impl Site {
         self.program.is_some()
     }
 
+    /// The daemons to come find this in their environment; `None`: no more.
+    pub fn set_environment(&mut self, name: &'static str, value: Option<&str>) {
+        match value {
+            Some(value) => drop(self.environment.insert(name, value.to_owned())),
+            None => drop(self.environment.remove(name)),
+        }
+    }
+
     /// Puts the daemon's wall clock forward by so much.
     pub fn set_clock(&self, offset_ms: i64) {
         self.write("clock", &offset_ms.to_string());
@@ -136,7 +151,7 @@ impl Site {
         let program = self.program.clone().unwrap_or_else(|| binary("FLOWD_BIN", "flowd"));
         let mut command = namespace.command(program);
         command.arg("--config").arg(self.path("flowd.toml"));
-        command.env("FLOWD_TEST_CLOCK", self.path("clock"));
+        command.env("FLOWD_TEST_CLOCK", self.path("clock")).envs(&self.environment);
         command
     }
 

@@ -1,5 +1,5 @@
 //! Everything a developer runs beside `cargo build`:
-//! `cargo xtask setup|test|fuzz|lint|demo|bench|vm`.
+//! `cargo xtask setup|test|fuzz|soak|lint|demo|bench|vm`.
 //!
 //! Each command installs what it misses first (see `setup`) and says so beforehand.
 
@@ -9,6 +9,7 @@ mod demo;
 mod fuzz;
 mod lint;
 mod setup;
+mod soak;
 mod test;
 
 use std::path::PathBuf;
@@ -53,6 +54,18 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// Kill flowd at random instants under known traffic, thousands of times; needs root
+    Soak {
+        /// How often
+        #[arg(long, default_value_t = 5_000)]
+        kills: u32,
+        /// Begin nothing new after this time
+        #[arg(long)]
+        minutes: Option<u64>,
+        /// The instants are the same for the same seed
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Run rustfmt, clippy and cargo-deny
     Lint,
     /// Show flowd at work on a WireGuard network of its own
@@ -93,6 +106,7 @@ fn main() -> ExitCode {
         Task::Fuzz { target, input, seconds } => {
             fuzz::run_all(target.as_deref(), input.as_deref(), seconds)
         }
+        Task::Soak { kills, minutes, seed } => soak::run_all(soak::Bounds { kills, minutes }, seed),
         Task::Lint => lint::run_all(),
         Task::Bench { subject } => bench::measure(subject),
         Task::Demo { no_build, without_flowd } => {

@@ -502,6 +502,9 @@ impl Collector {
             for (bucket, record) in &pending {
                 overflow.recorded(bucket, record);
             }
+            if !pending.is_empty() {
+                failpoint!("overflow-recorded");
+            }
         }
         Ok(())
     }

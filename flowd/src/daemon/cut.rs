@@ -116,6 +116,7 @@ impl Collector {
                 }
                 last.push((*key, *value, open, record));
             })?;
+            failpoint!("cut-retired");
             if recorder.record_last(line.wall_ms(), records, &leaving).is_err() {
                 return Ok(None);
             }
@@ -134,6 +135,7 @@ impl Collector {
                     dataplane.delete(&[key])?;
                 } else {
                     dataplane.revive(&key, &renewed(&value, (now, peer_id), CUT, line))?;
+                    failpoint!("revived");
                 }
                 ledger.close(&key);
                 // Not what the other side has opened anew, of which the same is said as before.

@@ -102,6 +102,7 @@ impl Collector {
             .revisions
             .keep(before, Written { text, policy }, now_ms())
             .map_err(NotApplied::NotKept)?;
+        failpoint!("policy-kept");
         if let Err(error) = self.peers.note(self.dataplane.notebook()) {
             self.revisions.take_back(&revision);
             return Err(error.into());
@@ -112,6 +113,7 @@ impl Collector {
             self.revisions.take_back(&revision);
             return Err(error.into());
         }
+        failpoint!("policy-installed");
         self.recorder.hits.clear();
         let cut = self.judge_open_flows().unwrap_or_else(|error| {
             tracing::error!(%error, "open flows are judged at their next packet");

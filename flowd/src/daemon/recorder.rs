@@ -43,6 +43,9 @@ pub(super) struct Recorder {
     aside_seen: usize,
     /// When the journal was told last, Unix milliseconds.
     told_ms: Option<i64>,
+    /// What the store did not take at the start. It comes before everything else: counts that are
+    /// recorded under another boot are taken for counts of another kernel.
+    untold: Option<State>,
 }
 
 /// The store did not take the records; the kernel keeps their counts.
@@ -58,8 +61,17 @@ impl Recorder {
         let trouble = writer.trouble().map(str::to_owned);
         let hits = Hits::default();
         let (error, told_ms) = (None, None);
-        let mut recorder =
-            Self { writer, watchers, written: 0, hits, error, failures: 0, aside_seen: 0, told_ms };
+        let mut recorder = Self {
+            writer,
+            watchers,
+            written: 0,
+            hits,
+            error,
+            failures: 0,
+            aside_seen: 0,
+            told_ms,
+            untold: None,
+        };
         if let Some(text) = trouble {
             recorder.fail(now_ms, text);
         }
@@ -81,6 +93,7 @@ impl Recorder {
         if records.is_empty() && leaving.sums.is_empty() && leaving.tables.is_none() {
             return Ok(());
         }
+        self.tell_state(now_ms)?;
         let committed = self.writer.commit(now_ms, &mut records, leaving);
         self.told(now_ms, committed)?;
         self.written += records.len() as u64;
@@ -100,6 +113,7 @@ impl Recorder {
         now_ms: i64,
         news: &PeerNews,
     ) -> Result<(), NotRecorded> {
+        self.tell_state(now_ms)?;
         let outcome = self.writer.put_peer_news(now_ms, news);
         self.told(now_ms, outcome)
     }
@@ -111,6 +125,7 @@ impl Recorder {
 
     /// Notes that everything until now is in the kernel's tables or in the store.
     pub(super) fn beat(&mut self, now_ms: i64, is_clean: bool) -> Result<(), NotRecorded> {
+        self.tell_state(now_ms)?;
         let noted = self.writer.beat(now_ms, is_clean);
         self.told(now_ms, noted)
     }
@@ -120,9 +135,19 @@ impl Recorder {
         self.writer.state()
     }
 
-    /// Replaces it.
-    pub(super) fn set_state(&mut self, now_ms: i64, state: &State) -> Result<(), NotRecorded> {
-        let noted = self.writer.set_state(now_ms, state);
+    /// Replaces it: now, or before anything else is stored.
+    pub(super) fn set_state(&mut self, now_ms: i64, state: State) {
+        self.untold = Some(state);
+        // Told, and tried again by whatever is to be stored next.
+        let _tried_again = self.tell_state(now_ms);
+    }
+
+    fn tell_state(&mut self, now_ms: i64) -> Result<(), NotRecorded> {
+        let Some(state) = self.untold.take() else { return Ok(()) };
+        let noted = self.writer.set_state(now_ms, &state);
+        if noted.is_err() {
+            self.untold = Some(state);
+        }
         self.told(now_ms, noted)
     }
 
@@ -142,6 +167,7 @@ impl Recorder {
 
     /// Stores gaps as they are now, all or nothing.
     pub(super) fn put_gaps(&mut self, now_ms: i64, gaps: &mut [Gap]) -> Result<(), NotRecorded> {
+        self.tell_state(now_ms)?;
         let outcome = self.writer.put_gaps(now_ms, gaps);
         self.told(now_ms, outcome)
     }
@@ -172,6 +198,7 @@ impl Recorder {
         ledger: Vec<Record>,
         ended: HashSet<EntryId>,
     ) -> Result<(), NotRecorded> {
+        self.tell_state(now_ms)?;
         let outcome = self.writer.begin_anew(now_ms, ledger, ended);
         self.told(now_ms, outcome)
     }

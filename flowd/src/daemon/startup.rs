@@ -77,8 +77,13 @@ pub(super) struct Inherited {
     pub(super) boot_id: String,
 }
 
-/// Looks what a flowd before left in the kernel.
-pub(super) fn inherited(pins: Option<&Pins>, table_size: u32) -> Result<Inherited, DaemonError> {
+/// Looks what a flowd before left in the kernel. `is_lost`: the tables are not gone on with, as
+/// nobody knows what of them is recorded.
+pub(super) fn inherited(
+    pins: Option<&Pins>,
+    table_size: u32,
+    is_lost: bool,
+) -> Result<Inherited, DaemonError> {
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_err(system("read the number of this boot"))?
         .trim()
@@ -87,7 +92,7 @@ pub(super) fn inherited(pins: Option<&Pins>, table_size: u32) -> Result<Inherite
         return Ok(Inherited { boot_id, ..Inherited::default() });
     };
     let (tables, others) =
-        pins.tables(table_size).map_err(system("list the tables of a flowd before"))?;
+        pins.tables(table_size, is_lost).map_err(system("list the tables of a flowd before"))?;
     let failed = |error: DataplaneError| DaemonError::TakeOver(error.to_string());
     let are_adopted = !tables.are_new();
     let mut old = Vec::new();
@@ -97,11 +102,12 @@ pub(super) fn inherited(pins: Option<&Pins>, table_size: u32) -> Result<Inherite
             None => other.remove().map_err(system("remove tables that were never used"))?,
         }
     }
-    let notes = match old.last() {
-        _ if are_adopted => Notes::read(&tables).map_err(failed)?,
-        Some(newest) => newest.notes.clone(),
-        None => Notes::default(),
-    };
+    let mut notes = Notes::default();
+    if are_adopted {
+        notes = Notes::read(&tables).map_err(failed)?;
+    }
+    // A daemon that was killed early has not told its tables everything.
+    old.iter().rev().for_each(|old| notes.fill_up(&old.notes));
     Ok(Inherited { tables: Some(tables), are_adopted, notes, old, boot_id })
 }
 

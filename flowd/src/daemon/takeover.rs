@@ -6,6 +6,8 @@
 //! - other tables are replaced: the open flows are put into new ones, with nothing counted; each
 //!   program is replaced in one instant; when the last packet has left the old programs, what they
 //!   counted is recorded, and their tables are removed
+//! - tables of which nobody knows what is recorded are replaced in the same way, and go unrecorded:
+//!   their counts may be in the segment that was set aside
 //! - what only the ledger knows of has been lost with the kernel's tables: it ends
 //!
 //! A policy that is enforced has no hole meanwhile.
@@ -54,6 +56,8 @@ pub(super) struct Inheritance {
     old: Vec<OldTables>,
     /// The name of those that are gone on with.
     tables: Option<String>,
+    /// How the entries end that are in none of the kernel's tables; `None` when they have.
+    lost: Option<EndReason>,
 }
 
 struct Row {
@@ -82,9 +86,12 @@ impl Collector {
         let Inherited { tables, are_adopted, notes, old, boot_id } = inherited;
         let before =
             self.recorder.state().map_err(|error| DaemonError::Leftovers(error.to_string()))?;
-        let is_same_boot = before.boot_id.as_deref() == Some(&boot_id);
+        // What hangs in the kernel is of this boot.
+        let is_lost = before.is_lost() && !old.is_empty();
+        let is_same_boot = is_lost || before.boot_id.as_deref() == Some(&boot_id);
         let went_on = is_same_boot && (are_adopted || !old.is_empty());
         self.remember(&notes).map_err(failed)?;
+        failpoint!("remembered");
         self.interfaces.watched_until(before.alive_ms.filter(|_| went_on));
         self.overflow = OverflowLedger::of(tables.as_ref().map_or(0, Tables::number));
         // Tables that come before those of the ledger have been drained.
@@ -93,9 +100,9 @@ impl Collector {
         let settled = settled.filter(|_| is_same_boot);
         let tables = tables.as_ref().map(Tables::name);
         let mut inheritance = Inheritance { old, tables: tables.clone(), ..Inheritance::default() };
+        self.read_ledger(&mut inheritance)?;
         if is_same_boot {
             inheritance.ended.clone_from(&before.ended);
-            self.read_ledger(&mut inheritance)?;
             self.restore(&mut inheritance).map_err(failed)?;
         }
         let mut state = before.clone();
@@ -106,10 +113,12 @@ impl Collector {
             state.tables = tables;
         }
         self.finished.clone_from(&state.finished);
-        let _kept_as_it_was = self.recorder.set_state(now_ms(), &state);
+        self.recorder.set_state(now_ms(), state);
+        failpoint!("taken-over");
 
         self.peers.update(&found, gateway.clone());
         self.put_into_force().map_err(DaemonError::NotInForce)?;
+        failpoint!("put-into-force");
         if are_adopted {
             self.judge_open_flows().map_err(failed)?;
         }
@@ -127,21 +136,25 @@ impl Collector {
         inheritance.old = old;
         for old in &mut inheritance.old {
             let flows = self.seed(old).map_err(failed)?;
+            failpoint!("seeded");
             tracing::info!(flows, "took over from the flowd before, with other tables");
         }
         self.resume_gaps().map_err(failed)?;
         self.update(found, gateway);
+        failpoint!("attached");
+        if is_lost {
+            self.dataplane.wait_for_classifiers().map_err(failed)?;
+            inheritance.old.drain(..).for_each(remove);
+            tracing::error!("what was counted and is not known to be recorded is in no record");
+        }
         if !went_on {
             self.tell_of_absence(&before, is_same_boot);
         }
         self.settle_gaps();
+        let lost = if is_same_boot { EndReason::Shutdown } else { EndReason::Reboot };
+        inheritance.lost = Some(lost);
         self.inheritance = inheritance;
-        self.settle().map_err(failed)?;
-        if self.inheritance.old.is_empty() {
-            let lost = if is_same_boot { EndReason::Shutdown } else { EndReason::Reboot };
-            self.end_lost(lost)?;
-        }
-        Ok(())
+        self.settle().map_err(failed)
     }
 
     /// Tells that nothing counted since the daemon before.
@@ -206,7 +219,7 @@ impl Collector {
         Ok(())
     }
 
-    /// Reads the ledger of a daemon that knew the same kernel.
+    /// Reads the ledger of the daemon before.
     fn read_ledger(&mut self, inheritance: &mut Inheritance) -> Result<(), DaemonError> {
         self.recorder
             .for_each_open(|record| {
@@ -274,8 +287,8 @@ impl Collector {
         Ok(seeds.len() as u64)
     }
 
-    /// Records what the old programs counted and removes their tables; those that the store does not
-    /// take yet are tried again at the next drain.
+    /// Records what the old programs counted and removes their tables, then ends what is in none of
+    /// the kernel's tables; what the store does not take yet is tried again at the next drain.
     pub(super) fn settle(&mut self) -> Result<(), DataplaneError> {
         while !self.inheritance.old.is_empty() {
             self.dataplane.wait_for_classifiers()?;
@@ -284,14 +297,24 @@ impl Collector {
             }
             remove(self.inheritance.old.remove(0));
         }
+        self.end_lost();
         Ok(())
     }
 
     fn settle_oldest(&mut self) -> Result<bool, DataplaneError> {
         let line = self.time_line()?;
-        let Self { recorder, ledger, peers, interfaces, verdicts, finished, inheritance, .. } =
-            self;
-        let Inheritance { rows, ended, old, tables } = inheritance;
+        let Self {
+            dataplane,
+            recorder,
+            ledger,
+            peers,
+            interfaces,
+            verdicts,
+            finished,
+            inheritance,
+            ..
+        } = self;
+        let Inheritance { rows, ended, old, tables, lost: _ } = inheritance;
         let next = old.get(1).map_or_else(|| tables.clone(), |next| Some(next.name()));
         let old = &mut old[0];
         let view = View { line, peers, interfaces, verdicts };
@@ -305,7 +328,15 @@ impl Collector {
                 if ended.contains(&(tuple(key), entry(key, &value))) {
                     continue;
                 }
-                let open = was_open(key, &value, rows, &ledger.anchors, peers);
+                let mut open = was_open(key, &value, rows, &ledger.anchors, peers);
+                // Flows are named by the millisecond: one that went on in the new tables in the same
+                // one is another.
+                let next = dataplane.flow(&FlowKey { generation: 0, ..*key })?;
+                let next_ms = next.map(|next| ledger.anchors.first_seen_ms(next.first_seen_ns));
+                if open.recorded == Counters::default() && next_ms == Some(open.first_seen_ms) {
+                    open.first_seen_ms -= 1;
+                    open.window_start_ms -= 1;
+                }
                 let record = view.record(key, &value, &open, Some(EndReason::Shutdown));
                 *sums.entry((key.ifindex, open.peer)).or_default() += record.total;
                 if record.total != Counters::default() {
@@ -321,6 +352,7 @@ impl Collector {
             for key in keys {
                 old.flows.delete(key)?;
             }
+            failpoint!("old-flows-deleted");
         }
         let mut tallies = Vec::new();
         old.overflow.for_each(|key, tally| tallies.push((*key, *tally)))?;
@@ -349,35 +381,32 @@ impl Collector {
     }
 
     /// Ends the flows that only the ledger knows of.
-    fn end_lost(&mut self, reason: EndReason) -> Result<(), DaemonError> {
-        let Inheritance { rows, .. } = std::mem::take(&mut self.inheritance);
-        let is_lost = |record: &Record| {
-            reason == EndReason::Reboot || rows.contains_key(&(record.tuple, record.entry))
-        };
-        if reason != EndReason::Reboot && rows.is_empty() {
-            return Ok(());
-        }
+    fn end_lost(&mut self) {
+        let Inheritance { rows, lost: Some(reason), .. } = &self.inheritance else { return };
         let mut count = 0;
-        loop {
+        while !rows.is_empty() {
             let mut lost = Vec::new();
-            self.recorder
-                .for_each_open(|mut record| {
-                    if is_lost(&record) {
-                        record.end_reason = Some(reason);
-                        lost.push(record);
-                    }
-                    if lost.len() < BATCH {
-                        ControlFlow::Continue(())
-                    } else {
-                        ControlFlow::Break(())
-                    }
-                })
-                .map_err(|error| DaemonError::Leftovers(error.to_string()))?;
-            count += lost.len();
-            // Told by the recorder; what is left is ended by the next daemon.
-            if lost.is_empty() || self.recorder.record(now_ms(), lost).is_err() {
+            let read = self.recorder.for_each_open(|mut record| {
+                if rows.contains_key(&(record.tuple, record.entry)) {
+                    record.end_reason = Some(*reason);
+                    lost.push(record);
+                }
+                if lost.len() < BATCH { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+            if let Err(error) = read {
+                // A store that cannot be read cannot be written either, which is told.
+                tracing::debug!(%error, "flows that are lost end later");
+                return;
+            }
+            if lost.is_empty() {
                 break;
             }
+            let ended = lost.len();
+            // Told by the recorder.
+            if self.recorder.record(now_ms(), lost).is_err() {
+                return;
+            }
+            count += ended;
         }
         if count > 0 {
             tracing::warn!(
@@ -386,7 +415,7 @@ impl Collector {
                 "flows that were open have ended with the kernel's tables"
             );
         }
-        Ok(())
+        self.inheritance = Inheritance::default();
     }
 }
 

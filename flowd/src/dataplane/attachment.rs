@@ -134,6 +134,7 @@ impl Dataplane {
                 Ok(link) => {
                     attachment.links.push(link);
                     attachment.pins.extend(pin.filter(|_| by == AttachedBy::Tcx));
+                    failpoint!("attached-one-way");
                 }
                 Err(error) => {
                     attachment.detach();

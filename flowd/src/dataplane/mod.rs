@@ -120,6 +120,7 @@ impl Dataplane {
             .override_global(aya_log::LEVEL, &kernel_log_level(), true)
             .load(OBJECT)
             .map_err(|error| LoadError::from_ebpf(&error, flows))?;
+        failpoint!("tables-made");
         for name in ["flowd_ingress", "flowd_egress", "flowd_retire", "flowd_clock"] {
             classifier_mut(&mut ebpf, name)
                 .load()

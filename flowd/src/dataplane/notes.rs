@@ -1,5 +1,7 @@
 //! What a daemon tells the next one, in tables that live as long as the flows do.
 
+use std::{collections::HashSet, hash::Hash};
+
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use bytemuck::Pod;
 use flowd_common::{
@@ -32,6 +34,18 @@ impl Notes {
         all(tables, "ANCHORS", &mut notes.anchors)?;
         notes.anchors.retain(|(_, anchor): &(u32, Anchor)| *anchor != Anchor::default());
         Ok(notes)
+    }
+
+    /// Adds what `older` says of what this one says nothing of.
+    pub fn fill_up(&mut self, older: &Self) {
+        fn fill<K: Copy + Eq + Hash, V: Clone>(notes: &mut Vec<(K, V)>, older: &[(K, V)]) {
+            let known: HashSet<K> = notes.iter().map(|(key, _)| *key).collect();
+            notes.extend(older.iter().filter(|(key, _)| !known.contains(key)).cloned());
+        }
+        fill(&mut self.peers, &older.peers);
+        fill(&mut self.interfaces, &older.interfaces);
+        fill(&mut self.epochs, &older.epochs);
+        fill(&mut self.anchors, &older.anchors);
     }
 }
 

@@ -19,6 +19,9 @@ use super::{
     syscall,
 };
 
+/// The tables that have counts.
+const COUNTING: [&str; 3] = ["FLOWS", "OVERFLOW", "COUNTERS"];
+
 /// One of them, read by what this flowd knows of its layout.
 pub struct OldTable<K, V> {
     fd: OwnedFd,
@@ -42,9 +45,9 @@ pub struct OldTables {
 }
 
 impl OldTables {
-    /// Opens them. `None` where no daemon has used them.
+    /// Opens them. `None` where no daemon has used them, or one that was killed while it made them.
     pub fn open(tables: &Tables) -> Result<Option<Self>, DataplaneError> {
-        if tables.are_new() {
+        if COUNTING.iter().any(|name| !tables.path(name).exists()) {
             return Ok(None);
         }
         Ok(Some(Self {

@@ -81,16 +81,17 @@ impl Pins {
     }
 
     /// The tables to go on with, made where there are none of this layout with room for `flows`;
-    /// and all others, which are to be drained.
-    pub fn tables(&self, flows: u32) -> io::Result<(Tables, Vec<Tables>)> {
+    /// and all others, which are to be drained. With `anew` they are made in any case.
+    pub fn tables(&self, flows: u32, anew: bool) -> io::Result<(Tables, Vec<Tables>)> {
         let mut all = self.list()?;
         let newest = all.last().map_or(0, |tables| tables.number);
-        let current = match all.pop_if(|tables| tables.suit(flows)) {
+        let current = match all.pop_if(|tables| tables.suit(flows) && (!anew || tables.are_new())) {
             Some(tables) => tables,
             None => {
                 let (number, layout) = (newest + 1, layout());
                 let dir = self.dir.join(format!("tables-{number}-v{layout}"));
                 DirBuilder::new().mode(0o700).create(&dir)?;
+                failpoint!("tables-begun");
                 Tables { dir, number, layout }
             }
         };

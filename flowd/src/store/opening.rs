@@ -60,7 +60,7 @@ impl Writer {
         let segment = match (after, newest) {
             (Some((day, file)), _) => {
                 let left = salvage::salvage(&file);
-                let mut carried = left.carried.unwrap_or_default();
+                let mut carried = left.carried.unwrap_or_else(Carried::lost);
                 // One that says nothing at all may follow others.
                 let known = last.max(left.last_record_id);
                 carried.last_record_id =
@@ -149,7 +149,7 @@ pub(super) fn peek(segments: &Path) -> Result<Carried, OpenError> {
     for day in names.iter().rev() {
         let after = aside::newest_after(segments, Some(day)).map_err(io(segments))?;
         if let Some((_, file)) = after {
-            return Ok(salvage::salvage(&file).carried.unwrap_or_default());
+            return Ok(salvage::salvage(&file).carried.unwrap_or_else(Carried::lost));
         }
         let path = segments.join(format!("{day}.sqlite"));
         let found = salvage::peek(&path)

@@ -36,6 +36,13 @@ pub(super) struct Carried {
     pub(super) last_record_id: u64,
 }
 
+impl Carried {
+    /// After a segment that says nothing.
+    pub(super) fn lost() -> Self {
+        Self { state: State::lost(), ..Self::default() }
+    }
+}
+
 /// Where segments are, whose they are, and how they are written.
 #[derive(Clone, Debug)]
 pub(super) struct Place {

@@ -14,6 +14,9 @@ use crate::flows::{Counters, Entry, Record, Tuple};
 /// Bytes of an [`EntryId`] in the store.
 const ENTRY_BYTES: usize = 50;
 
+/// In place of a boot: the ledger was lost with its segment.
+const LOST: &str = "lost";
+
 /// Names an entry of the kernel's table for ever: endpoints and number of the interface come again,
 /// the instant does not.
 pub type EntryId = (Tuple, Entry);
@@ -49,6 +52,16 @@ pub struct Leaving {
 }
 
 impl State {
+    /// Of a segment that follows one whose ledger cannot be read.
+    pub(super) fn lost() -> Self {
+        Self { boot_id: Some(LOST.to_owned()), ..Self::default() }
+    }
+
+    /// Whether nobody knows what is recorded of the entries in the kernel's tables.
+    pub fn is_lost(&self) -> bool {
+        self.boot_id.as_deref() == Some(LOST)
+    }
+
     pub(super) fn read(conn: &Connection) -> rusqlite::Result<Self> {
         let sql = "SELECT boot_id, tables, alive, clean, ended FROM state";
         conn.query_row(sql, [], |row| {

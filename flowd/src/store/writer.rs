@@ -213,6 +213,7 @@ impl Writer {
                 self.clear(&before, now_ms, "another file was in its place")?;
             }
             let next = self.begin(now_ms, &next, &carried)?;
+            failpoint!("segment-begun");
             let old = std::mem::replace(&mut self.newest, Newest::Open(next));
             if let Newest::Open(old) = old {
                 if has_moved {
@@ -402,9 +403,12 @@ impl Writer {
     }
 
     /// Replaces it: now, or with the next transaction that succeeds, so that no record is taken for
-    /// one of another boot.
+    /// one of another boot; where a segment waits for its ledger, it comes with that.
     pub fn set_state(&mut self, now_ms: i64, state: &State) -> Result<(), WriteError> {
         self.unwritten = Some(state.clone());
+        if self.wants_ledger() {
+            return Ok(());
+        }
         self.transaction(now_ms, |_, _| Ok(()))
     }
 

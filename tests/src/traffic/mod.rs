@@ -1,5 +1,6 @@
 //! Traffic whose packets and bytes at layer 3 are known before it is sent.
 
+pub mod churn;
 pub mod flood;
 pub mod packet;
 pub mod raw;

@@ -7,6 +7,7 @@ mod books;
 mod change;
 mod counting;
 mod coverage;
+mod crash;
 mod datapath;
 mod enforcement;
 mod gaps;

@@ -24,7 +24,7 @@ use crate::books::assert_balanced;
 
 /// Of the store's own file system.
 const ROOM: u64 = 3 << 20;
-const DAY_MS: i64 = 86_400_000;
+pub(crate) const DAY_MS: i64 = 86_400_000;
 
 fn settings() -> Settings {
     Settings { active_timeout_ms: 500, ..Settings::default() }
@@ -53,7 +53,7 @@ fn stored(ctl: &Flowctl<'_>) -> Counters {
     page.records.iter().fold(Counters::default(), |sum, record| sum + record.counters)
 }
 
-fn newest(site: &Site) -> PathBuf {
+pub(crate) fn newest(site: &Site) -> PathBuf {
     let files = fs::read_dir(site.path("store/segments")).expect("the store is there");
     let files = files.map(|file| file.expect("a file").path());
     files.filter(|path| path.extension().is_some_and(|e| e == "sqlite")).max().expect("a segment")
@@ -218,7 +218,7 @@ fn a_day_that_changes_under_load_loses_nothing_also_when_flowd_is_killed() {
 }
 
 /// `flowctl segments verify` finds nothing.
-fn assert_whole(site: &Site, ctl: &Flowctl<'_>) {
+pub(crate) fn assert_whole(site: &Site, ctl: &Flowctl<'_>) {
     let store = site.path("store");
     let store = store.to_str().expect("a path of ours");
     let said = ctl.run(&["segments", "verify", "--store", store]);

@@ -39,13 +39,13 @@ pub(crate) enum Tier {
 }
 
 /// What the root and vm tiers run.
-struct Built {
+pub(crate) struct Built {
     flowd: PathBuf,
     flowctl: PathBuf,
     /// flowd with the feature `failpoints`.
     failpoints: PathBuf,
     /// The integration tests' executable.
-    tests: PathBuf,
+    pub(crate) tests: PathBuf,
 }
 
 /// Runs the tiers and prints the closing line.
@@ -144,16 +144,10 @@ fn host(filter: Option<&str>) -> Result<Outcome> {
 }
 
 fn root(built: &Built, filter: Option<&str>) -> Result<Outcome> {
-    let Built { flowd, flowctl, failpoints, tests } = built;
-    let assign = |name: &str, path: &Path| format!("{name}={}", path.display());
     let mut command = as_root(["env"])?;
     command
-        .args([
-            assign("FLOWD_BIN", flowd),
-            assign("FLOWCTL_BIN", flowctl),
-            assign("FLOWD_FAILPOINTS_BIN", failpoints),
-        ])
-        .arg(tests)
+        .args(built.environment())
+        .arg(&built.tests)
         .arg("--test-threads=2")
         .args(filter)
         // Where `cargo test` runs them.
@@ -162,7 +156,18 @@ fn root(built: &Built, filter: Option<&str>) -> Result<Outcome> {
 }
 
 impl Built {
-    fn new() -> Result<Self> {
+    /// Where the tests find the programs, as assignments.
+    pub(crate) fn environment(&self) -> [String; 3] {
+        let Self { flowd, flowctl, failpoints, tests: _ } = self;
+        let assign = |name: &str, path: &Path| format!("{name}={}", path.display());
+        [
+            assign("FLOWD_BIN", flowd),
+            assign("FLOWCTL_BIN", flowctl),
+            assign("FLOWD_FAILPOINTS_BIN", failpoints),
+        ]
+    }
+
+    pub(crate) fn new() -> Result<Self> {
         let (flowd, flowctl) = build_release()?;
         let messages =
             build(&["test", "--release", "-p", "flowd-tests", "--test", "root", "--no-run"])?;
