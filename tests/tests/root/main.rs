@@ -13,6 +13,7 @@ mod gaps;
 mod identity;
 mod policy;
 mod pressure;
+mod reboot;
 mod records;
 mod refusals;
 mod restart;
