@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::command::{as_root, run, workspace};
 use crate::setup::{self, Purpose};
-use crate::test::Built;
+use crate::test::{Built, build_failpoints};
 
 /// Kills of one test in one round: its flows have to be listed at the end.
 const KILLS: u32 = 300;
@@ -26,7 +26,7 @@ pub(crate) struct Bounds {
 /// Runs rounds with the seeds `seed`, `seed + 1`, …, as root; stops at the first that fails.
 pub(crate) fn run_all(bounds: Bounds, seed: u64) -> Result<()> {
     setup::ensure(&[Purpose::Test])?;
-    let built = Built::new()?;
+    let (built, failpoints) = (Built::new()?, build_failpoints()?);
     let begun = Instant::now();
     let limit = bounds.minutes.map(|minutes| Duration::from_secs(minutes * 60));
     let (mut kills, mut seed) = (0, seed);
@@ -35,7 +35,7 @@ pub(crate) fn run_all(bounds: Bounds, seed: u64) -> Result<()> {
         println!("soak: seed {seed}, {} kills", each * TESTS);
         let mut command = as_root(["env"])?;
         command
-            .args(built.environment())
+            .args(built.environment(&failpoints))
             .args([format!("FLOWD_TEST_KILLS={each}"), format!("FLOWD_TEST_SEED={seed}")])
             .arg(&built.tests)
             .args(["--test-threads=2", "crash::at_random_instants"])

@@ -42,8 +42,6 @@ pub(crate) enum Tier {
 pub(crate) struct Built {
     flowd: PathBuf,
     flowctl: PathBuf,
-    /// flowd with the feature `failpoints`.
-    failpoints: PathBuf,
     /// The integration tests' executable.
     pub(crate) tests: PathBuf,
 }
@@ -127,11 +125,11 @@ fn run_tier(tier: Tier, filter: Option<&str>) -> Result<Outcome> {
         }
         Tier::Root => {
             setup::ensure(&[Purpose::Test])?;
-            root(&Built::new()?, filter)
+            root(&Built::new()?, &build_failpoints()?, filter)
         }
         Tier::Vm => {
             setup::ensure(&[Purpose::Vm])?;
-            let Built { flowd, flowctl, tests, failpoints: _ } = Built::new()?;
+            let Built { flowd, flowctl, tests } = Built::new()?;
             vm::run(&[("tests", &tests), ("flowd", &flowd), ("flowctl", &flowctl)], filter)
         }
     }
@@ -143,10 +141,10 @@ fn host(filter: Option<&str>) -> Result<Outcome> {
     stream(tests.args(packages).args(filter))
 }
 
-fn root(built: &Built, filter: Option<&str>) -> Result<Outcome> {
+fn root(built: &Built, failpoints: &Path, filter: Option<&str>) -> Result<Outcome> {
     let mut command = as_root(["env"])?;
     command
-        .args(built.environment())
+        .args(built.environment(failpoints))
         .arg(&built.tests)
         .arg("--test-threads=2")
         .args(filter)
@@ -157,8 +155,8 @@ fn root(built: &Built, filter: Option<&str>) -> Result<Outcome> {
 
 impl Built {
     /// Where the tests find the programs, as assignments.
-    pub(crate) fn environment(&self) -> [String; 3] {
-        let Self { flowd, flowctl, failpoints, tests: _ } = self;
+    pub(crate) fn environment(&self, failpoints: &Path) -> [String; 3] {
+        let Self { flowd, flowctl, tests: _ } = self;
         let assign = |name: &str, path: &Path| format!("{name}={}", path.display());
         [
             assign("FLOWD_BIN", flowd),
@@ -172,14 +170,17 @@ impl Built {
         let messages =
             build(&["test", "--release", "-p", "flowd-tests", "--test", "root", "--no-run"])?;
         let tests = executable(&messages, "root")?;
-        // In a place of its own: the release stays what it is.
-        let place = workspace().join("target/failpoints");
-        let words = ["build", "--release", "-p", "flowd", "--bin", "flowd", "--features"];
-        let place = place.to_str().context("the workspace has an odd path")?;
-        let words = [&words[..], &["failpoints", "--target-dir", place]].concat();
-        let failpoints = executable(&build(&words)?, "flowd")?;
-        Ok(Self { flowd, flowctl, failpoints, tests })
+        Ok(Self { flowd, flowctl, tests })
     }
+}
+
+/// flowd with the feature `failpoints`, in a place of its own: the release stays what it is.
+pub(crate) fn build_failpoints() -> Result<PathBuf> {
+    let place = workspace().join("target/failpoints");
+    let words = ["build", "--release", "-p", "flowd", "--bin", "flowd", "--features"];
+    let place = place.to_str().context("the workspace has an odd path")?;
+    let words = [&words[..], &["failpoints", "--target-dir", place]].concat();
+    executable(&build(&words)?, "flowd")
 }
 
 /// Runs a command of cargo that builds, and returns its messages about artifacts.
