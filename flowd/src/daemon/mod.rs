@@ -160,7 +160,7 @@ fn prepare(config: &Config, opened: Opened) -> Result<Prepared, DaemonError> {
     let Opened { reader, names, writer } = opened;
     let pins = startup::pins(config);
     let state = writer.state().map_err(|error| DaemonError::Leftovers(error.to_string()))?;
-    let inherited = startup::inherited(pins.as_ref(), config.table_size, state.is_lost())?;
+    let inherited = startup::inherited(pins.as_ref(), config.table_size, &state)?;
     let tables = inherited.tables.as_ref();
     let dataplane = Dataplane::load(config.table_size, LinkHeader::None, tables)?;
 

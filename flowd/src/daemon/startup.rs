@@ -9,6 +9,7 @@ use crate::{
     flows::Identity,
     identity::Names,
     policy::{self, Known},
+    store::State,
     wireguard,
 };
 
@@ -69,6 +70,8 @@ pub(super) struct Inherited {
     pub(super) tables: Option<Tables>,
     /// Whether a daemon has used them.
     pub(super) are_adopted: bool,
+    /// Whether nobody knows what of `old` is recorded.
+    pub(super) is_lost: bool,
     /// What it noted.
     pub(super) notes: Notes,
     /// Tables of another layout or size, oldest first.
@@ -77,12 +80,13 @@ pub(super) struct Inherited {
     pub(super) boot_id: String,
 }
 
-/// Looks what a flowd before left in the kernel. `is_lost`: the tables are not gone on with, as
+/// Looks what a flowd before left in the kernel. Its tables are not gone on with where the ledger of
+/// the store, which `state` tells of, is lost, or has gone on with tables in another place since:
 /// nobody knows what of them is recorded.
 pub(super) fn inherited(
     pins: Option<&Pins>,
     table_size: u32,
-    is_lost: bool,
+    state: &State,
 ) -> Result<Inherited, DaemonError> {
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_err(system("read the number of this boot"))?
@@ -91,6 +95,9 @@ pub(super) fn inherited(
     let Some(pins) = pins else {
         return Ok(Inherited { boot_id, ..Inherited::default() });
     };
+    let is_of_this_boot = state.boot_id.as_deref() == Some(&boot_id);
+    let is_elsewhere = is_of_this_boot && !state.tables.as_ref().is_some_and(|it| pins.hold(it));
+    let is_lost = state.is_lost() || is_elsewhere;
     let (tables, others) =
         pins.tables(table_size, is_lost).map_err(system("list the tables of a flowd before"))?;
     let failed = |error: DataplaneError| DaemonError::TakeOver(error.to_string());
@@ -108,7 +115,8 @@ pub(super) fn inherited(
     }
     // A daemon that was killed early has not told its tables everything.
     old.iter().rev().for_each(|old| notes.fill_up(&old.notes));
-    Ok(Inherited { tables: Some(tables), are_adopted, notes, old, boot_id })
+    let is_lost = is_lost && !old.is_empty();
+    Ok(Inherited { tables: Some(tables), are_adopted, is_lost, notes, old, boot_id })
 }
 
 /// Everybody that a policy may name.

@@ -83,11 +83,10 @@ impl Collector {
         policy_file: Option<String>,
     ) -> Result<(), DaemonError> {
         let failed = |error: DataplaneError| DaemonError::TakeOver(error.to_string());
-        let Inherited { tables, are_adopted, notes, old, boot_id } = inherited;
+        let Inherited { tables, are_adopted, is_lost, notes, old, boot_id } = inherited;
         let before =
             self.recorder.state().map_err(|error| DaemonError::Leftovers(error.to_string()))?;
         // What hangs in the kernel is of this boot.
-        let is_lost = before.is_lost() && !old.is_empty();
         let is_same_boot = is_lost || before.boot_id.as_deref() == Some(&boot_id);
         let went_on = is_same_boot && (are_adopted || !old.is_empty());
         self.remember(&notes).map_err(failed)?;
@@ -147,7 +146,8 @@ impl Collector {
             inheritance.old.drain(..).for_each(remove);
             tracing::error!("what was counted and is not known to be recorded is in no record");
         }
-        if !went_on {
+        // A ledger that is lost has a gap of its own.
+        if !went_on || (is_lost && !before.is_lost()) {
             self.tell_of_absence(&before, is_same_boot);
         }
         self.settle_gaps();

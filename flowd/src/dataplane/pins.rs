@@ -98,6 +98,11 @@ impl Pins {
         Ok((current, all))
     }
 
+    /// Whether tables of this name are, or were, in this place.
+    pub fn hold(&self, name: &str) -> bool {
+        Path::new(name).parent() == Some(&self.dir)
+    }
+
     pub(super) fn has_tables(&self) -> bool {
         self.list().is_ok_and(|all| !all.is_empty())
     }

@@ -211,3 +211,34 @@ fn without_a_place_for_pins_flows_end_with_the_daemon() {
     assert_eq!(ends, vec![Some(EndReason::Shutdown); PAIRS]);
     daemon.stop();
 }
+
+/// The ledger has gone on with other tables since: what the first ones say of is not known.
+#[test]
+fn tables_of_a_place_that_was_left_are_not_recorded_twice() {
+    let net = Topology::new(1);
+    let (site, daemon) = flowd_on(&net, &Settings::default());
+    let ctl = site.flowctl(&net.gateway);
+    let text = site.config(&Settings::default());
+    let here = site.path("bpf/flowd").display().to_string();
+    let there = site.path("bpf/elsewhere").display().to_string();
+    let pairs = pairs(&net);
+    let mut load = Load::default();
+    let mut exchange = || {
+        load = pairs.iter().fold(load, |sum, pair| sum + pair.exchange(&[10; 3]));
+        load
+    };
+    let first = exchange();
+    wait::until_equal("all is counted", &Load::both(first, first), || ctl.summary().counters);
+    daemon.stop();
+    site.configure(&text.replace(&here, &there));
+    let daemon = site.start(&net.gateway);
+    let second = exchange();
+    wait::until_equal("all is counted", &Load::both(second, second), || ctl.summary().counters);
+    daemon.stop();
+    site.configure(&text);
+    let daemon = site.start(&net.gateway);
+    let third = exchange();
+    wait::until_equal("nothing is doubled", &Load::both(third, third), || ctl.summary().counters);
+    assert!(gaps(&ctl).iter().all(|gap| *gap == (Stage::Daemon, None)), "{:?}", gaps(&ctl));
+    daemon.stop();
+}
