@@ -13,6 +13,7 @@ pub mod http;
 pub mod machine;
 pub mod mount;
 pub mod namespace;
+pub mod own_machine;
 pub mod site;
 pub mod skip;
 pub mod topology;

@@ -87,17 +87,22 @@ impl Topology {
 
     /// Interfaces with so many peers each, tunnels established.
     pub fn with(plan: &[(&str, u8)]) -> Self {
+        Self::with_keys(plan, Keys::new)
+    }
+
+    /// The same with keys that are known already: an interface's, its peers', the next's.
+    pub fn with_keys(plan: &[(&str, u8)], mut next_keys: impl FnMut() -> Keys) -> Self {
         let gateway = Namespace::new("gateway");
         gateway.sysctl("net/ipv4/ip_forward", "1");
         gateway.sysctl("net/ipv6/conf/all/forwarding", "1");
         let mut topology = Self { interfaces: Vec::new(), peers: Vec::new(), lan: None, gateway };
         for ((name, peers), index) in plan.iter().zip(0..) {
             let interface =
-                Interface { link: None, name: (*name).to_owned(), keys: Keys::new(), index };
+                Interface { link: None, name: (*name).to_owned(), keys: next_keys(), index };
             topology.interfaces.push(interface);
             topology.raise(name);
             for host in 0..*peers {
-                topology.add_peer(name, host);
+                topology.add_peer(name, host, next_keys());
             }
         }
         topology.warm_up_all();
@@ -193,7 +198,7 @@ impl Topology {
         self.lan.insert(lan)
     }
 
-    fn add_peer(&mut self, interface: &str, host: u8) {
+    fn add_peer(&mut self, interface: &str, host: u8, keys: Keys) {
         let number = self.peers.len();
         let Interface { keys: gateway_keys, index, .. } = self.interface(interface);
         let (gateway_key, index) = (gateway_keys.public.clone(), *index);
@@ -206,7 +211,6 @@ impl Topology {
         namespace.ip(&format!("addr add 172.31.{number}.2/24 dev eth0"));
         namespace.ip("link set eth0 up");
 
-        let keys = Keys::new();
         let v4 = Ipv4Addr::new(10, 8 + index, 0, 2 + host);
         let v6 = Ipv6Addr::new(0xfd08 + u16::from(index), 0, 0, 0, 0, 0, 0, 2 + u16::from(host));
         let link = WgLink::create(&namespace, "wg0", &keys, 51820);

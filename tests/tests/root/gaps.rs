@@ -11,6 +11,7 @@ use flowd_tests::{
     counters::link_counters,
     detach,
     flowctl::Flowctl,
+    own_machine,
     site::Settings,
     skip,
     topology::Topology,
@@ -20,9 +21,6 @@ use flowd_tests::{
 };
 
 use crate::books::flowd_on;
-
-/// Where the clock is the test's own, and no other test runs beside it.
-const OWN_MACHINE: &str = "FLOWD_TEST_OWN_MACHINE";
 
 /// Two drains from now: flowd has looked after everything that was done before.
 fn after_a_look(ctl: &Flowctl<'_>) {
@@ -268,7 +266,7 @@ impl Drop for SteppedClock {
 
 #[test]
 fn a_clock_that_is_stepped_is_a_gap_and_no_packet_is_lost_or_doubled() {
-    if std::env::var_os(OWN_MACHINE).is_none() {
+    if !own_machine::is_given() {
         skip!("it sets the clock of the machine");
     }
     let net = Topology::new(1);

@@ -14,6 +14,7 @@ mod gaps;
 mod identity;
 mod policy;
 mod pressure;
+mod reboot;
 mod records;
 mod refusals;
 mod restart;

@@ -28,6 +28,7 @@ const TOOLS: &[Tool] = &[
     tool("qemu-system-x86_64", "qemu-system-x86", VM, "boots the test kernels"),
     tool("busybox", "busybox-static", VM, "user space of the test machines"),
     tool("depmod", "kmod", VM, "finds kernel modules' dependencies"),
+    tool("mkfs.ext4", "e2fsprogs", VM, "makes the test machines' disk"),
     tool("cpio", "cpio", VM, "packs the test machines' root"),
     tool("xz", "xz-utils", VM, "unpacks kernel modules"),
     tool("dpkg-deb", "dpkg", VM, "unpacks kernel packages"),

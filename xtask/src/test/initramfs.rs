@@ -18,9 +18,12 @@ use crate::setup::Kernel;
 pub(super) const SENTINEL: &str = "flowd-vm-exit:";
 /// The line that says that the kernel has booted.
 pub(super) const IS_UP: &str = "flowd-vm-up";
+/// The line of a test that is about to restart the machine.
+pub(super) const RESTARTS: &str = "flowd-vm-restarts";
 
-/// What tests and tunnels load; dependencies follow by themselves.
-const MODULES: &[&str] = &["wireguard", "sch_ingress", "cls_bpf", "veth", "tun", "dummy"];
+/// What tests, tunnels and the disk load; dependencies follow by themselves.
+const MODULES: &[&str] =
+    &["wireguard", "sch_ingress", "cls_bpf", "veth", "tun", "dummy", "virtio_pci", "virtio_blk"];
 
 /// Called by the tests; from the host, because busybox's lack WireGuard and BPF.
 const TOOLS: &[&str] = &["ip", "tc", "wg"];
@@ -54,7 +57,8 @@ pub(super) fn write(
     pack(root, image)
 }
 
-/// The first process: makes the system usable, runs the tests, powers off.
+/// The first process: makes the system usable, runs the tests, powers off. The tests that restart
+/// the machine come last, in every boot; the others in the first.
 fn init_script(modules: &[String], filter: Option<&str>) -> String {
     let mut script = format!(
         "#!/bin/busybox sh
@@ -70,7 +74,7 @@ mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /tmp
 mount -t bpf bpf /sys/fs/bpf
-mkdir -p /run/lib /run/run
+mkdir -p /run/lib /run/run /disk
 ip link set lo up
 ",
     );
@@ -79,17 +83,27 @@ ip link set lo up
         let _ = writeln!(script, "insmod /modules/{module} || echo cannot load {module}");
     }
     let filter = filter.map(|filter| format!(" '{}'", filter.replace('\'', r"'\''")));
+    let filter = filter.unwrap_or_default();
     let _ = write!(
         script,
         "ip link add wgprobe type wireguard && wg show wgprobe && ip link del wgprobe \\
     || echo this kernel has no WireGuard
-export FLOWD_TEST_WG=kernel FLOWD_TEST_OWN_MACHINE=1 FLOWD_BIN=/usr/bin/flowd FLOWCTL_BIN=/usr/bin/flowctl
+mount -t ext4 /dev/vda /disk || {{ echo this machine has no disk; poweroff -f; }}
+export FLOWD_TEST_WG=kernel FLOWD_TEST_OWN_MACHINE=1 FLOWD_TEST_DISK=/disk
+export FLOWD_BIN=/usr/bin/flowd FLOWCTL_BIN=/usr/bin/flowctl
 cd /root
-tests --test-threads=1{}
-echo \"{SENTINEL} $?\"
+if [ ! -e /disk/code ]; then
+    tests --test-threads=1 --skip reboot::{filter}
+    echo $? > /disk/code
+    sync
+fi
+code=$(cat /disk/code)
+if tests --list{filter} | grep -q '^reboot::'; then
+    tests --test-threads=1 reboot:: || code=$?
+fi
+echo \"{SENTINEL} $code\"
 poweroff -f
-",
-        filter.unwrap_or_default()
+"
     );
     script
 }
@@ -215,6 +229,6 @@ mod tests {
     #[test]
     fn a_filter_cannot_leave_its_quotes() {
         let script = init_script(&["veth.ko".to_owned()], Some("it's"));
-        assert!(script.contains(r"--test-threads=1 'it'\''s'"), "{script}");
+        assert!(script.contains(r"--skip reboot:: 'it'\''s'"), "{script}");
     }
 }

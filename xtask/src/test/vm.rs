@@ -1,5 +1,9 @@
 //! Boots Debian's kernels in QEMU and runs the tests inside, over the serial console.
+//!
+//! A machine has a disk. It ends with the tests, or when a test restarts it: then it is booted again,
+//! from what it left on the disk.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -9,15 +13,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::initramfs::{self, IS_UP, SENTINEL};
+use super::initramfs::{self, IS_UP, RESTARTS, SENTINEL};
 use super::outcome::Outcome;
-use super::passing;
 use super::report::Report;
+use super::{passing, quietly};
+use crate::command::{command, find};
 use crate::setup::{Kernel, SERIES};
 
 /// How long one machine may take, boot included. Without hardware support everything in it is
 /// some twenty times slower.
 const LIMIT: Duration = Duration::from_secs(900);
+/// How often tests may restart a machine.
+const RESTARTS_AT_MOST: u32 = 8;
+/// Of a machine's disk, most of which is never written.
+const DISK_BYTES: u64 = 256 << 20;
 /// Now and then a kernel that patches itself while it boots panics under QEMU's emulation of two
 /// CPUs.
 const BOOTS: usize = 3;
@@ -46,61 +55,110 @@ fn run_on(kernel: &Kernel, programs: &[(&str, &Path)], filter: Option<&str>) -> 
     let work = tempfile::tempdir()?;
     let initrd = work.path().join("initrd");
     initramfs::write(&initrd, kernel, programs, filter)?;
-    for _ in 1..BOOTS {
-        if let Some(outcome) = boot_and_run(kernel, &initrd)? {
-            return Ok(outcome);
-        }
-        println!(
-            "[vm {}] the kernel did not come up under emulation; booting again",
-            kernel.series
-        );
-    }
-    let outcome = boot_and_run(kernel, &initrd)?;
-    Ok(outcome.unwrap_or_else(|| Outcome::broken("the kernel did not come up")))
-}
-
-/// `None`: the machine stopped before the first program in it ran.
-fn boot_and_run(kernel: &Kernel, initrd: &Path) -> Result<Option<Outcome>> {
-    let machine = Machine::boot(kernel, initrd)?;
-    let say = |line: &str| println!("[vm {}] {line}", kernel.series);
-    // What is said before the machine is up matters only when it does not come up.
-    let mut boot = Some(Vec::new());
-    let deadline = Instant::now() + LIMIT;
-    let mut report = Report::new(passing());
-    let mut exit = None;
+    let disk = work.path().join("disk");
+    make_disk(&disk)?;
+    let mut run = Run { kernel, report: Report::new(passing()), deadline: Instant::now() + LIMIT };
+    let (mut failed_boots, mut restarts) = (0, 0);
     let complaint = loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        match machine.console.recv_timeout(left) {
-            Ok(line) if line.trim() == IS_UP => boot = None,
-            Ok(line) => match (&mut boot, line.trim().strip_prefix(SENTINEL)) {
-                (Some(boot), _) => boot.push(line),
-                (None, Some(code)) => exit = Some(code.trim().to_owned()),
-                (None, None) => report.line(&line).into_iter().for_each(say),
-            },
-            Err(RecvTimeoutError::Disconnected) => match exit.as_deref() {
-                Some("0") => break None,
-                Some(code) => break Some(format!("the tests ended with exit code {code}")),
-                None => break Some("the machine stopped before the tests ended".to_owned()),
-            },
-            Err(RecvTimeoutError::Timeout) => {
-                break Some(format!("not done after {} s", LIMIT.as_secs()));
+        match run.watch(&Machine::boot(kernel, &initrd, &disk)?) {
+            End::NeverUp => {
+                failed_boots += 1;
+                if failed_boots == BOOTS {
+                    break Some("the kernel did not come up".to_owned());
+                }
+                run.say("the kernel did not come up under emulation; booting again");
             }
+            End::Restart if restarts == RESTARTS_AT_MOST => {
+                break Some(format!("a test restarts the machine more than {restarts} times"));
+            }
+            End::Restart => (failed_boots, restarts) = (0, restarts + 1),
+            End::Over(complaint) => break complaint,
         }
     };
-    if let Some(boot) = boot {
-        boot.iter().for_each(|line| say(line));
-        return Ok(None);
-    }
-    let mut outcome = report.outcome();
+    let mut outcome = run.report.outcome();
     if let Some(complaint) = complaint {
-        let last = report.last_ended().unwrap_or("none");
+        let last = run.report.last_ended().unwrap_or("none");
         let complaint = format!("{complaint}; the last test that ended: {last}");
-        say(&complaint);
+        run.say(&complaint);
         if outcome.tally.failed == 0 {
             outcome += Outcome::broken(complaint);
         }
     }
-    Ok(Some(outcome))
+    Ok(outcome)
+}
+
+/// An empty file system.
+fn make_disk(disk: &Path) -> Result<()> {
+    fs::File::create(disk)?.set_len(DISK_BYTES)?;
+    let mkfs = find("mkfs.ext4").context("mkfs.ext4 is missing")?;
+    quietly(command([mkfs]).args(["-q", "-F"]).arg(disk))
+}
+
+/// The tests on one kernel, over all boots of its machine.
+struct Run<'a> {
+    kernel: &'a Kernel,
+    report: Report,
+    deadline: Instant,
+}
+
+/// Why a machine stopped.
+enum End {
+    /// Before the first program in it ran.
+    NeverUp,
+    /// A test wanted it to.
+    Restart,
+    /// All is done, or something is wrong.
+    Over(Option<String>),
+}
+
+impl Run<'_> {
+    fn say(&self, line: &str) {
+        println!("[vm {}] {line}", self.kernel.series);
+    }
+
+    /// Reads the console to its end.
+    fn watch(&mut self, machine: &Machine) -> End {
+        // What is said before the machine is up matters only when it does not come up.
+        let mut boot = Some(Vec::new());
+        let (mut exit, mut restarts) = (None, false);
+        let end = loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            match machine.console.recv_timeout(left) {
+                Ok(line) if line.trim() == IS_UP => boot = None,
+                Ok(line) => match (&mut boot, line.trim().strip_prefix(SENTINEL)) {
+                    (Some(boot), _) => boot.push(line),
+                    (None, Some(code)) => exit = Some(code.trim().to_owned()),
+                    (None, None) if line.trim() == RESTARTS => restarts = true,
+                    (None, None) => {
+                        if let Some(line) = self.report.line(&line) {
+                            println!("[vm {}] {line}", self.kernel.series);
+                        }
+                    }
+                },
+                Err(RecvTimeoutError::Disconnected) => match exit.as_deref() {
+                    Some("0") => break End::Over(None),
+                    Some(code) => {
+                        break End::Over(Some(format!("the tests ended with exit code {code}")));
+                    }
+                    None if restarts => break End::Restart,
+                    None => {
+                        let complaint = "the machine stopped before the tests ended";
+                        break End::Over(Some(complaint.to_owned()));
+                    }
+                },
+                Err(RecvTimeoutError::Timeout) => {
+                    break End::Over(Some(format!("not done after {} s", LIMIT.as_secs())));
+                }
+            }
+        };
+        match boot {
+            Some(boot) => {
+                boot.iter().for_each(|line| self.say(line));
+                End::NeverUp
+            }
+            None => end,
+        }
+    }
 }
 
 /// A running QEMU; it ends with this value.
@@ -110,7 +168,7 @@ struct Machine {
 }
 
 impl Machine {
-    fn boot(kernel: &Kernel, initrd: &Path) -> Result<Self> {
+    fn boot(kernel: &Kernel, initrd: &Path, disk: &Path) -> Result<Self> {
         let mut qemu = Command::new("qemu-system-x86_64");
         // Emulated, not KVM: a KVM nested in another machine may hang these kernels.
         qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"])
@@ -120,6 +178,9 @@ impl Machine {
             .arg(kernel.image())
             .arg("-initrd")
             .arg(initrd)
+            // What the guest wrote is in this file when QEMU ends; that is safe enough.
+            .arg("-drive")
+            .arg(format!("file={},format=raw,if=virtio,cache=unsafe", disk.display()))
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         let mut qemu = qemu.spawn().context("cannot run qemu-system-x86_64")?;
