@@ -22,7 +22,7 @@ use crate::setup::{Kernel, SERIES};
 
 /// How long one machine may take, boot included. Without hardware support everything in it is
 /// some twenty times slower.
-const LIMIT: Duration = Duration::from_secs(900);
+const LIMIT: Duration = Duration::from_secs(1_800);
 /// How often tests may restart a machine.
 const RESTARTS_AT_MOST: u32 = 8;
 /// Of a machine's disk, most of which is never written.
