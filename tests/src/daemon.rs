@@ -58,7 +58,7 @@ impl Daemon {
         let mut child = self.child.take().expect("running until here");
         let status = wait::until_some(STOP, "flowd ends", || child.try_wait().expect("our child"));
         let log = self.log();
-        assert_eq!(status.code(), Some(0), "{log}");
+        assert_eq!(status.code(), Some(0), "{status}: {log}");
         assert!(!log.contains("panicked") && !log.contains("ERROR"), "{log}");
     }
 
