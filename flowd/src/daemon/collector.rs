@@ -163,6 +163,8 @@ impl Collector {
 
     /// Drains and answers until it is told to stop; `beat` is called after every drain.
     pub(super) fn run(mut self, inbox: &Receiver<Request>, beat: impl Fn()) {
+        // However long the start took, nothing is late yet.
+        self.pulse = Pulse::new(self.config.drain_interval, Reading::now());
         let mut next_drain = Instant::now() + self.config.drain_interval;
         // What has been taken from the inbox and not looked at.
         let mut next: Option<Request> = None;
