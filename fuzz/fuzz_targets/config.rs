@@ -4,7 +4,7 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use flowd::config::Config;
+use flowd::{config::Config, store::MaxBytes};
 use flowd_common::limits::{MAX_FLOWS, MIN_FLOWS};
 use libfuzzer_sys::fuzz_target;
 
@@ -29,6 +29,8 @@ fn within_limits(config: &Config) {
         gateway,
         interfaces,
         store,
+        synchronous: _,
+        retention,
         socket,
         table_size,
         drain_interval,
@@ -43,6 +45,9 @@ fn within_limits(config: &Config) {
     } = config;
     assert!((1..=255).contains(&gateway.len()) && !gateway.contains(char::is_control));
     assert!(interfaces.iter().all(|name| !name.is_empty() && !name.contains(['/', ' ', '\0'])));
+    assert!(
+        retention.max_bytes != MaxBytes::Percent(0) && retention.max_bytes != MaxBytes::Bytes(0)
+    );
     assert!((MIN_FLOWS..=MAX_FLOWS).contains(table_size));
     let times: [(Duration, RangeInclusive<u64>); 5] = [
         (*drain_interval, 100..=60_000),
