@@ -26,7 +26,8 @@ pub(crate) struct Bounds {
 /// Runs rounds with the seeds `seed`, `seed + 1`, …, as root; stops at the first that fails.
 pub(crate) fn run_all(bounds: Bounds, seed: u64) -> Result<()> {
     setup::ensure(&[Purpose::Test])?;
-    let (built, failpoints) = (Built::new()?, build_failpoints()?);
+    let failpoints = build_failpoints()?;
+    let built = Built::new()?;
     let begun = Instant::now();
     let limit = bounds.minutes.map(|minutes| Duration::from_secs(minutes * 60));
     let (mut kills, mut seed) = (0, seed);

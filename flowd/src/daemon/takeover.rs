@@ -316,7 +316,7 @@ impl Collector {
         } = self;
         let Inheritance { rows, ended, old, tables, lost: _ } = inheritance;
         let next = old.get(1).map_or_else(|| tables.clone(), |next| Some(next.name()));
-        let old = &mut old[0];
+        let (old, later) = old.split_first_mut().expect("there is one to settle");
         let view = View { line, peers, interfaces, verdicts };
         let mut keys = Vec::new();
         old.flows.for_each(|key, _| keys.push(*key))?;
@@ -329,13 +329,19 @@ impl Collector {
                     continue;
                 }
                 let mut open = was_open(key, &value, rows, &ledger.anchors, peers);
-                // Flows are named by the millisecond: one that went on in the new tables in the same
-                // one is another.
-                let next = dataplane.flow(&FlowKey { generation: 0, ..*key })?;
-                let next_ms = next.map(|next| ledger.anchors.first_seen_ms(next.first_seen_ns));
-                if open.recorded == Counters::default() && next_ms == Some(open.first_seen_ms) {
-                    open.first_seen_ms -= 1;
-                    open.window_start_ms -= 1;
+                // Flows are named by the millisecond: one that went on in later tables in the same one
+                // is another. Each tables' own distance keeps them apart.
+                let next = FlowKey { generation: 0, ..*key };
+                let mut went_on = vec![dataplane.flow(&next)?];
+                for later in later.iter_mut() {
+                    went_on.push(later.flows.get(&next)?);
+                }
+                let is_same = |next: &FlowValue| {
+                    ledger.anchors.first_seen_ms(next.first_seen_ns) == open.first_seen_ms
+                };
+                if open.recorded == Counters::default() && went_on.iter().flatten().any(is_same) {
+                    open.first_seen_ms -= went_on.len() as i64;
+                    open.window_start_ms = open.first_seen_ms;
                 }
                 let record = view.record(key, &value, &open, Some(EndReason::Shutdown));
                 *sums.entry((key.ifindex, open.peer)).or_default() += record.total;

@@ -239,6 +239,7 @@ fn tables_of_a_place_that_was_left_are_not_recorded_twice() {
     let daemon = site.start(&net.gateway);
     let third = exchange();
     wait::until_equal("nothing is doubled", &Load::both(third, third), || ctl.summary().counters);
-    assert!(gaps(&ctl).iter().all(|gap| *gap == (Stage::Daemon, None)), "{:?}", gaps(&ctl));
-    daemon.stop();
+    assert!(gaps(&ctl).contains(&(Stage::Daemon, None)), "{:?}", gaps(&ctl));
+    // It complained of what it could not record.
+    daemon.kill();
 }

@@ -13,6 +13,7 @@ mod outcome;
 mod report;
 mod vm;
 
+use std::fs;
 use std::io::{self, BufRead, BufReader, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -125,7 +126,8 @@ fn run_tier(tier: Tier, filter: Option<&str>) -> Result<Outcome> {
         }
         Tier::Root => {
             setup::ensure(&[Purpose::Test])?;
-            root(&Built::new()?, &build_failpoints()?, filter)
+            let failpoints = build_failpoints()?;
+            root(&Built::new()?, &failpoints, filter)
         }
         Tier::Vm => {
             setup::ensure(&[Purpose::Vm])?;
@@ -174,13 +176,14 @@ impl Built {
     }
 }
 
-/// flowd with the feature `failpoints`, in a place of its own: the release stays what it is.
+/// flowd with the feature `failpoints`, put aside: the release takes its place again. To be built
+/// before it.
 pub(crate) fn build_failpoints() -> Result<PathBuf> {
-    let place = workspace().join("target/failpoints");
-    let words = ["build", "--release", "-p", "flowd", "--bin", "flowd", "--features"];
-    let place = place.to_str().context("the workspace has an odd path")?;
-    let words = [&words[..], &["failpoints", "--target-dir", place]].concat();
-    executable(&build(&words)?, "flowd")
+    let words = ["build", "--release", "-p", "flowd", "--bin", "flowd", "--features", "failpoints"];
+    let built = executable(&build(&words)?, "flowd")?;
+    let aside = built.with_file_name("flowd-failpoints");
+    fs::copy(&built, &aside).with_context(|| format!("cannot write {}", aside.display()))?;
+    Ok(aside)
 }
 
 /// Runs a command of cargo that builds, and returns its messages about artifacts.
