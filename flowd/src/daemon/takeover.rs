@@ -13,6 +13,7 @@
 //! A policy that is enforced has no hole meanwhile.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
     ops::ControlFlow,
@@ -133,10 +134,9 @@ impl Collector {
             .partition(|old| settled.is_some_and(|settled| old.number() < settled));
         drained.into_iter().for_each(remove);
         inheritance.old = old;
-        for old in &mut inheritance.old {
-            let flows = self.seed(old).map_err(failed)?;
+        if !inheritance.old.is_empty() {
+            self.seed(&mut inheritance.old).map_err(failed)?;
             failpoint!("seeded");
-            tracing::info!(flows, "took over from the flowd before, with other tables");
         }
         self.resume_gaps().map_err(failed)?;
         self.update(found, gateway);
@@ -267,24 +267,48 @@ impl Collector {
         Ok(())
     }
 
-    /// Puts the flows that were open into the new table.
-    fn seed(&mut self, old: &mut OldTables) -> Result<u64, DataplaneError> {
+    /// Puts the flows that were open into the new table, where it has room for them, those that were
+    /// seen last before others. A flow that finds no room is judged anew at its next packet.
+    fn seed(&mut self, old: &mut [OldTables]) -> Result<(), DataplaneError> {
         let line = self.time_line()?;
-        let mut seeds = Vec::new();
         let verdicts = &self.verdicts;
-        old.flows.for_each(|key, value| {
-            let has_ended = value.marks & RETIRED != 0 && value.marks & CUT == 0;
-            if has_ended || is_icmp_error(key.protocol, value.icmp_type) {
-                return;
-            }
-            let told = now(verdicts, key, value);
-            let seed = renewed(value, told, value.marks & CUT, &line);
-            seeds.push((FlowKey { generation: 0, ..*key }, seed));
-        })?;
-        for (key, value) in &seeds {
-            self.dataplane.seed(key, value)?;
+        let mut seeds: HashMap<FlowKey, FlowValue> = HashMap::new();
+        for old in old {
+            old.flows.for_each(|key, value| {
+                let has_ended = value.marks & RETIRED != 0 && value.marks & CUT == 0;
+                if has_ended || is_icmp_error(key.protocol, value.icmp_type) {
+                    return;
+                }
+                let told = now(verdicts, key, value);
+                let seed = FlowValue {
+                    last_seen_jiffies: value.last_seen_jiffies,
+                    ..renewed(value, told, value.marks & CUT, &line)
+                };
+                let seen = |seed: &FlowValue| seed.last_seen_jiffies;
+                let known = seeds.entry(FlowKey { generation: 0, ..*key }).or_insert(seed);
+                if seen(known) < seen(&seed) {
+                    *known = seed;
+                }
+            })?;
         }
-        Ok(seeds.len() as u64)
+        let mut seeds: Vec<_> = seeds.into_iter().collect();
+        seeds.sort_unstable_by_key(|(_, seed)| Reverse(seed.last_seen_jiffies));
+        let mut flows = 0;
+        for (key, value) in &seeds {
+            if !self.dataplane.seed(key, value)? {
+                break;
+            }
+            flows += 1;
+        }
+        tracing::info!(flows, "took over from the flowd before, with other tables");
+        if flows < seeds.len() {
+            tracing::warn!(
+                flows = seeds.len() - flows,
+                "the flow table has no room for flows that are open: they begin again at their next \
+                 packet, or are counted in buckets; raise `flows.table_size`"
+            );
+        }
+        Ok(())
     }
 
     /// Records what the old programs counted and removes their tables, then ends what is in none of

@@ -239,12 +239,16 @@ impl Dataplane {
         &mut self.notebook
     }
 
-    /// Makes the entry of a flow, unless a packet has.
-    pub fn seed(&mut self, key: &FlowKey, value: &FlowValue) -> Result<(), DataplaneError> {
-        match self.flows.insert(key, value, BPF_NOEXIST) {
-            Ok(()) => Ok(()),
-            Err(error) if error::os_error(&error) == Some(libc::EEXIST) => Ok(()),
-            Err(source) => Err(DataplaneError::Write { table: "flow", source }),
+    /// Makes the entry of a flow, unless a packet has. Returns whether there was room.
+    pub fn seed(&mut self, key: &FlowKey, value: &FlowValue) -> Result<bool, DataplaneError> {
+        let source = match self.flows.insert(key, value, BPF_NOEXIST) {
+            Ok(()) => return Ok(true),
+            Err(source) => source,
+        };
+        match error::os_error(&source) {
+            Some(libc::EEXIST) => Ok(true),
+            Some(libc::E2BIG | libc::ENOMEM) => Ok(false),
+            _ => Err(DataplaneError::Write { table: "flow", source }),
         }
     }
 

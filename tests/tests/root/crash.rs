@@ -326,7 +326,6 @@ fn set_layout(site: &mut Site, is_other: bool) {
 }
 
 #[test]
-#[ignore = "fails: many kills in a row while the layout changes back and forth lose counts (issue 4)"]
 fn at_random_instants_while_the_layout_changes() {
     let net = Topology::new(1);
     let mut site = Site::new(&net, &SETTINGS);

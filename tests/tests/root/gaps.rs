@@ -80,10 +80,12 @@ fn a_program_that_is_taken_off_is_put_back_and_what_it_missed_is_a_gap() {
     counted += Load::both(load, load);
     ctl.one_flow(&["--port", "7000"], counted);
 
-    let sum = ctl.summary().gaps;
-    // WireGuard's counters tell of it too, in a gap of stage `coverage`.
-    let all = ctl.gaps(&[]);
-    assert_eq!(sum.packets, all.iter().filter_map(|gap| gap.packets).sum::<u64>());
+    // WireGuard's counters tell of it too, in a gap of stage `coverage` that grows meanwhile.
+    let all = wait::until_some(wait::SOON, "the summary has the gaps' sum", || {
+        let all = ctl.gaps(&[]);
+        let sum = all.iter().filter_map(|gap| gap.packets).sum::<u64>();
+        (ctl.summary().gaps.packets == sum).then_some(all)
+    });
     let output = ctl.run(&["summary"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("packets may be missing (flowctl gaps --until"), "{text}");
