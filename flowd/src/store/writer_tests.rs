@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt};
 
 use super::{Leaving, Writer};
-use crate::flows::{Counters, EndReason, Entry, Initiator, Record, TcpFlags, Tuple, Verdict};
+use crate::flows::{Counters, EndReason, Record, Tuple, sample};
 
 const DAY: i64 = 86_400_000;
 
@@ -9,28 +9,15 @@ fn record(port: u16) -> Record {
     let counters = Counters { rx_packets: 1, rx_bytes: 60, tx_packets: 0, tx_bytes: 0 };
     Record {
         record_id: 0,
-        interface: "wg0".into(),
-        entry: Entry::default(),
         tuple: Tuple { protocol: 17, peer_port: port, ..Tuple::NONE },
         window_start_ms: 1,
         window_end_ms: 5,
         first_seen_ms: 1,
         last_seen_ms: 4,
-        initiator: Initiator::Peer,
-        icmp: None,
         peer: None,
-        remote_peer: None,
-        peer_resource: None,
-        remote_resource: None,
-        verdict: Verdict::Allow,
-        enforced: false,
-        rule: None,
-        policy_revision: 0,
         counters,
         total: counters,
-        tcp_flags: TcpFlags::default(),
-        end_reason: None,
-        overflow: false,
+        ..sample::record()
     }
 }
 

@@ -166,6 +166,18 @@ fn overflow_goes_on_after_a_kill() {
     daemon.stop();
 }
 
+/// The next daemon finds the flows of [`pairs`] at their end, with this load, and tells that none
+/// counted meanwhile.
+fn assert_ended(net: &Topology, site: &Site, load: Load) {
+    let daemon = site.start(&net.gateway);
+    let ctl = site.flowctl(&net.gateway);
+    assert_eq!(gaps(&ctl), [(Stage::Daemon, None)]);
+    assert_eq!(ctl.summary().counters, Load::both(load, load));
+    let ends: Vec<_> = ctl.flows(&[]).iter().map(|flow| flow.end_reason).collect();
+    assert_eq!(ends, vec![Some(EndReason::Shutdown); PAIRS]);
+    daemon.stop();
+}
+
 #[test]
 fn detach_records_what_was_counted_while_no_daemon_ran() {
     let net = Topology::new(1);
@@ -177,13 +189,7 @@ fn detach_records_what_was_counted_while_no_daemon_ran() {
     let output = site.flowd(&net.gateway).arg("detach").output().expect("flowd is built");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     pairs[0].exchange(&[30; 7]);
-    let daemon = site.start(&net.gateway);
-    let ctl = site.flowctl(&net.gateway);
-    assert_eq!(gaps(&ctl), [(Stage::Daemon, None)]);
-    assert_eq!(ctl.summary().counters, Load::both(load, load));
-    let ends: Vec<_> = ctl.flows(&[]).iter().map(|flow| flow.end_reason).collect();
-    assert_eq!(ends, vec![Some(EndReason::Shutdown); PAIRS]);
-    daemon.stop();
+    assert_ended(&net, &site, load);
 }
 
 /// Without a BPF file system nothing stays; flows end with the daemon.
@@ -204,12 +210,7 @@ fn without_a_place_for_pins_flows_end_with_the_daemon() {
     assert_eq!(gaps(&ctl), []);
     daemon.stop();
     pairs[0].exchange(&[30; 7]);
-    let daemon = site.start(&net.gateway);
-    assert_eq!(gaps(&ctl), [(Stage::Daemon, None)]);
-    assert_eq!(ctl.summary().counters, Load::both(load, load));
-    let ends: Vec<_> = ctl.flows(&[]).iter().map(|flow| flow.end_reason).collect();
-    assert_eq!(ends, vec![Some(EndReason::Shutdown); PAIRS]);
-    daemon.stop();
+    assert_ended(&net, &site, load);
 }
 
 /// The ledger has gone on with other tables since: what the first ones say of is not known.

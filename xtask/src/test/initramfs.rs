@@ -57,13 +57,13 @@ pub(super) fn write(
     pack(root, image)
 }
 
-/// The first process: makes the system usable, runs the tests, powers off. The tests that restart
-/// the machine come last, in every boot; the others in the first.
 /// Tests that ask nothing of the kernel's WireGuard or its hooks: they run in the root tier only,
 /// unless a filter names them.
 const INDEPENDENT: [&str; 7] =
     ["crash", "identity", "policy", "pressure", "records", "refusals", "store"];
 
+/// The first process: makes the system usable, runs the tests, powers off. The tests that restart
+/// the machine come last, in every boot; the others in the first.
 fn init_script(modules: &[String], filter: Option<&str>) -> String {
     let mut script = format!(
         "#!/bin/busybox sh

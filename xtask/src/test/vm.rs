@@ -31,24 +31,37 @@ const DISK_BYTES: u64 = 256 << 20;
 /// CPUs.
 const BOOTS: usize = 3;
 
-/// Runs the program called `tests` beside the other programs on each kernel, one after the other.
+/// Runs the program called `tests` beside the other programs on every kernel, all at a time: a machine
+/// mostly waits.
 pub(super) fn run(programs: &[(&str, &Path)], filter: Option<&str>) -> Result<Outcome> {
-    let mut total = Outcome::default();
-    for series in SERIES {
-        let kernel = Kernel::cached(series)?;
-        let started = Instant::now();
-        let mut outcome = run_on(&kernel, programs, filter)?;
-        println!("[vm {series}] {} in {} s", outcome.tally, started.elapsed().as_secs());
-        if outcome.is_empty() && filter.is_none() {
-            println!("[vm {series}] ran no test");
-            outcome += Outcome::broken("ran no test");
+    thread::scope(|scope| {
+        let start = |series| scope.spawn(move || run_series(series, programs, filter));
+        let machines: Vec<_> = SERIES.iter().copied().map(start).collect();
+        let mut total = Outcome::default();
+        for machine in machines {
+            total += machine.join().expect("a machine's thread does not panic")?;
         }
-        for failure in &mut outcome.failures {
-            failure.name = format!("{} (kernel {series})", failure.name);
-        }
-        total += outcome;
+        Ok(total)
+    })
+}
+
+fn run_series(
+    series: &'static str,
+    programs: &[(&str, &Path)],
+    filter: Option<&str>,
+) -> Result<Outcome> {
+    let kernel = Kernel::cached(series)?;
+    let started = Instant::now();
+    let mut outcome = run_on(&kernel, programs, filter)?;
+    println!("[vm {series}] {} in {} s", outcome.tally, started.elapsed().as_secs());
+    if outcome.is_empty() && filter.is_none() {
+        println!("[vm {series}] ran no test");
+        outcome += Outcome::broken("ran no test");
     }
-    Ok(total)
+    for failure in &mut outcome.failures {
+        failure.name = format!("{} (kernel {series})", failure.name);
+    }
+    Ok(outcome)
 }
 
 fn run_on(kernel: &Kernel, programs: &[(&str, &Path)], filter: Option<&str>) -> Result<Outcome> {

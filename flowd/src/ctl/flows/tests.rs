@@ -5,10 +5,7 @@ use std::sync::Arc;
 use super::{FlowPage, Format, Screen, show};
 use crate::{
     ctl::output::Sink,
-    flows::{
-        Counters, EndReason, Entry, Flow, Icmp, Identity, Initiator, Record, TcpFlags, Tuple,
-        Verdict,
-    },
+    flows::{Counters, EndReason, Flow, Icmp, Identity, Initiator, Record, Tuple, Verdict, sample},
     wire::{self, FlowState, Timestamp},
 };
 
@@ -23,7 +20,6 @@ fn record(protocol: u8, peer: &str, remote: &str, ports: (u16, u16)) -> Record {
     Record {
         record_id: 1,
         interface: "wg0".into(),
-        entry: Entry::default(),
         tuple: Tuple {
             protocol,
             peer_addr: mapped(peer),
@@ -35,8 +31,6 @@ fn record(protocol: u8, peer: &str, remote: &str, ports: (u16, u16)) -> Record {
         window_end_ms: NOW.0,
         first_seen_ms: NOW.0 - 5_000,
         last_seen_ms: NOW.0 - 1_000,
-        initiator: Initiator::Peer,
-        icmp: None,
         peer: Some(Arc::new(Identity {
             public_key: "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=".to_owned(),
             name: "alice\x1b[31m".to_owned(),
@@ -45,18 +39,9 @@ fn record(protocol: u8, peer: &str, remote: &str, ports: (u16, u16)) -> Record {
             groups: Vec::new(),
             endpoint: None,
         })),
-        remote_peer: None,
-        peer_resource: None,
-        remote_resource: None,
-        verdict: Verdict::Allow,
-        enforced: false,
-        rule: None,
-        policy_revision: 0,
         counters: total,
         total,
-        tcp_flags: TcpFlags::default(),
-        end_reason: None,
-        overflow: false,
+        ..sample::record()
     }
 }
 

@@ -14,17 +14,22 @@ use crate::books::flowd_on;
 /// Walks over the whole table that the test waits for.
 const DRAINS: u64 = 2;
 
-#[test]
-fn a_million_live_flows_are_counted_and_told() {
-    let flows: u32 = machine::size(1_000_000, 50_000);
-    let net = gateway(1);
-    let settings = Settings {
-        table_size: 1 << 20,
+/// No flow is due for ten minutes.
+fn long_lived(table_size: u32) -> Settings {
+    Settings {
+        table_size,
         drain_interval_ms: 1_000,
         active_timeout_ms: 600_000,
         idle_timeout_ms: 600_000,
         ..Settings::default()
-    };
+    }
+}
+
+#[test]
+fn a_million_live_flows_are_counted_and_told() {
+    let flows: u32 = machine::size(1_000_000, 50_000);
+    let net = gateway(1);
+    let settings = long_lived(1 << 20);
     let (site, daemon) = flowd_on(&net, &settings);
     let ctl = site.flowctl(&net.gateway);
     let idle = daemon.usage();
@@ -61,13 +66,7 @@ fn flows_that_are_due_together_keep_nobody_waiting() {
     }
     let flows = 300_000;
     let net = gateway(1);
-    let settings = Settings {
-        table_size: 1 << 19,
-        drain_interval_ms: 1_000,
-        active_timeout_ms: 600_000,
-        idle_timeout_ms: 600_000,
-        ..Settings::default()
-    };
+    let settings = long_lived(1 << 19);
     let (site, daemon) = flowd_on(&net, &settings);
     let ctl = site.flowctl(&net.gateway);
     let sent = fill(&net, &net.peers[0], 0..flows);
