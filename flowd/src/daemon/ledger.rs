@@ -1,6 +1,6 @@
 //! The open flows: what of each is already recorded. Record = kernel − ledger.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use flowd_common::{
     flow::{CUT, FlowKey, FlowValue, RETIRED},
@@ -13,7 +13,9 @@ use crate::{
     flows::{Counters, EndReason, Entry, Icmp, Initiator, Record, TcpFlags, Timeouts, Tuple},
 };
 
-use super::{anchors::Anchors, interfaces::Interfaces, peers::Peers, verdicts::Verdicts};
+use super::{
+    anchors::Anchors, dense::DenseMap, interfaces::Interfaces, peers::Peers, verdicts::Verdicts,
+};
 
 /// One open flow.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +48,7 @@ impl Open {
 /// they are ending. Of the others nothing is kept, however many there are.
 #[derive(Default)]
 pub(super) struct Ledger {
-    open: HashMap<FlowKey, Open>,
+    open: DenseMap<FlowKey, Open>,
     pub(super) anchors: Anchors,
 }
 
@@ -84,9 +86,6 @@ impl Ledger {
     /// Forgets a flow whose last record is in the store.
     pub(super) fn close(&mut self, key: &FlowKey) {
         self.open.remove(key);
-        if self.open.capacity() > 4_096 && self.open.len() < self.open.capacity() / 4 {
-            self.open.shrink_to(self.open.len() * 2);
-        }
     }
 
     /// How many flows it remembers something of.

@@ -16,6 +16,7 @@ mod answers;
 mod collector;
 mod coverage;
 mod cut;
+mod dense;
 mod gaps;
 mod heap;
 mod interfaces;
