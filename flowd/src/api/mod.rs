@@ -18,6 +18,7 @@ mod serve;
 mod socket;
 mod time;
 mod top;
+mod totals;
 
 use std::{future::Future, sync::Arc};
 
@@ -70,6 +71,7 @@ fn router(state: ApiState) -> Router {
         .route("/v1/peers", get(peers::list).fallback(wrong_method))
         .route("/v1/peers/{peer}", get(peers::detail).fallback(wrong_method))
         .route("/v1/segments", get(segments).fallback(wrong_method))
+        .route("/v1/totals", get(totals::list).fallback(wrong_method))
         .route("/v1/watch", get(records::watch).fallback(wrong_method))
         .route(
             "/v1/policy",
@@ -122,7 +124,7 @@ async fn unknown_path(uri: axum::http::Uri) -> ApiError {
     ApiError::NotFound(format!(
         "there is no {}; the endpoints are /v1/status, /v1/summary, /v1/flows, \
          /v1/flows/{{flow_id}}, /v1/records, /v1/gaps, /v1/top, /v1/peers, \
-         /v1/peers/{{key or name}}, /v1/segments, /v1/watch, /v1/policy, /v1/policy/check, \
+         /v1/peers/{{key or name}}, /v1/segments, /v1/totals, /v1/watch, /v1/policy, /v1/policy/check, \
          /v1/policy/why, /v1/policy/replay and /metrics",
         uri.path().escape_debug()
     ))

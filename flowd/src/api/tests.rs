@@ -410,6 +410,28 @@ async fn gaps_are_those_of_the_store_and_what_it_has_not_taken_each_once() {
 }
 
 #[tokio::test]
+async fn totals_are_those_of_the_days_that_a_range_touches() {
+    let served = Served::start();
+    let all = served.json("/v1/totals").await;
+    let day = &all["totals"][0];
+    assert_eq!(all["totals"].as_array().unwrap().len(), 1);
+    assert_eq!((&day["day"], &day["records"]), (&json!("2026-11-21"), &json!(7)));
+    assert_eq!(day["rx_packets"], 14);
+    let key = day["public_key"].as_str().unwrap();
+    for (query, count) in [
+        (format!("peer={}", key.replace('=', "%3D")), 1),
+        ("peer=nobody".to_owned(), 0),
+        ("since=2026-11-21T23:59:59Z".to_owned(), 1),
+        ("since=2026-11-22T00:00:00Z".to_owned(), 0),
+        ("until=2026-11-21T00:00:00.001Z".to_owned(), 1),
+        ("until=2026-11-21T00:00:00Z".to_owned(), 0),
+    ] {
+        let list = served.json(&format!("/v1/totals?{query}")).await;
+        assert_eq!(list["totals"].as_array().unwrap().len(), count, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn a_ranking_counts_everything_once() {
     let served = Served::start();
     let sums = |flows: u64, windows: u64| {
@@ -521,6 +543,9 @@ async fn what_is_wrong_is_told_as_a_problem() {
         ("/v1/top?sort=size", 400, "`sort` is `size`; it must be one of bytes, packets, flows"),
         ("/v1/top?limit=10001", 400, "`limit` is `10001`; it must be a number from 1 to 10000"),
         ("/v1/top?cursor=1", 400, "unknown parameter `cursor`"),
+        ("/v1/totals?user=x", 400, "unknown parameter `user`; did you mean `peer`?"),
+        ("/v1/totals?user=x", 400, "unknown parameter `user`"),
+        ("/v1/totals?peer=", 400, "`peer` is ``; it must be a peer's name"),
         ("/v1/gaps?stage=lost", 400, "`stage` is `lost`; it must be one of daemon, reboot, attach"),
         ("/v1/gaps?interface=", 400, "`interface` is ``; it must be the name of an interface"),
         ("/v1/gaps?peer=", 400, "`peer` is ``; it must be a peer's name"),

@@ -100,6 +100,9 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: SegmentsCommand,
     },
+    /// What each peer did on each UTC day, also on those whose records have gone.
+    #[command(after_help = "Example: flowctl totals --peer alice-laptop --since 365d")]
+    Totals(Totals),
     /// Records as they are written, until interrupted.
     #[command(after_help = "Example: flowctl watch --peer alice-laptop")]
     Watch(Filters),
@@ -250,6 +253,29 @@ impl Filters {
             ("rule", rule),
             ("state", state),
         ];
+        all.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
+    }
+}
+
+/// Which days.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct Totals {
+    /// From when on; the whole day counts.
+    #[arg(long, value_name = "TIME")]
+    pub(super) since: Option<String>,
+    /// Until when.
+    #[arg(long, value_name = "TIME")]
+    pub(super) until: Option<String>,
+    /// Name, public key, or the start of the key.
+    #[arg(long)]
+    pub(super) peer: Option<String>,
+}
+
+impl Totals {
+    /// As query parameters.
+    pub(super) fn pairs(&self) -> Vec<(&'static str, String)> {
+        let Self { since, until, peer } = self;
+        let all = [("since", since), ("until", until), ("peer", peer)];
         all.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
     }
 }

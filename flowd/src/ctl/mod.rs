@@ -18,6 +18,7 @@ mod summary;
 mod table;
 mod text;
 mod top;
+mod totals;
 
 use std::process::ExitCode;
 
@@ -110,6 +111,10 @@ async fn execute(cli: &Cli) -> Result<(), CtlError> {
         }
         Command::Segments { command: SegmentsCommand::Verify { segments, store } } => {
             segments::verify(&mut screen, cli.output, store, segments)
+        }
+        Command::Totals(totals) => {
+            let answer: wire::DayTotalList = client.get("/v1/totals", &totals.pairs()).await?;
+            totals::run(&mut screen, cli.output, &answer)
         }
         Command::Watch(filters) => {
             records::watch(&client, &mut screen, cli.output, &filters.pairs()).await

@@ -6,6 +6,7 @@
 
 mod aside;
 mod coverage;
+mod daily;
 mod failure;
 mod gaps;
 mod inventory;
@@ -28,6 +29,7 @@ use std::path::PathBuf;
 
 pub use aside::SetAside;
 pub use coverage::StoredInterval;
+pub use daily::DayTotal;
 pub use inventory::{SegmentInfo, SegmentState};
 pub use peer_events::{PeerNews, StoredEvent};
 pub use peer_state::PeerState;

@@ -5,8 +5,8 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 use rusqlite::Connection;
 
 use super::{
-    Keeper, Leaving, MaxBytes, Reader, Retention, SegmentState, Writer, totals, verify_files,
-    verify_store,
+    DayTotal, Keeper, Leaving, MaxBytes, Reader, Retention, SegmentState, Writer, totals,
+    verify_files, verify_store,
 };
 use crate::flows::{Counters, EndReason, Filter, Record, Verdict, sample};
 
@@ -89,12 +89,21 @@ fn the_oldest_days_go_and_their_sums_stay() {
     assert_eq!((sum.rx_packets, sum.tx_bytes), (20, 600), "no packet is counted twice or lost");
     assert_eq!(list[1].record_ids, Some((3, 4)));
     assert_eq!(list[1].sha256.as_ref().unwrap().len(), 64);
-    let names = Connection::open(dir.path().join("totals.sqlite")).unwrap();
-    let sql = "SELECT name, user, sum(rx_packets) FROM peer_day WHERE day = '1970-01-02' \
-               AND verdict = 1";
-    let told: (String, String, i64) =
-        names.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
-    assert_eq!(told, ("alice".into(), "alice@example.com".into(), 2));
+    let totals = Reader::new(dir.path(), "gw").day_totals(None, None).unwrap();
+    let mut sum = Counters::default();
+    totals.iter().for_each(|total| sum += total.counters);
+    assert_eq!((sum.rx_packets, sum.tx_bytes), (20, 600), "each day and peer is there once");
+    let days: Vec<_> = totals.iter().map(|total| (total.day.as_str(), total.verdict)).collect();
+    let expected: Vec<String> = (1..=5).map(|day| format!("1970-01-0{day}")).collect();
+    let both = |day| [(day, Verdict::Allow), (day, Verdict::Deny)];
+    let expected: Vec<_> = expected.iter().flat_map(|day| both(day.as_str())).collect();
+    assert_eq!(days, expected);
+    let second = Reader::new(dir.path(), "gw");
+    let second = second.day_totals(Some("1970-01-02"), Some("1970-01-02")).unwrap();
+    assert_eq!(second, totals[2..4]);
+    let DayTotal { name, user, flows, counters, .. } = &second[0];
+    assert_eq!((name.as_deref(), user.as_deref()), (Some("alice"), Some("alice@example.com")));
+    assert_eq!((*flows, counters.rx_packets), (0, 2));
     for one in verify_store(dir.path()).unwrap() {
         assert!(one.problems.is_empty(), "{one:#?}");
     }

@@ -11,8 +11,8 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 
-use super::failure;
-use crate::flows::Counters;
+use super::{DayTotal, failure};
+use crate::flows::{Counters, Verdict};
 
 /// Marks a file as flowd's sums ("flwt").
 const APPLICATION_ID: i64 = 0x666c_7774;
@@ -115,18 +115,6 @@ pub(super) struct Day {
     pub(super) sha256: String,
 }
 
-/// What one peer did on a day.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PeerDay {
-    interface: String,
-    /// Key, name, user, device.
-    peer: [Option<String>; 4],
-    verdict: u8,
-    records: u64,
-    flows: u64,
-    counters: Counters,
-}
-
 /// The sums of each peer, in a segment that has them, and in one that is older.
 const SUMS: &str = "total";
 const COUNTED: &str = "(SELECT interface_id, coalesce(peer_id, 0) AS peer_id, verdict, \
@@ -142,7 +130,7 @@ impl Day {
         conn: &Connection,
         day: &str,
         version: usize,
-    ) -> rusqlite::Result<(Self, Vec<PeerDay>)> {
+    ) -> rusqlite::Result<(Self, Vec<DayTotal>)> {
         let sums = if version < 4 { COUNTED } else { SUMS };
         let mut query = conn.prepare(&format!(
             "SELECT interface.name, public_key, peer.name, user, device, verdict, sum(records), \
@@ -151,16 +139,7 @@ impl Day {
              GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6"
         ))?;
         let peers = query
-            .query_map([], |row| {
-                Ok(PeerDay {
-                    interface: row.get(0)?,
-                    peer: [row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?],
-                    verdict: row.get(5)?,
-                    records: count(row, 6)?,
-                    flows: count(row, 7)?,
-                    counters: counters(row, 8)?,
-                })
-            })?
+            .query_map([], |row| peer_day(day.to_owned(), row, 0))?
             .collect::<rusqlite::Result<Vec<_>>>()?;
         let gateway = conn.query_row("SELECT gateway FROM meta", [], |row| row.get(0))?;
         let record_ids =
@@ -229,7 +208,7 @@ impl Totals {
     }
 
     /// Keeps a day for ever. `false`: another file of this day is kept already.
-    pub(super) fn keep(&mut self, day: &Day, peers: &[PeerDay]) -> Result<bool, TotalsError> {
+    pub(super) fn keep(&mut self, day: &Day, peers: &[DayTotal]) -> Result<bool, TotalsError> {
         let Self { path, conn } = self;
         insert(conn, day, peers)
             .map_err(|source| TotalsError::Sqlite { path: path.clone(), source })
@@ -238,41 +217,56 @@ impl Totals {
 
 /// Every day that has gone, oldest first.
 pub(super) fn days(store: &Path) -> Result<Vec<Day>, TotalsError> {
+    let sql = "SELECT day, gateway, removed, reason, records, flows, rx_packets, rx_bytes, \
+               tx_packets, tx_bytes, first_record_id, last_record_id, file_bytes, sha256 \
+               FROM day ORDER BY day";
+    read(store, sql, |row| {
+        let (first, last): (Option<i64>, Option<i64>) = (row.get(10)?, row.get(11)?);
+        Ok(Day {
+            day: row.get(0)?,
+            gateway: row.get(1)?,
+            removed_ms: row.get(2)?,
+            reason: Reason::from_word(&row.get::<_, String>(3)?),
+            records: count(row, 4)?,
+            flows: count(row, 5)?,
+            counters: counters(row, 6)?,
+            record_ids: first.map(i64::cast_unsigned).zip(last.map(i64::cast_unsigned)),
+            file_bytes: count(row, 12)?,
+            sha256: row.get(13)?,
+        })
+    })
+}
+
+/// What each peer did on the days that have gone.
+pub(super) fn peer_days(store: &Path) -> Result<Vec<DayTotal>, TotalsError> {
+    let sql = "SELECT day, interface, public_key, name, user, device, verdict, records, flows, \
+               rx_packets, rx_bytes, tx_packets, tx_bytes \
+               FROM peer_day ORDER BY 1, 2, 3, 4, 5, 6, 7";
+    read(store, sql, |row| peer_day(row.get(0)?, row, 1))
+}
+
+/// The rows of the file, if there is one.
+fn read<T>(
+    store: &Path,
+    sql: &str,
+    of: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>, TotalsError> {
     let path = path(store);
     if !path.exists() {
         return Ok(Vec::new());
     }
-    let read = || -> rusqlite::Result<Option<Vec<Day>>> {
+    let read = || -> rusqlite::Result<Option<Vec<T>>> {
         let conn = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         match version(&conn)? {
-            Some(0) => return Ok(Some(Vec::new())),
-            Some(_) => {}
-            None => return Ok(None),
+            Some(0) => Ok(Some(Vec::new())),
+            Some(_) => {
+                conn.prepare(sql)?.query_map([], of)?.collect::<rusqlite::Result<_>>().map(Some)
+            }
+            None => Ok(None),
         }
-        let mut query = conn.prepare(
-            "SELECT day, gateway, removed, reason, records, flows, rx_packets, rx_bytes, \
-             tx_packets, tx_bytes, first_record_id, last_record_id, file_bytes, sha256 \
-             FROM day ORDER BY day",
-        )?;
-        let days = query.query_map([], |row| {
-            let (first, last): (Option<i64>, Option<i64>) = (row.get(10)?, row.get(11)?);
-            Ok(Day {
-                day: row.get(0)?,
-                gateway: row.get(1)?,
-                removed_ms: row.get(2)?,
-                reason: Reason::from_word(&row.get::<_, String>(3)?),
-                records: count(row, 4)?,
-                flows: count(row, 5)?,
-                counters: counters(row, 6)?,
-                record_ids: first.map(i64::cast_unsigned).zip(last.map(i64::cast_unsigned)),
-                file_bytes: count(row, 12)?,
-                sha256: row.get(13)?,
-            })
-        })?;
-        days.collect::<rusqlite::Result<_>>().map(Some)
     };
     match read() {
-        Ok(Some(days)) => Ok(days),
+        Ok(Some(rows)) => Ok(rows),
         Ok(None) => Err(TotalsError::Unknown(path)),
         Err(source) => Err(TotalsError::Sqlite { path, source }),
     }
@@ -293,7 +287,7 @@ fn version(conn: &Connection) -> rusqlite::Result<Option<usize>> {
     Ok((is_ours && version <= MIGRATIONS.len()).then_some(version))
 }
 
-fn insert(conn: &mut Connection, day: &Day, peers: &[PeerDay]) -> rusqlite::Result<bool> {
+fn insert(conn: &mut Connection, day: &Day, peers: &[DayTotal]) -> rusqlite::Result<bool> {
     let tx = conn.transaction()?;
     let known: Option<String> = tx
         .query_row("SELECT sha256 FROM day WHERE day = ?", [&day.day], |row| row.get(0))
@@ -322,19 +316,18 @@ fn insert(conn: &mut Connection, day: &Day, peers: &[PeerDay]) -> rusqlite::Resu
         ],
     )?;
     for peer in peers {
-        let PeerDay { interface, peer, verdict, records, flows, counters: c } = peer;
-        let [public_key, name, user, device] = peer;
+        let DayTotal { public_key, name, user, device, counters: c, .. } = peer;
         tx.prepare_cached("INSERT INTO peer_day VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?
             .execute(params![
             day.day,
-            interface,
+            peer.interface,
             public_key,
             name,
             user,
             device,
-            verdict,
-            records.cast_signed(),
-            flows.cast_signed(),
+            peer.verdict.number(),
+            peer.records.cast_signed(),
+            peer.flows.cast_signed(),
             c.rx_packets.cast_signed(),
             c.rx_bytes.cast_signed(),
             c.tx_packets.cast_signed(),
@@ -343,6 +336,24 @@ fn insert(conn: &mut Connection, day: &Day, peers: &[PeerDay]) -> rusqlite::Resu
     }
     tx.commit()?;
     Ok(true)
+}
+
+/// From the column of the interface on.
+fn peer_day(day: String, row: &Row<'_>, from: usize) -> rusqlite::Result<DayTotal> {
+    let number: u8 = row.get(from + 5)?;
+    Ok(DayTotal {
+        day,
+        interface: row.get(from)?,
+        public_key: row.get(from + 1)?,
+        name: row.get(from + 2)?,
+        user: row.get(from + 3)?,
+        device: row.get(from + 4)?,
+        verdict: Verdict::from_number(number)
+            .ok_or(rusqlite::Error::IntegralValueOutOfRange(from + 5, number.into()))?,
+        records: count(row, from + 6)?,
+        flows: count(row, from + 7)?,
+        counters: counters(row, from + 8)?,
+    })
 }
 
 fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
