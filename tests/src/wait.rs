@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Long enough for anything on this machine; generous, because emulated machines are slow.
-pub const SOON: Duration = Duration::from_secs(30);
+pub const SOON: Duration = Duration::from_secs(120);
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(10);

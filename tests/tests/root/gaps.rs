@@ -11,7 +11,7 @@ use flowd_tests::{
     counters::link_counters,
     detach,
     flowctl::Flowctl,
-    own_machine,
+    machine, own_machine,
     site::Settings,
     skip,
     topology::Topology,
@@ -122,7 +122,9 @@ fn a_program_that_is_taken_off_while_flowd_is_down_is_told_at_the_start() {
 #[test]
 fn a_full_table_is_a_gap_of_exactly_what_is_in_no_flow() {
     let net = Topology::new(1);
-    let settings = Settings { table_size: 64, idle_timeout_ms: 1000, ..Settings::default() };
+    // No flow ends before the table is full.
+    let idle_timeout_ms = machine::size(1_000, 15_000);
+    let settings = Settings { table_size: 64, idle_timeout_ms, ..Settings::default() };
     let (site, daemon) = flowd_on(&net, &settings);
     let (ctl, peer) = (site.flowctl(&net.gateway), &net.peers[0]);
     let ends = ((&peer.namespace, peer.v4.into()), (&net.gateway, net.gateway_v4(peer)));
