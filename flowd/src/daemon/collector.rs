@@ -85,8 +85,8 @@ pub(super) struct Collector {
     is_behind: bool,
     /// Whether the kernel has not been told yet of the peers as they are.
     pub(super) is_outdated: bool,
-    /// Whether everything that a daemon before left has been looked at.
-    has_walked: bool,
+    /// Whether everything has been looked at that a daemon before, or a drain that failed, left.
+    pub(super) has_walked: bool,
 }
 
 /// What a pass sees besides what it records.
@@ -321,7 +321,7 @@ impl Collector {
         if ownership == Ownership::Changed {
             self.peers.forget(&owners, self.dataplane.notebook())?;
         }
-        if self.recorder.error.is_none() && !self.has_walked {
+        if self.recorder.error.is_none() && !self.is_behind && !self.has_walked {
             self.interfaces.forget_notes(&mut self.dataplane)?;
             self.recorder.forget_ended();
             self.has_walked = true;
@@ -442,13 +442,14 @@ impl Collector {
         }
         let Self { dataplane, recorder, ledger, peers, interfaces, finished, verdicts, .. } = self;
         let view = View { line: *line, peers, interfaces, verdicts };
-        let sessions = &mut self.sessions;
+        let (sessions, has_walked) = (&mut self.sessions, &mut self.has_walked);
         let begun = Instant::now();
         for ended in ended.chunks(RETIRE_BATCH as usize) {
             let keys: Vec<FlowKey> = ended.iter().map(|(key, _)| *key).collect();
             let mut reasons = ended.iter();
             let mut records = Vec::with_capacity(keys.len());
             let mut last = Vec::with_capacity(keys.len());
+            let mut ids = Vec::with_capacity(keys.len());
             let (mut leaving, mut dropped) = (Leaving::default(), Sums::default());
             failpoint!("before-retiring");
             dataplane.retire(&keys, Why::Ended, |key, value| {
@@ -459,6 +460,7 @@ impl Collector {
                 // They are shown in their order, unless one has gone.
                 let reason = reasons.find(|(ending, _)| ending == key).map(|(_, reason)| *reason);
                 let record = view.record(key, value, &open, reason.or(Some(EndReason::Idle)));
+                ids.push((record.tuple, record.entry));
                 last.push((*key, Open { ending: reason, ..open }, open.closed(&record)));
                 *leaving.sums.entry((key.ifindex, open.peer)).or_default() += record.total;
                 add_dropped(&mut dropped, (key.ifindex, open.peer), &record);
@@ -478,9 +480,14 @@ impl Collector {
             last.into_iter().for_each(|(key, _, closed)| ledger.keep(&key, closed));
             add(finished, &leaving.sums);
             add(&mut sessions.dropped, &dropped);
-            dataplane.delete(&keys)?;
+            let deleted = dataplane.delete(&keys, |key| ledger.close(key));
+            if deleted.is_err() {
+                // The next daemon must know of them too, until a drain has come through.
+                recorder.keep_ended(&ids);
+                *has_walked = false;
+            }
+            deleted?;
             failpoint!("ended-deleted");
-            keys.iter().for_each(|key| ledger.close(key));
             if begun.elapsed() > PASS {
                 self.is_behind = true;
                 break;

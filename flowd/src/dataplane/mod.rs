@@ -295,8 +295,13 @@ impl Dataplane {
         }
     }
 
-    /// Frees the entries of retired flows whose final values are safe.
-    pub fn delete(&mut self, keys: &[FlowKey]) -> Result<(), DataplaneError> {
+    /// Frees the entries of retired flows whose final values are safe, and shows `gone` which are
+    /// gone; on an error these are not all.
+    pub fn delete(
+        &mut self,
+        keys: &[FlowKey],
+        mut gone: impl FnMut(&FlowKey),
+    ) -> Result<(), DataplaneError> {
         for key in keys {
             match self.flows.remove(key) {
                 Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
@@ -305,6 +310,7 @@ impl Dataplane {
                     return Err(DataplaneError::Write { table: "flow", source });
                 }
             }
+            gone(key);
         }
         Ok(())
     }

@@ -412,7 +412,12 @@ impl Writer {
         self.transaction(now_ms, |_, _| Ok(()))
     }
 
-    /// What had ended before the store was opened has left the kernel's table.
+    /// These have ended, and are in the kernel's table until [`Self::forget_ended`].
+    pub fn keep_ended(&mut self, ids: &[EntryId]) {
+        self.state.ended.extend(ids);
+    }
+
+    /// What had ended before has left the kernel's table.
     pub fn forget_ended(&mut self) {
         self.state.ended.clear();
     }
