@@ -4,6 +4,7 @@
 //! transaction; the ledger lives in the newest segment only. The writer migrates no segment that it
 //! does not need: readers read every version.
 
+mod ahead;
 mod aside;
 mod coverage;
 mod daily;
