@@ -32,6 +32,7 @@ use crate::{
 };
 
 use super::{
+    DaemonError,
     answers::TOGETHER,
     coverage::{Walk, add_dropped, window_of},
     gaps::Gaps,
@@ -232,13 +233,37 @@ impl Collector {
         }
     }
 
-    /// Takes the programs off, drains for the last time and ends every flow; how many programs there
-    /// were.
-    pub(super) fn detach(mut self) -> usize {
+    /// Takes the programs off, drains for the last time and ends every flow.
+    fn detach(mut self) {
+        self.take_off();
+        self.finish();
+    }
+
+    /// The same, unless the store takes nothing; how many programs there were. What is not recorded on
+    /// an error is in the kernel's tables still.
+    pub(super) fn record_and_detach(mut self) -> Result<usize, DaemonError> {
+        let unrecorded = |recorder: &Recorder| {
+            let trouble = recorder.error.as_ref();
+            trouble.map(|trouble| DaemonError::NotRecorded(trouble.text.clone()))
+        };
+        // The recorder remembers what is wrong.
+        let _tried = self.recorder.beat(now_ms(), false);
+        if let Some(error) = unrecorded(&self.recorder) {
+            return Err(error);
+        }
+        let programs = self.take_off();
+        let failed = self.drain_failing.then(|| {
+            DaemonError::NotRecorded("the kernel's tables cannot be read or changed".to_owned())
+        });
+        let failed = unrecorded(&self.recorder).or(failed);
+        self.finish();
+        failed.map_or(Ok(programs), Err)
+    }
+
+    fn take_off(&mut self) -> usize {
         self.interfaces.read_devices();
         let programs = self.interfaces.detach_all();
         self.drain(Due::Ending(EndReason::Shutdown));
-        self.finish();
         programs
     }
 
@@ -428,7 +453,7 @@ impl Collector {
 
     /// Takes ended flows out of the table. Whether the store took all their last records; if not,
     /// they stay retired and are tried again.
-    fn end(
+    pub(super) fn end(
         &mut self,
         line: &TimeLine,
         mut ending: Vec<(FlowKey, EndReason)>,

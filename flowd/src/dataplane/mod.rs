@@ -39,12 +39,12 @@ use flowd_common::{
 
 use self::batch::Batch;
 pub use self::{
-    attachment::{AttachedBy, Attachment, detach_everything, has_left_tables},
+    attachment::{AttachedBy, Attachment, detach_everything, has_left_tables, tables_pattern},
     clock::TimeLine,
     error::{DataplaneError, LoadError},
     notes::{Notebook, Notes},
     old::{OldTable, OldTables},
-    pins::{Pins, Tables},
+    pins::{Detached, Pins, Tables},
     retire::Why,
 };
 use crate::policy::Compiled;
