@@ -31,7 +31,8 @@ const BELIEVED_AFTER_DAYS: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Days whose records are kept; 0: for ever. They are counted back from the last day that is
-    /// over and has records, so that a clock set far ahead removes none.
+    /// over and has records, and from before a hole of more than a month until a week has followed, so
+    /// that a clock set far ahead removes none.
     pub days: u32,
     /// How much of the disk the segments may take.
     pub max_bytes: MaxBytes,
