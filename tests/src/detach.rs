@@ -88,7 +88,7 @@ fn detach(link_id: u32) {
     unsafe { libc::close(libc::c_int::try_from(fd).expect("a descriptor")) };
 }
 
-fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
+pub(crate) fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
     let attr = ptr::from_mut(attr);
     // SAFETY: the attribute is as long as it is told and begins like the kernel's; what it points to
     // lives through the call.

@@ -9,6 +9,7 @@ pub mod counters;
 pub mod daemon;
 pub mod detach;
 pub mod flowctl;
+pub mod freeze;
 pub mod http;
 pub mod machine;
 pub mod mount;

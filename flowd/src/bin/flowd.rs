@@ -59,7 +59,11 @@ fn check_config(file: &std::path::Path) -> Result<(), String> {
 
 fn detach(file: Option<PathBuf>) -> Result<(), String> {
     let config = read_config(file).map_err(|error| error.to_string())?;
-    let removed = daemon::detach(&config).map_err(|error| chain(&error))?;
+    let done = daemon::detach(&config).map_err(|error| chain(&error))?;
+    for path in done.foreign {
+        eprintln!("flowd: {} is not flowd's, and stays", path.display());
+    }
+    let removed = done.removed;
     println!("{removed} programs, links and tables of flowd were taken off");
     Ok(())
 }

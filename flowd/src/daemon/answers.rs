@@ -22,7 +22,7 @@ use super::{
     collector::{Collector, now_ms},
     interfaces::Watched,
     ledger::{Open, View, total},
-    overflow::{Bucket, by_bucket},
+    overflow::{Bucket, by_bucket, one_way},
     walking::{Counted, Walking},
 };
 
@@ -174,6 +174,27 @@ impl Collector {
             }
         })?;
         Ok(())
+    }
+
+    /// What the books have of every interface: flows, overflow and uncounted.
+    pub(super) fn counted_by_interface(
+        &mut self,
+    ) -> Result<HashMap<u32, Counters>, DataplaneError> {
+        let mut sums = Counted::default();
+        self.walk(|_, key, value, open| sums.count(key, value, open))?;
+        let mut counted = sums.by_interface;
+        for ((ifindex, _), sum) in &self.finished {
+            *counted.entry(*ifindex).or_default() += *sum;
+        }
+        for (bucket, sum) in by_bucket(&self.dataplane.overflow()?) {
+            *counted.entry(bucket.ifindex).or_default() += sum;
+        }
+        for (key, tally) in self.dataplane.counters()? {
+            if Counter::UNCOUNTED.iter().any(|counter| *counter as u8 == key.counter) {
+                *counted.entry(key.ifindex).or_default() += one_way(key.direction, &tally);
+            }
+        }
+        Ok(counted)
     }
 
     fn status(&mut self, sums: &Counted) -> Result<wire::Status, DataplaneError> {

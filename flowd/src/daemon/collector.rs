@@ -32,6 +32,7 @@ use crate::{
 };
 
 use super::{
+    DaemonError,
     answers::TOGETHER,
     coverage::{Walk, add_dropped, window_of},
     gaps::Gaps,
@@ -85,8 +86,8 @@ pub(super) struct Collector {
     is_behind: bool,
     /// Whether the kernel has not been told yet of the peers as they are.
     pub(super) is_outdated: bool,
-    /// Whether everything that a daemon before left has been looked at.
-    has_walked: bool,
+    /// Whether everything has been looked at that a daemon before, or a drain that failed, left.
+    pub(super) has_walked: bool,
 }
 
 /// What a pass sees besides what it records.
@@ -232,13 +233,37 @@ impl Collector {
         }
     }
 
-    /// Takes the programs off, drains for the last time and ends every flow; how many programs there
-    /// were.
-    pub(super) fn detach(mut self) -> usize {
+    /// Takes the programs off, drains for the last time and ends every flow.
+    fn detach(mut self) {
+        self.take_off();
+        self.finish();
+    }
+
+    /// The same, unless the store takes nothing; how many programs there were. What is not recorded on
+    /// an error is in the kernel's tables still.
+    pub(super) fn record_and_detach(mut self) -> Result<usize, DaemonError> {
+        let unrecorded = |recorder: &Recorder| {
+            let trouble = recorder.error.as_ref();
+            trouble.map(|trouble| DaemonError::NotRecorded(trouble.text.clone()))
+        };
+        // The recorder remembers what is wrong.
+        let _tried = self.recorder.beat(now_ms(), false);
+        if let Some(error) = unrecorded(&self.recorder) {
+            return Err(error);
+        }
+        let programs = self.take_off();
+        let failed = self.drain_failing.then(|| {
+            DaemonError::NotRecorded("the kernel's tables cannot be read or changed".to_owned())
+        });
+        let failed = unrecorded(&self.recorder).or(failed);
+        self.finish();
+        failed.map_or(Ok(programs), Err)
+    }
+
+    fn take_off(&mut self) -> usize {
         self.interfaces.read_devices();
         let programs = self.interfaces.detach_all();
         self.drain(Due::Ending(EndReason::Shutdown));
-        self.finish();
         programs
     }
 
@@ -321,7 +346,7 @@ impl Collector {
         if ownership == Ownership::Changed {
             self.peers.forget(&owners, self.dataplane.notebook())?;
         }
-        if self.recorder.error.is_none() && !self.has_walked {
+        if self.recorder.error.is_none() && !self.is_behind && !self.has_walked {
             self.interfaces.forget_notes(&mut self.dataplane)?;
             self.recorder.forget_ended();
             self.has_walked = true;
@@ -428,7 +453,7 @@ impl Collector {
 
     /// Takes ended flows out of the table. Whether the store took all their last records; if not,
     /// they stay retired and are tried again.
-    fn end(
+    pub(super) fn end(
         &mut self,
         line: &TimeLine,
         mut ending: Vec<(FlowKey, EndReason)>,
@@ -442,13 +467,14 @@ impl Collector {
         }
         let Self { dataplane, recorder, ledger, peers, interfaces, finished, verdicts, .. } = self;
         let view = View { line: *line, peers, interfaces, verdicts };
-        let sessions = &mut self.sessions;
+        let (sessions, has_walked) = (&mut self.sessions, &mut self.has_walked);
         let begun = Instant::now();
         for ended in ended.chunks(RETIRE_BATCH as usize) {
             let keys: Vec<FlowKey> = ended.iter().map(|(key, _)| *key).collect();
             let mut reasons = ended.iter();
             let mut records = Vec::with_capacity(keys.len());
             let mut last = Vec::with_capacity(keys.len());
+            let mut ids = Vec::with_capacity(keys.len());
             let (mut leaving, mut dropped) = (Leaving::default(), Sums::default());
             failpoint!("before-retiring");
             dataplane.retire(&keys, Why::Ended, |key, value| {
@@ -459,6 +485,7 @@ impl Collector {
                 // They are shown in their order, unless one has gone.
                 let reason = reasons.find(|(ending, _)| ending == key).map(|(_, reason)| *reason);
                 let record = view.record(key, value, &open, reason.or(Some(EndReason::Idle)));
+                ids.push((record.tuple, record.entry));
                 last.push((*key, Open { ending: reason, ..open }, open.closed(&record)));
                 *leaving.sums.entry((key.ifindex, open.peer)).or_default() += record.total;
                 add_dropped(&mut dropped, (key.ifindex, open.peer), &record);
@@ -478,9 +505,14 @@ impl Collector {
             last.into_iter().for_each(|(key, _, closed)| ledger.keep(&key, closed));
             add(finished, &leaving.sums);
             add(&mut sessions.dropped, &dropped);
-            dataplane.delete(&keys)?;
+            let deleted = dataplane.delete(&keys, |key| ledger.close(key));
+            if deleted.is_err() {
+                // The next daemon must know of them too, until a drain has come through.
+                recorder.keep_ended(&ids);
+                *has_walked = false;
+            }
+            deleted?;
             failpoint!("ended-deleted");
-            keys.iter().for_each(|key| ledger.close(key));
             if begun.elapsed() > PASS {
                 self.is_behind = true;
                 break;

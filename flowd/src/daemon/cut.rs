@@ -22,7 +22,7 @@ use super::{
     verdicts::Verdicts,
 };
 use crate::{
-    dataplane::{DataplaneError, TimeLine, Why},
+    dataplane::{Dataplane, DataplaneError, TimeLine, Why},
     flows::{Counters, EndReason, Record},
     policy::compile,
     store::{Leaving, Sums},
@@ -98,7 +98,7 @@ impl Collector {
         keys: &[FlowKey],
     ) -> Result<Option<Vec<Cut>>, DataplaneError> {
         let Self { dataplane, recorder, ledger, peers, interfaces, finished, verdicts, .. } = self;
-        let sessions = &mut self.sessions;
+        let (sessions, has_walked) = (&mut self.sessions, &mut self.has_walked);
         let view = View { line: *line, peers, interfaces, verdicts };
         let mut all = Vec::new();
         for keys in keys.chunks(RETIRE_BATCH as usize) {
@@ -126,17 +126,17 @@ impl Collector {
             for (key, _, open, record) in &last {
                 ledger.keep(key, open.closed(record));
             }
+            let ids: Vec<_> = last.iter().map(|(_, _, _, it)| (it.tuple, it.entry)).collect();
             for (key, value, _, record) in last {
-                let successor = FlowKey { generation: 1 - key.generation, ..key };
-                let succeeded =
-                    dataplane.flow(&successor)?.is_some_and(|value| value.marks & RETIRED == 0);
                 let (now, peer_id) = now(verdicts, &key, &value);
-                if succeeded {
-                    dataplane.delete(&[key])?;
-                } else {
-                    dataplane.revive(&key, &renewed(&value, (now, peer_id), CUT, line))?;
-                    failpoint!("revived");
+                let next = renewed(&value, (now, peer_id), CUT, line);
+                let replaced = replace(dataplane, &key, &next);
+                if replaced.is_err() {
+                    // The next daemon must know of them too, until a drain has come through.
+                    recorder.keep_ended(&ids);
+                    *has_walked = false;
                 }
+                replaced?;
                 ledger.close(&key);
                 // Not what the other side has opened anew, of which the same is said as before.
                 let changed = now.outcome() != value.judgement.outcome();
@@ -147,6 +147,21 @@ impl Collector {
         }
         Ok(Some(all))
     }
+}
+
+/// Puts the next entry into the place of one that was cut, unless a packet has made it already.
+fn replace(
+    dataplane: &mut Dataplane,
+    key: &FlowKey,
+    next: &FlowValue,
+) -> Result<(), DataplaneError> {
+    let successor = FlowKey { generation: 1 - key.generation, ..*key };
+    if dataplane.flow(&successor)?.is_some_and(|value| value.marks & RETIRED == 0) {
+        return dataplane.delete(&[*key], |_| {});
+    }
+    dataplane.revive(key, next)?;
+    failpoint!("revived");
+    Ok(())
 }
 
 /// What the policy in force says of an open flow, and whose it is now.

@@ -18,6 +18,9 @@ const MAX_WAITING: usize = 1_000;
 const MAX_OPEN: usize = 20_000;
 /// How long after its end a gap goes on instead of another that begins.
 const REOPENED_WITHIN_MS: i64 = 60_000;
+/// What is said of drains that were late one after the other.
+const LATE_AGAIN: &str =
+    "several drains were late: flowd was stopped, or the machine or its disk hung";
 
 /// What a gap is about. Only one gap lasts at one place.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +105,9 @@ impl Gaps {
                 Some(closed_ms) if (from_ms - closed_ms).abs() <= REOPENED_WITHIN_MS => {
                     kept.gap.closed_ms = None;
                     kept.is_stored = false;
+                    if at.stage == Stage::Drain {
+                        kept.gap.detail = LATE_AGAIN.to_owned();
+                    }
                     return;
                 }
                 Some(_) => self.put_aside(&key),
@@ -260,7 +266,7 @@ impl Gaps {
 
 /// Whether gaps of this stage end and begin by themselves, so that they would fill the store.
 fn comes_and_goes(stage: Stage) -> bool {
-    matches!(stage, Stage::TableFull | Stage::Store | Stage::Coverage)
+    matches!(stage, Stage::Drain | Stage::TableFull | Stage::Store | Stage::Coverage)
 }
 
 /// Makes one gap of two of a stage.
@@ -365,6 +371,19 @@ mod tests {
         gaps.open(at, later, "full");
         assert!(rows.take(&mut gaps, later));
         assert_eq!(rows.spans(), [(0, Some(30), Some(10)), (later, None, Some(0))]);
+    }
+
+    #[test]
+    fn drains_that_are_late_one_after_the_other_are_one_row() {
+        let at = At::everywhere(Stage::Drain);
+        let (mut gaps, mut rows) = (Gaps::default(), Rows::default());
+        for from in [0, 50_000, 100_000, 300_000] {
+            gaps.open(at, from, "a drain was late");
+            gaps.close(at, from + 10_000, Bound::NOTHING);
+            assert!(rows.take(&mut gaps, from + 10_000));
+        }
+        assert_eq!(rows.spans(), [(0, Some(110_000), Some(0)), (300_000, Some(310_000), Some(0))]);
+        assert!(rows.rows[0].detail.starts_with("several drains"), "{:?}", rows.rows[0]);
     }
 
     #[test]

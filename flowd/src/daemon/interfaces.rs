@@ -27,7 +27,8 @@ pub(super) struct Watched {
     pub(super) attachment: Option<Attachment>,
     /// How it was attached, also when it is gone.
     pub(super) attached_by: &'static str,
-    /// The device's own counters when flowd attached.
+    /// The device's own counters when flowd attached, less what stood in the tables by then: so it may
+    /// be below zero, and wraps.
     baseline: Counters,
     /// The same at the last look.
     device: Counters,
@@ -42,7 +43,7 @@ impl Watched {
 
     /// What the device counted since flowd attached.
     pub(super) fn device(&self) -> Counters {
-        growth(self.baseline, self.device)
+        less(self.device, self.baseline)
     }
 
     /// What crossed the interface while no program hung on it, when its device has counted `device`.
@@ -103,6 +104,8 @@ pub(super) struct Interfaces {
     pins: Option<Pins>,
     /// What a daemon before noted.
     notes: BTreeMap<u32, InterfaceNote>,
+    /// What was in the tables under the numbers of interfaces that are others now.
+    counted_before: HashMap<u32, Counters>,
 }
 
 impl Interfaces {
@@ -392,11 +395,58 @@ impl Interfaces {
         }
     }
 
-    /// Since when flowd hangs on an interface, and what the device had counted by then.
+    /// Since when flowd hangs on an interface, and what the device had counted by then that is in no
+    /// table.
     fn begun(&self, ifindex: u32, now_ms: i64, device: Counters) -> (i64, Counters) {
-        let noted = self.notes.get(&ifindex).map(|note| (note.since_ms, counters(note.baseline)));
-        // A device that counted less is another one.
-        noted.filter(|(_, baseline)| baseline.are_within(&device)).unwrap_or((now_ms, device))
+        match self.notes.get(&ifindex) {
+            // A device that counted less is another one.
+            Some(note) if counters(note.device).are_within(&device) => {
+                (note.since_ms, counters(note.baseline))
+            }
+            _ => {
+                let counted = self.counted_before.get(&ifindex).copied().unwrap_or_default();
+                (now_ms, less(device, counted))
+            }
+        }
+    }
+
+    /// The numbers of interfaces that are gone, and that others of `found` have now: `hangs` says
+    /// whether a program of the daemon before is still on one.
+    pub(super) fn reused(
+        &self,
+        found: &[Interface],
+        hangs: impl Fn(&str, u32) -> bool,
+    ) -> Vec<u32> {
+        let is_another = |interface: &&Interface| {
+            let Some(note) = self.notes.get(&interface.ifindex) else { return false };
+            let is_renamed = self.name(interface.ifindex).as_deref() != Some(&*interface.name);
+            let counted_less = !counters(note.device).are_within(&read_device(&interface.name));
+            (is_renamed || counted_less) && !hangs(&interface.name, interface.ifindex)
+        };
+        found.iter().filter(is_another).map(|interface| interface.ifindex).collect()
+    }
+
+    /// The number means another interface from here on; what is in the tables under it is not what
+    /// that one did.
+    pub(super) fn begin_another(&mut self, ifindex: u32, counted: Counters) {
+        self.notes.remove(&ifindex);
+        self.counted_before.insert(ifindex, counted);
+    }
+
+    /// When flowd first hung on an interface that a daemon before noted.
+    pub(super) fn noted_since_ms(&self) -> Option<i64> {
+        self.notes.values().map(|note| note.since_ms).min()
+    }
+
+    /// Begins the books anew with what is in the tables, `counted`: nobody knows what has left them.
+    /// Whether the devices stood still meanwhile, so that it is exact.
+    pub(super) fn begin_books(&mut self, counted: impl Fn(u32) -> Counters) -> bool {
+        let before: Vec<Counters> = self.by_index.values().map(|it| it.device).collect();
+        for (ifindex, watched) in &mut self.by_index {
+            watched.baseline = less(watched.device, counted(*ifindex));
+        }
+        self.read_devices();
+        self.by_index.values().map(|it| it.device).eq(before)
     }
 
     /// Forgets the oldest of those that are gone.
@@ -465,6 +515,16 @@ fn growth(before: Counters, now: Counters) -> Counters {
     }
 }
 
+/// What is left of `device`, or below zero, without `part`.
+fn less(device: Counters, part: Counters) -> Counters {
+    Counters {
+        rx_packets: device.rx_packets.wrapping_sub(part.rx_packets),
+        rx_bytes: device.rx_bytes.wrapping_sub(part.rx_bytes),
+        tx_packets: device.tx_packets.wrapping_sub(part.tx_packets),
+        tx_bytes: device.tx_bytes.wrapping_sub(part.tx_bytes),
+    }
+}
+
 /// At most so much is missing, when nobody counted in these directions.
 fn bound(device: &Counters, off: &[Direction]) -> Bound {
     off.iter().fold(Bound::NOTHING, |sum, direction| {
@@ -508,4 +568,70 @@ fn counters([rx_packets, rx_bytes, tx_packets, tx_bytes]: [u64; 4]) -> Counters 
 
 fn read_device(name: &str) -> Counters {
     DeviceCounters::read().ok().and_then(|counters| counters.of(name)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Counters, Interface, Interfaces, less, note};
+    use crate::wireguard::Backend;
+
+    fn packets(rx_packets: u64) -> Counters {
+        Counters { rx_packets, rx_bytes: rx_packets * 100, ..Counters::default() }
+    }
+
+    fn interface(name: &str) -> Interface {
+        Interface {
+            name: name.to_owned(),
+            ifindex: 7,
+            backend: Backend::Kernel,
+            peers: Vec::new(),
+            asked: std::time::Instant::now(),
+        }
+    }
+
+    /// Noted with 10 packets at the start and 50 at the last drain.
+    fn interfaces() -> Interfaces {
+        let mut interfaces = Interfaces::default();
+        interfaces.remember(&[(7, note("nowhere0", 1_000, packets(10), packets(50)))]);
+        interfaces
+    }
+
+    #[test]
+    fn a_device_that_counted_less_than_at_the_last_drain_is_another_one() {
+        let cases = [
+            // what the device has counted, since when it is watched, what it had counted by then
+            (50, (1_000, packets(10))),
+            (60, (1_000, packets(10))),
+            (49, (2_000, packets(49))),
+            (12, (2_000, packets(12))),
+            (0, (2_000, packets(0))),
+        ];
+        for (counted, expected) in cases {
+            assert_eq!(interfaces().begun(7, 2_000, packets(counted)), expected, "{counted}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_used_again_when_name_or_counters_say_so_and_no_program_hangs() {
+        // There is no such device, which has counted nothing.
+        let cases =
+            [("nowhere0", false, true), ("nowhere1", false, true), ("nowhere1", true, false)];
+        for (name, hangs, is_reused) in cases {
+            let reused = interfaces().reused(&[interface(name)], |_, _| hangs);
+            assert_eq!(!reused.is_empty(), is_reused, "{name} {hangs}");
+        }
+        let stranger = Interface { ifindex: 8, ..interface("nowhere0") };
+        assert!(interfaces().reused(&[stranger], |_, _| false).is_empty());
+    }
+
+    #[test]
+    fn books_of_another_interface_go_on_from_what_stands_in_the_tables() {
+        let mut interfaces = interfaces();
+        interfaces.begin_another(7, packets(45));
+        assert_eq!(interfaces.name(7), None);
+        let (since_ms, baseline) = interfaces.begun(7, 2_000, packets(3));
+        assert_eq!(since_ms, 2_000);
+        assert_eq!(less(packets(3), baseline), packets(45), "nothing of its own yet");
+        assert_eq!(less(packets(9), baseline), packets(51));
+    }
 }

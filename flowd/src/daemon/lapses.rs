@@ -127,13 +127,15 @@ impl Collector {
     /// A drain begins.
     pub(super) fn heed_the_clocks(&mut self) {
         for Irregularity { what, from_ms, to_ms, detail } in self.pulse.beat(Reading::now()) {
-            let stage = match what {
-                What::Late => Stage::Drain,
-                What::Stepped => Stage::Clock,
-            };
+            if what == What::Late {
+                let at = At::everywhere(Stage::Drain);
+                self.gaps.open(at, from_ms, detail);
+                self.gaps.close(at, to_ms, Bound::NOTHING);
+                continue;
+            }
             self.gaps.note(Gap {
                 gap_id: 0,
-                stage,
+                stage: Stage::Clock,
                 interface: None,
                 peer: None,
                 opened_ms: from_ms,

@@ -60,7 +60,7 @@ use self::{
 use crate::{
     api,
     config::Config,
-    dataplane::{self, Dataplane, LinkHeader, LoadError},
+    dataplane::{self, Dataplane, Detached, LinkHeader, LoadError},
     identity::{self, Names, NamesError},
     live::{Live, Request},
     store, wireguard,
@@ -110,6 +110,20 @@ pub enum DaemonError {
     /// What a flowd before left could not be taken over.
     #[error("cannot take over from the flowd before: {0}")]
     TakeOver(String),
+    /// What is still in the kernel could not be recorded.
+    #[error("{0}")]
+    NotRecorded(String),
+    /// Nothing may be taken off that is not recorded.
+    #[error(
+        "flowd's tables stay, because what they counted cannot be recorded: make that right and run \
+         `flowd detach` again, or lose it with `rm -r {tables}` first"
+    )]
+    NotDetached {
+        /// The tables, as a pattern of the shell.
+        tables: String,
+        /// Why.
+        source: Box<DaemonError>,
+    },
     /// A bug in flowd.
     #[error("the drain thread has failed; see the log")]
     DrainFailed,
@@ -260,20 +274,25 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
 }
 
 /// Records what flowd's programs have counted, ends every flow, and takes the programs off every
-/// interface of this network namespace; how many there were. Only while no daemon runs.
-pub fn detach(config: &Config) -> Result<usize, DaemonError> {
+/// interface of this network namespace. Only while no daemon runs; where the store takes nothing, the
+/// tables stay.
+pub fn detach(config: &Config) -> Result<Detached, DaemonError> {
     let _alone = alone::claim()
         .map_err(system("claim the network namespace"))?
         .ok_or(DaemonError::NotAlone)?;
-    let mut removed = 0;
+    let mut programs = 0;
     if dataplane::has_left_tables(&config.pins) {
-        match open(config).and_then(|opened| prepare(config, opened)) {
-            Ok(Prepared { collector, .. }) => removed += collector.detach(),
-            Err(error) => tracing::error!(%error, "what the programs have counted is lost"),
-        }
+        let recorded = open(config)
+            .and_then(|opened| prepare(config, opened))
+            .and_then(|prepared| prepared.collector.record_and_detach());
+        programs = recorded.map_err(|error| DaemonError::NotDetached {
+            tables: dataplane::tables_pattern(&config.pins),
+            source: Box::new(error),
+        })?;
     }
-    let more = dataplane::detach_everything(&config.pins);
-    Ok(removed + more.map_err(system("take the programs off"))?)
+    let more =
+        dataplane::detach_everything(&config.pins).map_err(system("take the programs off"))?;
+    Ok(Detached { removed: programs + more.removed, ..more })
 }
 
 /// Refuses a name in `interfaces` that is there but no WireGuard interface; one that is not there

@@ -9,7 +9,7 @@ use super::collector::now_ms;
 const PATIENCE_MS: i64 = 1_000;
 /// How far the wall clock may run apart from the others between two drains: adjusting it moves it
 /// by half a millisecond a second.
-const STEP_MS: i64 = 1_000;
+pub(super) const STEP_MS: i64 = 1_000;
 
 /// The clocks at one instant, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -151,7 +151,12 @@ impl Recorder {
         self.told(now_ms, noted)
     }
 
-    /// What the daemon before had ended has left the kernel's table.
+    /// These have ended, and are in the kernel's table all the same.
+    pub(super) fn keep_ended(&mut self, ids: &[EntryId]) {
+        self.writer.keep_ended(ids);
+    }
+
+    /// What had ended has left the kernel's table.
     pub(super) fn forget_ended(&mut self) {
         self.writer.forget_ended();
     }

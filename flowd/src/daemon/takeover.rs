@@ -35,6 +35,7 @@ use super::{
     ledger::{Open, View, entry, total, tuple},
     overflow::{self, OpenBucket, OverflowLedger, by_bucket},
     peers::Peers,
+    pulse::STEP_MS,
     recorder::BATCH,
     startup::Inherited,
     verdicts::Revision,
@@ -45,6 +46,9 @@ use crate::{
     store::{EntryId, Leaving, State, Sums},
     wireguard,
 };
+
+/// How often the books are begun under traffic until nothing came in between.
+const BOOKS_TRIES: u32 = 20;
 
 /// What the ledger has of entries that are not found yet: when the last record ended, and what was
 /// recorded.
@@ -138,12 +142,23 @@ impl Collector {
             self.seed(&mut inheritance.old).map_err(failed)?;
             failpoint!("seeded");
         }
+        self.end_flows_of_others(&found).map_err(failed)?;
         self.resume_gaps().map_err(failed)?;
+        let noted_since_ms = self.interfaces.noted_since_ms();
         self.update(found, gateway);
         failpoint!("attached");
+        // A segment always knows its boot: there was no store any more.
+        if before == State::default()
+            && let Some(since_ms) = noted_since_ms
+        {
+            self.tell_of_no_store(since_ms);
+            self.begin_books().map_err(failed)?;
+        }
+        self.tell_of_the_clock(&before);
         if is_lost {
             self.dataplane.wait_for_classifiers().map_err(failed)?;
             inheritance.old.drain(..).for_each(remove);
+            self.begin_books().map_err(failed)?;
             tracing::error!("what was counted and is not known to be recorded is in no record");
         }
         // A ledger that is lost has a gap of its own.
@@ -179,6 +194,92 @@ impl Collector {
             bound: Bound::UNKNOWN,
             detail: detail.to_owned(),
         });
+    }
+
+    /// Tells that the daemon before was there at a time that has not come yet.
+    fn tell_of_the_clock(&mut self, before: &State) {
+        let now_ms = now_ms();
+        let Some(alive_ms) = before.alive_ms.filter(|alive_ms| alive_ms - now_ms > STEP_MS) else {
+            return;
+        };
+        self.gaps.note(Gap {
+            gap_id: 0,
+            stage: Stage::Clock,
+            interface: None,
+            peer: None,
+            opened_ms: now_ms,
+            closed_ms: Some(alive_ms),
+            bound: Bound::NOTHING,
+            detail: "the wall clock was set back while flowd was down".to_owned(),
+        });
+    }
+
+    /// Tells that the database is gone which had the records since `since_ms`.
+    fn tell_of_no_store(&mut self, since_ms: i64) {
+        let now_ms = now_ms();
+        self.gaps.note(Gap {
+            gap_id: 0,
+            stage: Stage::Database,
+            interface: None,
+            peer: None,
+            opened_ms: since_ms.min(now_ms),
+            closed_ms: Some(now_ms),
+            bound: Bound::UNKNOWN,
+            detail: "the database was removed while flowd was down: what the kernel still has is \
+                     recorded again"
+                .to_owned(),
+        });
+    }
+
+    /// Ends the flows of interfaces that are gone and whose numbers others have now. Before anything
+    /// is attached to those.
+    fn end_flows_of_others(
+        &mut self,
+        found: &[wireguard::Interface],
+    ) -> Result<(), DataplaneError> {
+        let dataplane = &self.dataplane;
+        let hangs = |name: &str, ifindex| dataplane.has_programs(name, ifindex);
+        let reused = self.interfaces.reused(found, hangs);
+        if reused.is_empty() {
+            return Ok(());
+        }
+        let line = self.time_line()?;
+        loop {
+            let mut ending = Vec::new();
+            let Self { dataplane, ledger, peers, .. } = self;
+            dataplane.for_each_flow(|key, value| {
+                if reused.contains(&key.ifindex) {
+                    let open = ledger.open(key, value, peers);
+                    let reason = open.ending.unwrap_or(EndReason::InterfaceRemoved);
+                    // Also when the store does not take it now.
+                    ledger.keep(key, Open { ending: Some(reason), ..open });
+                    ending.push((*key, reason));
+                }
+            })?;
+            if ending.is_empty() || !self.end(&line, ending)? {
+                break;
+            }
+        }
+        let counted = self.counted_by_interface()?;
+        for ifindex in reused {
+            tracing::info!(ifindex, "another interface has the number of one that is gone");
+            self.interfaces
+                .begin_another(ifindex, counted.get(&ifindex).copied().unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Begins the books of every interface with what the tables have.
+    fn begin_books(&mut self) -> Result<(), DataplaneError> {
+        for _ in 0..BOOKS_TRIES {
+            self.interfaces.read_devices();
+            let counted = self.counted_by_interface()?;
+            let of = |ifindex| counted.get(&ifindex).copied().unwrap_or_default();
+            if self.interfaces.begin_books(of) {
+                break;
+            }
+        }
+        self.interfaces.note(&mut self.dataplane)
     }
 
     /// Tells once that nothing outlives the daemon.

@@ -16,7 +16,7 @@ use aya::{
 use flowd_common::counter::Direction;
 
 use super::{
-    Dataplane, DataplaneError, Pins, classifier, classifier_mut,
+    Dataplane, DataplaneError, Detached, Pins, classifier, classifier_mut,
     error::{first_line, os_error},
     program_name, strangers,
 };
@@ -265,25 +265,29 @@ pub fn has_left_tables(base: &Path) -> bool {
     Pins::under(base).is_ok_and(|pins| pins.has_tables())
 }
 
-/// Takes flowd's programs off every interface of this network namespace, while no daemon runs. How
-/// many interfaces or files there were.
-pub fn detach_everything(base: &Path) -> io::Result<usize> {
-    let mut removed = Pins::under(base)?.clear()?;
+/// Where the tables of this network namespace are, for a shell.
+pub fn tables_pattern(base: &Path) -> String {
+    Pins::under(base).map_or_else(|_| base.display().to_string(), |pins| pins.pattern())
+}
+
+/// Takes flowd's programs off every interface of this network namespace, while no daemon runs.
+pub fn detach_everything(base: &Path) -> io::Result<Detached> {
+    let mut cleared = Pins::under(base)?.clear()?;
     // Of this network namespace, whoever mounted /sys.
     let devices = fs::read_to_string("/proc/net/dev")?;
     for name in devices.lines().filter_map(|line| Some(line.split_once(':')?.0.trim())) {
         // Those that were kept elsewhere. Fails where the kernel has no tcx.
         if let Some(ifindex) = wireguard::ifindex_of(name) {
-            removed += strangers::take_off(name, ifindex, &[]).unwrap_or_default();
+            cleared.removed += strangers::take_off(name, ifindex, &[]).unwrap_or_default();
         }
         for direction in BOTH {
             // Fails where there is no such filter.
             if tc::qdisc_detach_program(name, attach_type(direction), program_name(direction))
                 .is_ok()
             {
-                removed += 1;
+                cleared.removed += 1;
             }
         }
     }
-    Ok(removed)
+    Ok(cleared)
 }

@@ -9,7 +9,7 @@ use super::{
     attachment::{BOTH, HANDLE, PRIORITY, attach_type},
     classifier,
     error::first_line,
-    program_name,
+    program_name, strangers,
 };
 use crate::wireguard;
 
@@ -38,6 +38,17 @@ impl Dataplane {
             }
         }
         Ok(missing)
+    }
+
+    /// Whether a program of this or another flowd hangs on an interface; `true` where nobody can tell.
+    pub fn has_programs(&self, name: &str, ifindex: u32) -> bool {
+        BOTH.into_iter().any(|direction| {
+            let by_link = strangers::has_any(name, direction);
+            let by_filter = || {
+                wireguard::has_filter(ifindex, direction, PRIORITY, HANDLE.into()).unwrap_or(true)
+            };
+            by_link.unwrap_or_else(|_| by_filter())
+        })
     }
 
     fn hangs(&self, name: &str, direction: Direction) -> Result<bool, String> {

@@ -39,12 +39,12 @@ use flowd_common::{
 
 use self::batch::Batch;
 pub use self::{
-    attachment::{AttachedBy, Attachment, detach_everything, has_left_tables},
+    attachment::{AttachedBy, Attachment, detach_everything, has_left_tables, tables_pattern},
     clock::TimeLine,
     error::{DataplaneError, LoadError},
     notes::{Notebook, Notes},
     old::{OldTable, OldTables},
-    pins::{Pins, Tables},
+    pins::{Detached, Pins, Tables},
     retire::Why,
 };
 use crate::policy::Compiled;
@@ -295,8 +295,13 @@ impl Dataplane {
         }
     }
 
-    /// Frees the entries of retired flows whose final values are safe.
-    pub fn delete(&mut self, keys: &[FlowKey]) -> Result<(), DataplaneError> {
+    /// Frees the entries of retired flows whose final values are safe, and shows `gone` which are
+    /// gone; on an error these are not all.
+    pub fn delete(
+        &mut self,
+        keys: &[FlowKey],
+        mut gone: impl FnMut(&FlowKey),
+    ) -> Result<(), DataplaneError> {
         for key in keys {
             match self.flows.remove(key) {
                 Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
@@ -305,6 +310,7 @@ impl Dataplane {
                     return Err(DataplaneError::Write { table: "flow", source });
                 }
             }
+            gone(key);
         }
         Ok(())
     }

@@ -6,7 +6,7 @@
 //! Filters of a `clsact` qdisc outlive it by themselves, and have no file.
 
 use std::{
-    fs::{self, DirBuilder},
+    fs::{self, DirBuilder, DirEntry},
     io,
     os::{
         fd::AsFd as _,
@@ -45,6 +45,15 @@ const COUNTING: [&str; 3] = ["FLOWS", "OVERFLOW", "COUNTERS"];
 #[derive(Debug)]
 pub struct Pins {
     dir: PathBuf,
+}
+
+/// What was taken off, and what was found beside it.
+#[derive(Debug, Default)]
+pub struct Detached {
+    /// Programs, links and interfaces.
+    pub removed: usize,
+    /// Files and directories that are not flowd's, and stay.
+    pub foreign: Vec<PathBuf>,
 }
 
 /// A directory of tables.
@@ -103,6 +112,11 @@ impl Pins {
         Path::new(name).parent() == Some(&self.dir)
     }
 
+    /// The directories of all tables, for a shell.
+    pub(super) fn pattern(&self) -> String {
+        self.dir.join("tables-*").display().to_string()
+    }
+
     pub(super) fn has_tables(&self) -> bool {
         self.list().is_ok_and(|all| !all.is_empty())
     }
@@ -111,10 +125,7 @@ impl Pins {
     pub fn forget_links(&self, present: impl Fn(u32) -> bool) -> io::Result<()> {
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
-            let name = entry.file_name();
-            let link = name.to_str().and_then(|name| name.split_once("gress-"));
-            let ifindex = link.and_then(|(_, number)| number.parse().ok());
-            if ifindex.is_some_and(|ifindex| !present(ifindex)) {
+            if interface_of(&entry).is_some_and(|ifindex| !present(ifindex)) {
                 fs::remove_file(entry.path())?;
             }
         }
@@ -138,18 +149,22 @@ impl Pins {
         Ok(all)
     }
 
-    /// Removes every file; what hung by one of them is gone then. How many links there were.
-    pub(super) fn clear(&self) -> io::Result<usize> {
+    /// Removes every file of flowd's; what hung by one of them is gone then.
+    pub(super) fn clear(&self) -> io::Result<Detached> {
+        let mut cleared = Detached::default();
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(cleared),
             Err(error) => return Err(error),
         };
         let tables = self.list()?;
-        let mut removed = 0;
         for entry in entries {
-            let path = entry?.path();
-            if path.is_dir() {
+            let entry = entry?;
+            let path = entry.path();
+            if interface_of(&entry).is_none() {
+                if !tables.iter().any(|tables| tables.dir == path) {
+                    cleared.foreign.push(path);
+                }
                 continue;
             }
             // Removing the file would do it too, some time later.
@@ -159,12 +174,21 @@ impl Pins {
                 tracing::debug!(%error, path = %path.display(), "its interface is gone");
             }
             fs::remove_file(path)?;
-            removed += 1;
+            cleared.removed += 1;
         }
         tables.iter().try_for_each(Tables::remove)?;
-        fs::remove_dir(&self.dir)?;
-        Ok(removed)
+        if cleared.foreign.is_empty() {
+            fs::remove_dir(&self.dir)?;
+        }
+        Ok(cleared)
     }
+}
+
+/// The number of the interface whose link this is.
+fn interface_of(entry: &DirEntry) -> Option<u32> {
+    let name = entry.file_name();
+    let (direction, ifindex) = name.to_str()?.split_once("gress-")?;
+    ifindex.parse().ok().filter(|_| matches!(direction, "in" | "e"))
 }
 
 impl Tables {

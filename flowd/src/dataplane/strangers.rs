@@ -26,6 +26,13 @@ pub(super) fn take_off(name: &str, ifindex: u32, own: &[u32]) -> io::Result<usiz
     Ok(count)
 }
 
+/// Whether a tcx program hangs on an interface that is called as flowd's are.
+pub(super) fn has_any(name: &str, direction: Direction) -> io::Result<bool> {
+    let (_, programs) =
+        SchedClassifier::query_tcx(name, attach_type(direction)).map_err(io::Error::other)?;
+    Ok(programs.iter().any(|program| program.name_as_str() == Some(program_name(direction))))
+}
+
 fn links(name: &str, ifindex: u32, direction: Direction, own: &[u32]) -> io::Result<Vec<u32>> {
     let (_, programs) =
         SchedClassifier::query_tcx(name, attach_type(direction)).map_err(io::Error::other)?;

@@ -4,6 +4,7 @@
 //! transaction; the ledger lives in the newest segment only. The writer migrates no segment that it
 //! does not need: readers read every version.
 
+mod ahead;
 mod aside;
 mod coverage;
 mod daily;
@@ -75,7 +76,7 @@ pub enum OpenError {
     Foreign,
     #[error("it has schema version {found}, this flowd knows up to {known}: update flowd")]
     TooNew { found: i64, known: usize },
-    #[error("cannot use {path}: check its owner, permissions and disk")]
+    #[error("cannot use {path}: {source}: check its owner, permissions and disk")]
     Io { path: PathBuf, source: std::io::Error },
     #[error("SQLite cannot read it: move it away, or restore it from a backup")]
     Sqlite(#[from] rusqlite::Error),

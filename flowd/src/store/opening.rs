@@ -162,7 +162,7 @@ pub(super) fn peek(segments: &Path) -> Result<Carried, OpenError> {
     Ok(Carried::default())
 }
 
-fn io(path: &Path) -> impl Fn(std::io::Error) -> OpenError {
+pub(super) fn io(path: &Path) -> impl Fn(std::io::Error) -> OpenError {
     move |source| OpenError::Io { path: path.to_owned(), source }
 }
 

@@ -243,10 +243,13 @@ impl Reader {
                 return Err(ReadError::List { path: self.segments.clone(), source });
             }
         };
+        let newest = days.last().cloned();
         let in_reach = |day: &String| {
             let Some(start_ms) = start_of(day) else { return false };
             filter.since_ms.is_none_or(|since| since < start_ms.saturating_add(DAY_MS))
-                && filter.until_ms.is_none_or(|until| start_ms - LATE_MS < until)
+                // Where the clock was set back, the newest has what came before its day.
+                && (newest.as_ref() == Some(day)
+                    || filter.until_ms.is_none_or(|until| start_ms - LATE_MS < until))
         };
         let path = |day: String| self.segments.join(format!("{day}.sqlite"));
         Ok(days.into_iter().filter(in_reach).map(path).collect())

@@ -22,11 +22,17 @@ use super::{
     writer,
 };
 
+/// A longer time without a segment may be a clock that is wrong.
+const MOST_HOLE_DAYS: i64 = 31;
+/// So many segments make it believed.
+const BELIEVED_AFTER_DAYS: usize = 8;
+
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Days whose records are kept; 0: for ever. They are counted back from the last day that is
-    /// over and has records, so that a clock set far ahead removes none.
+    /// over and has records, and from before a hole of more than a month until a week has followed, so
+    /// that a clock set far ahead removes none.
     pub days: u32,
     /// How much of the disk the segments may take.
     pub max_bytes: MaxBytes,
@@ -171,6 +177,7 @@ impl Keeper {
         let day_after =
             days.last().and_then(|day| day.parse::<jiff::civil::Date>().ok()?.tomorrow().ok());
         let today = day_after.map_or(today, |day| today.min(day));
+        let today = before_doubt(days).map_or(today, |day| today.min(day));
         let first_kept = today.saturating_sub(jiff::Span::new().days(i64::from(kept))).to_string();
         let limit = match max_bytes {
             MaxBytes::None => u64::MAX,
@@ -282,6 +289,18 @@ impl Keeper {
         );
         Ok(())
     }
+}
+
+/// The day after the last one that is beyond doubt. After a hole of more than a month, a clock is
+/// believed when it has gone on for a week of segments.
+fn before_doubt(days: &[String]) -> Option<jiff::civil::Date> {
+    let recent = &days[days.len().saturating_sub(BELIEVED_AFTER_DAYS)..];
+    let date = |day: &String| day.parse::<jiff::civil::Date>().ok();
+    recent.windows(2).find_map(|pair| {
+        let (before, after) = (date(&pair[0])?, date(&pair[1])?);
+        let end = before.saturating_add(jiff::Span::new().days(MOST_HOLE_DAYS));
+        if end < after { before.tomorrow().ok() } else { None }
+    })
 }
 
 /// SHA-256 in hex, and the length.

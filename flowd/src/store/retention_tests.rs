@@ -125,8 +125,72 @@ fn a_clock_that_is_set_far_ahead_makes_nothing_old() {
     assert_eq!(keeper.run(ahead).unwrap(), 1, "by the day after the last one");
     assert_eq!(keeper.run(ahead).unwrap(), 0);
     assert_eq!(writer.size().0, 4);
-    writer.commit(ahead + DAY, &mut late, &Leaving::default()).unwrap();
-    assert_eq!(keeper.run(ahead + DAY).unwrap(), 3, "it was right after all");
+    for day in 1..8 {
+        writer.commit(ahead + day * DAY, &mut late, &Leaving::default()).unwrap();
+        assert_eq!(keeper.run(ahead + day * DAY).unwrap(), 0, "{day}");
+    }
+    writer.commit(ahead + 8 * DAY, &mut late, &Leaving::default()).unwrap();
+    assert_eq!(keeper.run(ahead + 8 * DAY).unwrap(), 3 + 5, "it was right after all");
+}
+
+/// The clock is ten years ahead for three days, and then right again.
+#[test]
+fn days_of_a_clock_that_was_ahead_do_not_outlive_or_outdo_the_others() {
+    let (dir, mut writer) = store(4);
+    let keeper = keeper(dir.path(), 6, MaxBytes::None);
+    let mut commit = |now_ms: i64| {
+        let mut late = record(9, Verdict::Allow, None);
+        (late.window_start_ms, late.window_end_ms) = (now_ms, now_ms + 1);
+        late.total = late.counters;
+        writer.commit(now_ms, &mut [late], &Leaving::default()).unwrap();
+        keeper.run(now_ms).unwrap()
+    };
+    for day in 3_650..3_653 {
+        assert_eq!(commit(day * DAY), 0, "the days before are good");
+    }
+    let days = || states(dir.path()).into_iter().map(|(day, ..)| day).collect::<Vec<_>>();
+    assert_eq!(days().len(), 4 + 3);
+    // Within the fourth day again: the newest segment takes the records, whatever its name.
+    for minute in [0, 700, 1_400] {
+        commit(3 * DAY + minute * 60_000);
+    }
+    assert_eq!(days()[6], "1980-01-01");
+    let (since_ms, until_ms) = (Some(3 * DAY), Some(4 * DAY));
+    let filter = Filter { since_ms, until_ms, ..Filter::default() };
+    let found = Reader::new(dir.path(), "gw").summary(&filter, 99).unwrap();
+    let expected = 3 * sample::record().counters.rx_packets;
+    assert_eq!(found.counters.rx_packets, expected, "what came since is found");
+    // It has gone on for a day.
+    commit(4 * DAY);
+    let now: Vec<String> = (1..8).map(|day| format!("1970-01-0{day}")).collect();
+    assert_eq!(days(), now, "in their order, and none is ahead for long");
+    for day in 5..7 {
+        commit(day * DAY);
+        assert_eq!(days().len(), 7, "its segment is there already");
+    }
+    for day in 7..10 {
+        commit(day * DAY);
+    }
+    assert!(!days().contains(&"1980-01-01".to_owned()));
+    assert_eq!(days().last().map(String::as_str), Some("1970-01-10"));
+    let ids: Vec<_> = Reader::new(dir.path(), "gw").segments().unwrap();
+    let ids: Vec<(u64, u64)> = ids.iter().filter_map(|segment| segment.record_ids).collect();
+    assert!(ids.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0), "no record is missing: {ids:?}");
+    assert_eq!(states(dir.path())[0].1, SegmentState::Removed, "and days get old again");
+}
+
+/// A clock that has fallen back behind everything is the wrong one.
+#[test]
+fn a_clock_that_falls_behind_every_segment_renames_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = Writer::open(dir.path(), "gw", 20_000 * DAY).unwrap();
+    for day in [20_000, 20_009, 0, 1, 2, 3] {
+        let mut one = [record(9, Verdict::Allow, None)];
+        writer.commit(day * DAY, &mut one, &Leaving::default()).unwrap();
+    }
+    let days: Vec<_> = states(dir.path()).into_iter().map(|(day, ..)| day).collect();
+    assert_eq!(days, ["2024-10-04", "2024-10-13"]);
+    assert_eq!(writer.last_record_id(), 6);
 }
 
 #[test]

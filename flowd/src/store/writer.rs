@@ -4,6 +4,7 @@
 //! - A damaged segment is set aside and another one is begun. A segment that somebody else removed
 //!   or replaced is followed by another one with the ledger that the writer still sees.
 //! - The ledger of the newest segment, set aside or not, is the only one that is believed.
+//! - The newest segment takes all records, also when the clock has been set back since it was begun.
 
 use std::{
     collections::HashSet,
@@ -39,6 +40,8 @@ pub struct Writer {
     /// A state that no transaction has taken yet; the next one does.
     unwritten: Option<State>,
     aside: Vec<SetAside>,
+    /// Since when the newest segment is of a day to come.
+    pub(super) ahead_since_ms: Option<i64>,
     /// Segments that a reader found damaged.
     damaged: (mpsc::Sender<PathBuf>, mpsc::Receiver<PathBuf>),
     /// Held while the store is in use; and the file's device and inode.
@@ -79,6 +82,7 @@ impl Writer {
             state: State::default(),
             unwritten: None,
             aside: Vec::new(),
+            ahead_since_ms: None,
             damaged: mpsc::channel(),
             lock: None,
         };
@@ -190,7 +194,7 @@ impl Writer {
         match &self.newest {
             Newest::Closed { .. } => self.reopen(now_ms)?,
             Newest::Wanted { .. } => return Err(WriteError::LedgerWanted),
-            Newest::Open(_) => {}
+            Newest::Open(_) => self.heed_the_day(now_ms)?,
         }
         let today = day(now_ms);
         let Newest::Open(segment) = &self.newest else { return Err(WriteError::LedgerWanted) };
@@ -412,7 +416,12 @@ impl Writer {
         self.transaction(now_ms, |_, _| Ok(()))
     }
 
-    /// What had ended before the store was opened has left the kernel's table.
+    /// These have ended, and are in the kernel's table until [`Self::forget_ended`].
+    pub fn keep_ended(&mut self, ids: &[EntryId]) {
+        self.state.ended.extend(ids);
+    }
+
+    /// What had ended before has left the kernel's table.
     pub fn forget_ended(&mut self) {
         self.state.ended.clear();
     }

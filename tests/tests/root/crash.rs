@@ -307,6 +307,7 @@ fn when_the_ledger_is_lost() {
             // A slow machine drains late, and misses nothing.
             gaps.map(|gap| gap.stage).filter(|stage| *stage != Stage::Drain).collect()
         });
+        assert_balanced(&ctl, "wg0");
         daemon.kill();
     }
 }

@@ -202,7 +202,7 @@ fn a_retired_flow_keeps_its_last_counts_and_its_successor_has_its_own() {
     both.sort_unstable();
     assert_eq!(both, [(0, 3), (1, 2)]);
 
-    dataplane.delete(&keys).unwrap();
+    dataplane.delete(&keys, |_| {}).unwrap();
     dataplane.test_run(Direction::Ingress, &frame, 1).unwrap();
     both.clear();
     dataplane.for_each_flow(|key, value| both.push((key.generation, value.rx_packets))).unwrap();

@@ -12,6 +12,7 @@ mod datapath;
 mod enforcement;
 mod gaps;
 mod identity;
+mod mishaps;
 mod policy;
 mod pressure;
 mod reboot;

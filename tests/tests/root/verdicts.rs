@@ -319,7 +319,7 @@ fn the_kernel_decides_as_the_interpreter_does() {
         let apart = denied.map(|(_, tally)| tally.packets).sum::<u64>();
         assert_eq!(dropped, really_dropped + apart - apart_before, "{policy:#?}");
         apart_before = apart;
-        dataplane.delete(&keys).unwrap();
+        dataplane.delete(&keys, |_| {}).unwrap();
     }
     println!("{judged} packets, {outcomes:?} flows");
     assert!(outcomes.len() == 3, "the policies were too alike");

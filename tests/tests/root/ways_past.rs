@@ -189,7 +189,7 @@ fn a_cut_conversation_may_be_opened_the_other_way_later() {
     kernel.0.for_each_flow(|key, value| cut.push((*key, *value))).unwrap();
     for (key, value) in cut {
         if value.marks & RETIRED != 0 {
-            kernel.0.delete(&[key]).unwrap();
+            kernel.0.delete(&[key], |_| {}).unwrap();
         } else {
             // As if it had happened long ago.
             let first_seen_ns = value.first_seen_ns.wrapping_sub(2 * CUT_MEMORY_NS);
