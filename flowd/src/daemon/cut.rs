@@ -18,7 +18,7 @@ use super::{
     collector::Collector,
     coverage::add_dropped,
     ledger::{View, total},
-    takeover::add,
+    settling::add,
     verdicts::Verdicts,
 };
 use crate::{
