@@ -246,4 +246,6 @@ READERS = {
 }
 
 if __name__ == "__main__":
-    print(json.dumps(READERS[sys.argv[1]](sys.argv[2])))
+    # Tools tell things on standard output too.
+    answer, sys.stdout = sys.stdout, sys.stderr
+    print(json.dumps(READERS[sys.argv[1]](sys.argv[2])), file=answer)

@@ -179,7 +179,7 @@ fn a_job_takes_exactly_what_is_new_once() {
         taken.extend(new);
         let (code, said, file) = job("again", "jsonl");
         assert_eq!((code, &*said), (NOTHING_NEW.into(), ""), "night {night}");
-        assert_eq!(ids(&file), []);
+        assert!(ids(&file).is_empty());
     }
     let last = ctl.status().store.last_record_id;
     assert_eq!(taken, (1..=last).collect::<Vec<_>>(), "every record once");
@@ -228,11 +228,11 @@ fn a_gap_is_told_in_a_vpc_log_once() {
     let (site, daemon) = flowd_on(&net, &quick());
     net.lower("wg0");
     assert!(!link_exists(&net.gateway, "wg0"));
-    let ctl = site.flowctl(&net.gateway);
     wait::until(wait::SOON, "the interface is known to be gone", || {
-        !ctl.gaps(&["--stage", "interface"]).is_empty()
+        !site.flowctl(&net.gateway).gaps(&["--stage", "interface"]).is_empty()
     });
     net.raise("wg0");
+    let ctl = site.flowctl(&net.gateway);
     ctl.attached("wg0");
     let gap = ctl.ended_gap("interface");
     assert_eq!(gap.interface.as_deref(), Some("wg0"));
