@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{export::Format, wire::Timestamp};
+use crate::{export::Format, flows::FlowId, wire::Timestamp};
 
 /// What a run has exported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub(super) struct Bookmark {
     pub(super) format: String,
     /// The last record.
     pub(super) record_id: u64,
+    /// Its flow, by which the record of another store is known.
+    pub(super) flow_id: Option<FlowId>,
     /// The last gap that was told.
     pub(super) gap_id: u64,
     /// Until when gaps that lasted were told.
@@ -56,6 +58,7 @@ impl Bookmark {
                     gateway: gateway.to_owned(),
                     format: wanted.to_owned(),
                     record_id: 0,
+                    flow_id: None,
                     gap_id: 0,
                     at: Timestamp(0),
                 });

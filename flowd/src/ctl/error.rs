@@ -42,6 +42,11 @@ pub(super) enum CtlError {
          Begin anew with a lower number, or without the file"
     )]
     BeyondStore { after: u64, last: u64 },
+    #[error(
+        "record {0} is not the one that was exported: the store is another one, which begins with \
+         record 1; remove the file of `--resume`, and everything in it is new"
+    )]
+    OtherStore(u64),
     #[error("{0} is no text: send it into a file (`> FILE`) or a pipe")]
     NotForTerminals(&'static str),
     #[error("nobody read the export to its end: the next one begins where this one did")]

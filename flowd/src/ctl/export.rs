@@ -24,7 +24,8 @@ use super::{
 };
 use crate::{
     export::{Export, Format},
-    wire::{Gap, GapList, Record, Status, Timestamp},
+    flows::FlowId,
+    wire::{Gap, GapList, Record, RecordPage, Status, Timestamp},
 };
 
 /// Gaps that the daemon lists at most.
@@ -76,6 +77,9 @@ async fn write(client: &Client<'_>, wanted: &ExportArgs, format: Format) -> Resu
     if let Some(after) = after.filter(|after| *after > last) {
         return Err(CtlError::BeyondStore { after, last });
     }
+    if let Some(bookmark) = &bookmark {
+        check_store(client, bookmark).await?;
+    }
     let gaps = match format.has_gaps() {
         true => gaps(client, &wanted.filters).await?,
         false => Vec::new(),
@@ -109,6 +113,7 @@ async fn write(client: &Client<'_>, wanted: &ExportArgs, format: Format) -> Resu
         settle(&io::stdout())?;
         let moved = Bookmark {
             record_id: ids.last,
+            flow_id: ids.last_flow.or(bookmark.flow_id),
             gap_id: last_gap.max(bookmark.gap_id),
             at: status.now,
             ..bookmark
@@ -119,6 +124,23 @@ async fn write(client: &Client<'_>, wanted: &ExportArgs, format: Format) -> Resu
     }
     if after.is_some() && ids.count == 0 && told_gaps == 0 {
         return Err(CtlError::NothingNew);
+    }
+    Ok(())
+}
+
+/// Refuses a bookmark whose record is another one by now: numbers begin anew when a store was
+/// removed.
+async fn check_store(client: &Client<'_>, bookmark: &Bookmark) -> Result<(), CtlError> {
+    let (Some(flow_id), Some(before)) = (bookmark.flow_id, bookmark.record_id.checked_sub(1))
+    else {
+        return Ok(());
+    };
+    let pairs = [("cursor", before.to_string()), ("limit", "1".to_owned())];
+    let page: RecordPage = client.get("/v1/records", &pairs).await?;
+    let is_other =
+        |record: &Record| record.record_id == Some(bookmark.record_id) && record.flow_id != flow_id;
+    if page.records.iter().any(is_other) {
+        return Err(CtlError::OtherStore(bookmark.record_id));
     }
     Ok(())
 }
@@ -150,7 +172,7 @@ impl Run {
         let Some(id) = record.record_id else {
             return Err(CtlError::Nonsense("a record without its number".to_owned()));
         };
-        self.ids.next(id);
+        self.ids.next(id, record.flow_id);
         self.progress.at(id);
         Ok(())
     }
@@ -183,12 +205,15 @@ impl Run {
 struct Ids {
     count: u64,
     last: u64,
+    /// The flow of the last one.
+    last_flow: Option<FlowId>,
     /// Between the first asked for and the last one.
     missing: u64,
 }
 
 impl Ids {
-    fn next(&mut self, id: u64) {
+    fn next(&mut self, id: u64, flow: FlowId) {
+        self.last_flow = Some(flow);
         self.count += 1;
         self.missing += id.saturating_sub(self.last + 1);
         self.last = id;
@@ -218,7 +243,10 @@ mod tests {
     use clap::Parser as _;
 
     use super::Ids;
-    use crate::ctl::args::{Cli, Command};
+    use crate::{
+        ctl::args::{Cli, Command},
+        flows::FlowId,
+    };
 
     #[test]
     fn records_that_are_gone_are_missed() {
@@ -231,8 +259,9 @@ mod tests {
         ];
         for (after, seen, (count, last, missing)) in cases {
             let mut ids = Ids { last: after, ..Ids::default() };
-            seen.iter().for_each(|id| ids.next(*id));
-            assert_eq!(ids, Ids { count, last, missing }, "{after}: {seen:?}");
+            seen.iter().for_each(|id| ids.next(*id, FlowId(uuid::Uuid::nil())));
+            let told = (ids.count, ids.last, ids.missing);
+            assert_eq!(told, (count, last, missing), "{after}: {seen:?}");
         }
     }
 

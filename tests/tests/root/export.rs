@@ -200,6 +200,37 @@ fn a_job_takes_exactly_what_is_new_once() {
 }
 
 #[test]
+fn a_job_does_not_go_on_in_another_store() {
+    let net = Topology::new(1);
+    let (site, daemon) = flowd_on(&net, &quick());
+    let bookmark = site.path("job");
+    let job = |ctl: &Flowctl<'_>| {
+        let resume = bookmark.to_str().expect("it is text");
+        export(ctl, &site.path("export"), &["--format", "csv", "--resume", resume])
+    };
+    let ctl = site.flowctl(&net.gateway);
+    one_more(&net, &ctl);
+    assert_eq!(code(&job(&ctl)), 0);
+    let last = ctl.status().store.last_record_id;
+    daemon.stop();
+
+    fs::remove_dir_all(site.path("store")).expect("it is the site's");
+    let daemon = site.start(&net.gateway);
+    ctl.attached("wg0");
+    // Its numbers begin anew, and come to where the job was.
+    while ctl.status().store.last_record_id <= last {
+        one_more(&net, &ctl);
+    }
+    let before = fs::read(&bookmark).expect("a file");
+    let failed = job(&ctl);
+    let said = String::from_utf8_lossy(&failed.stderr);
+    assert_eq!(code(&failed), 1, "{said}");
+    assert!(said.contains("the store is another one"), "{said}");
+    assert_eq!(fs::read(&bookmark).expect("a file"), before);
+    daemon.stop();
+}
+
+#[test]
 fn an_export_behind_a_record_says_whether_there_was_anything() {
     let net = Topology::new(1);
     let (site, daemon) = flowd_on(&net, &quick());
