@@ -37,7 +37,7 @@ impl Progress {
         self.done += 1;
         let Some(shown) = &mut self.shown else { return };
         // The clock is not looked at for every record.
-        if self.done % 256 != 0 || shown.elapsed() < EVERY {
+        if !self.done.is_multiple_of(256) || shown.elapsed() < EVERY {
             return;
         }
         *shown = Instant::now();

@@ -17,7 +17,7 @@ fn documented(heading: &str) -> BTreeSet<String> {
         let cell = row.split(" | ").next().unwrap_or_default();
         cell.split('`')
             .step_by(2)
-            .filter(|name| name.trim_matches([',', ' ']) != "")
+            .filter(|name| !name.trim_matches([',', ' ']).is_empty())
             .map(str::to_owned)
             .collect::<Vec<_>>()
     })
