@@ -216,10 +216,17 @@ pub(super) struct Blocks<W: Write + Send> {
     columns: Vec<Column>,
     /// In the block so far.
     records: usize,
+    /// Of a whole block.
+    block: usize,
 }
 
 impl<W: Write + Send> Blocks<W> {
     pub(super) fn begin(out: W) -> io::Result<Self> {
+        Self::of(BLOCK, out)
+    }
+
+    /// With so many records a block.
+    fn of(block: usize, out: W) -> io::Result<Self> {
         let columns = CSV_COLUMNS.iter().zip(KINDS).map(|(name, kind)| kind.column(name));
         let schema = format!("message flowd {{ {} }}", columns.collect::<Vec<_>>().join(" "));
         let schema = parse_message_type(&schema).expect("the schema is fixed");
@@ -232,7 +239,7 @@ impl<W: Write + Send> Blocks<W> {
         let file =
             SerializedFileWriter::new(out, Arc::new(schema), Arc::new(properties)).map_err(io)?;
         let columns = KINDS.into_iter().map(Column::new).collect();
-        Ok(Self { file, columns, records: 0 })
+        Ok(Self { file, columns, records: 0, block })
     }
 
     pub(super) fn record(&mut self, record: &Record) -> io::Result<()> {
@@ -243,7 +250,7 @@ impl<W: Write + Send> Blocks<W> {
             column.push(cell);
         }
         self.records += 1;
-        if self.records == BLOCK { self.write() } else { Ok(()) }
+        if self.records == self.block { self.write() } else { Ok(()) }
     }
 
     pub(super) fn end(mut self) -> io::Result<W> {
@@ -256,14 +263,14 @@ impl<W: Write + Send> Blocks<W> {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        let mut block = self.file.next_row_group().map_err(io)?;
+        let mut group = self.file.next_row_group().map_err(io)?;
         for column in &mut self.columns {
-            let next = block.next_column().map_err(io)?;
+            let next = group.next_column().map_err(io)?;
             let mut writer = next.expect("the schema has a column for each");
             column.write(&mut writer).map_err(io)?;
             writer.close().map_err(io)?;
         }
-        block.close().map_err(io)?;
+        group.close().map_err(io)?;
         self.records = 0;
         Ok(())
     }
@@ -385,14 +392,15 @@ mod tests {
         record::{Field, RowAccessor as _},
     };
 
-    use super::{BLOCK, Blocks};
+    use super::Blocks;
     use crate::{
         export::sample,
         wire::{CSV_COLUMNS, Record, csv_row},
     };
 
+    /// A file with blocks of three records.
     fn file(records: impl IntoIterator<Item = Record>) -> SerializedFileReader<bytes::Bytes> {
-        let mut blocks = Blocks::begin(Vec::new()).unwrap();
+        let mut blocks = Blocks::of(3, Vec::new()).unwrap();
         for record in records {
             blocks.record(&record).unwrap();
         }
@@ -435,11 +443,13 @@ mod tests {
 
     #[test]
     fn a_file_of_several_blocks_has_every_record_once() {
-        let count = 2 * BLOCK as u64 + 1;
-        let file = file((1..=count).map(|id| Record { record_id: Some(id), ..sample::tcp() }));
-        assert_eq!(file.num_row_groups(), 3);
-        let ids = file.get_row_iter(None).unwrap().map(|row| row.unwrap().get_ulong(0).unwrap());
-        assert!(ids.eq(1..=count));
+        for (count, blocks) in [(0, 0), (2, 1), (3, 1), (6, 2), (7, 3)] {
+            let file = file((1..=count).map(|id| Record { record_id: Some(id), ..sample::tcp() }));
+            assert_eq!(file.num_row_groups(), blocks, "{count}");
+            let rows = file.get_row_iter(None).unwrap();
+            let ids: Vec<_> = rows.map(|row| row.unwrap().get_ulong(0).unwrap()).collect();
+            assert_eq!(ids, (1..=count).collect::<Vec<_>>());
+        }
     }
 
     #[test]
