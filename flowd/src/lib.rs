@@ -25,6 +25,8 @@ pub mod api;
 pub mod live;
 pub mod wire;
 
+pub mod export;
+
 pub mod config;
 pub mod daemon;
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 
-use super::output::Format;
+use super::{export::ExportArgs, output::Format};
 use crate::{
     config::DEFAULT_SOCKET,
     flows::{By, Sort, Stage},
@@ -109,6 +109,16 @@ pub(super) enum Command {
     /// Stored records, oldest first.
     #[command(after_help = "Example: flowctl records --since 24h -o csv > records.csv")]
     Records(Page),
+    /// Stored records in the format of another tool.
+    ///
+    /// Writes to standard output, oldest first. Exits with 0 when something was exported, and with
+    /// 66 when `--after-record` or `--resume` found nothing new.
+    #[command(
+        after_help = "Example: flowctl export --format parquet --since 24h > records.parquet\n\n\
+        Every night exactly what is new:\n  \
+        flowctl export --format ecs --resume /var/lib/flowd-ecs.json > \"ecs-$(date +%F).json\""
+    )]
+    Export(ExportArgs),
 }
 
 /// What to do about segments.
@@ -381,6 +391,7 @@ mod tests {
         for command in Cli::command().get_subcommands() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
             let example = help.strip_prefix("Example: ").expect("every command has an example");
+            let (example, _more) = example.split_once("\n\n").unwrap_or((example, ""));
             assert!(example.starts_with(&format!("flowctl {}", command.get_name())), "{example}");
             parses(example);
         }

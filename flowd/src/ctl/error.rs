@@ -34,6 +34,26 @@ pub(super) enum CtlError {
     /// The store's own files.
     #[error("{0}; name it with `--store`, or run as a member of its group")]
     Store(crate::store::OpenError),
+    /// Where an export ended.
+    #[error("{0}")]
+    Bookmark(super::bookmark::BookmarkError),
+    #[error(
+        "there is no record {after} yet, the last one is record {last}: is the store another one? \
+         Begin anew with a lower number, or without the file"
+    )]
+    BeyondStore { after: u64, last: u64 },
+    #[error(
+        "record {0} is not the one that was exported: the store is another one, which begins with \
+         record 1; remove the file of `--resume`, and everything in it is new"
+    )]
+    OtherStore(u64),
+    #[error("{0} is no text: send it into a file (`> FILE`) or a pipe")]
+    NotForTerminals(&'static str),
+    #[error("nobody read the export to its end: the next one begins where this one did")]
+    Unread,
+    /// Told by the exit code.
+    #[error("nothing is new")]
+    NothingNew,
     /// The command has said it all already.
     #[error("it has been told")]
     Told,

@@ -2,8 +2,10 @@
 //! binaries, that prints.
 
 mod args;
+mod bookmark;
 mod client;
 mod error;
+mod export;
 mod flow;
 mod flows;
 mod gaps;
@@ -11,6 +13,7 @@ mod output;
 mod peer;
 mod peers;
 mod policy;
+mod progress;
 mod records;
 mod segments;
 mod status;
@@ -32,7 +35,11 @@ use self::{
 };
 use crate::wire;
 
-/// Runs one command. 0: done, also when whoever reads the output has gone; 1: failed.
+/// The exit code of an export that found nothing new; `EX_NOINPUT` of BSD's `sysexits.h`.
+pub const NOTHING_NEW: u8 = 66;
+
+/// Runs one command. 0: done, also when whoever reads the output has gone; 1: failed; 66
+/// ([`NOTHING_NEW`]): an export went on from an earlier one and there was nothing.
 pub fn run(cli: &Cli) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = match runtime {
@@ -42,6 +49,7 @@ pub fn run(cli: &Cli) -> ExitCode {
     match done {
         Ok(()) | Err(CtlError::ClosedPipe) => ExitCode::SUCCESS,
         Err(CtlError::Told) => ExitCode::FAILURE,
+        Err(CtlError::NothingNew) => ExitCode::from(NOTHING_NEW),
         Err(error) => {
             eprintln!("flowctl: {error}");
             ExitCode::FAILURE
@@ -119,6 +127,7 @@ async fn execute(cli: &Cli) -> Result<(), CtlError> {
         Command::Watch(filters) => {
             records::watch(&client, &mut screen, cli.output, &filters.pairs()).await
         }
+        Command::Export(wanted) => export::run(&client, wanted).await,
         Command::Records(page) => records::list(&client, &mut screen, cli.output, page).await,
     }
 }

@@ -133,7 +133,7 @@ fn show(screen: &mut Screen, line: &[u8]) -> Result<(), CtlError> {
 }
 
 /// Cuts a body into lines.
-async fn each_line(
+pub(super) async fn each_line(
     mut body: Incoming,
     mut visit: impl FnMut(&[u8]) -> Result<(), CtlError>,
 ) -> Result<(), CtlError> {
@@ -141,10 +141,12 @@ async fn each_line(
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
         rest.extend_from_slice(&data);
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = rest.drain(..=end).collect();
-            visit(&line[..end])?;
+        let mut begun = 0;
+        while let Some(length) = rest[begun..].iter().position(|byte| *byte == b'\n') {
+            visit(&rest[begun..begun + length])?;
+            begun += length + 1;
         }
+        rest.drain(..begun);
     }
     Ok(())
 }

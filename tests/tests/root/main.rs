@@ -10,6 +10,7 @@ mod coverage;
 mod crash;
 mod datapath;
 mod enforcement;
+mod export;
 mod gaps;
 mod identity;
 mod mishaps;

@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::Missing;
-use super::packages;
+use super::{Missing, cache, packages};
 use crate::command::{command, find, read, run};
 
 /// The kernels that tests run on: the last with clsact only, and one with tcx.
@@ -26,7 +25,7 @@ pub(crate) struct Kernel {
 impl Kernel {
     /// Finds the kernel that set-up has unpacked.
     pub(crate) fn cached(series: &'static str) -> Result<Self> {
-        let root = directory()?.join(series);
+        let root = cache("vm")?.join(series);
         let modules = root.join("lib/modules");
         let release = fs::read_dir(&modules)
             .ok()
@@ -60,18 +59,11 @@ pub(super) fn missing(series: &'static str) -> Option<Missing> {
     })
 }
 
-fn directory() -> Result<PathBuf> {
-    let cache = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(cache) if !cache.is_empty() => PathBuf::from(cache),
-        _ => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
-    };
-    Ok(cache.join("flowd/vm"))
-}
-
 fn unpack(series: &str) -> Result<()> {
-    let cache = directory()?;
-    fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
-    let work = tempfile::tempdir_in(&cache)?;
+    let unpacked = cache("vm")?;
+    fs::create_dir_all(&unpacked)
+        .with_context(|| format!("cannot create {}", unpacked.display()))?;
+    let work = tempfile::tempdir_in(&unpacked)?;
     let package = match newest(series)? {
         Some(package) => package,
         None => {
@@ -95,7 +87,7 @@ fn unpack(series: &str) -> Result<()> {
     decompress(&modules)?;
     let depmod = find("depmod").context("depmod is missing")?;
     run(command([depmod]).arg("-b").arg(&root).arg(&release))?;
-    fs::rename(&root, cache.join(series)).context("cannot move the kernel into the cache")
+    fs::rename(&root, unpacked.join(series)).context("cannot move the kernel into the cache")
 }
 
 /// The newest package of a series that apt can fetch.

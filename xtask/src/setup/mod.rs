@@ -6,10 +6,14 @@
 mod ebpf_toolchain;
 mod kernels;
 mod packages;
+mod python;
 mod toolchain;
 
 pub(crate) use self::ebpf_toolchain::EbpfToolchain;
 pub(crate) use self::kernels::{Kernel, SERIES};
+pub(crate) use self::python::interpreter as python;
+
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
@@ -84,6 +88,9 @@ fn missing(purposes: &[Purpose]) -> Vec<Missing> {
     if wants(Purpose::Fuzz) {
         missing.extend(toolchain::fuzz());
     }
+    if wants(Purpose::Test) {
+        missing.extend(python::missing());
+    }
     if wants(Purpose::Vm) {
         missing.extend(SERIES.iter().filter_map(|series| kernels::missing(series)));
     }
@@ -91,4 +98,13 @@ fn missing(purposes: &[Purpose]) -> Vec<Missing> {
         missing.extend(toolchain::deny());
     }
     missing
+}
+
+/// A place of ours below the user's cache directory, which need not exist.
+fn cache(name: &str) -> Result<PathBuf> {
+    let cache = match std::env::var_os("XDG_CACHE_HOME") {
+        Some(cache) if !cache.is_empty() => PathBuf::from(cache),
+        _ => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
+    };
+    Ok(cache.join("flowd").join(name))
 }

@@ -147,6 +147,7 @@ fn root(built: &Built, failpoints: &Path, filter: Option<&str>) -> Result<Outcom
     let mut command = as_root(["env"])?;
     command
         .args(built.environment(failpoints))
+        .arg(format!("FLOWD_TEST_PYTHON={}", setup::python()?.display()))
         .arg(&built.tests)
         .arg("--test-threads=2")
         .args(filter)
