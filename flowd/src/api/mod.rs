@@ -16,7 +16,6 @@ mod replay;
 mod room;
 mod serve;
 mod socket;
-mod time;
 mod top;
 mod totals;
 

@@ -6,19 +6,20 @@ use axum::{
     Json,
     extract::{Path, State},
 };
+use jiff::tz::TimeZone;
 
 use super::{
     ApiState,
     error::ApiError,
     flows::{blocking, now_ms},
     params::Params,
-    time,
 };
 use crate::{
     flows::{Identity, PeerEvent, sessions},
     live::Request,
     nearest::nearest,
     store::{StoredEvent, StoredInterval},
+    when,
     wire::{self, Timestamp},
 };
 
@@ -47,11 +48,11 @@ pub(super) async fn detail(
 ) -> Result<Json<wire::PeerDetail>, ApiError> {
     params.only(&["since", "until"])?;
     let now_ms = now_ms();
-    let instant = |text: &str| time::parse(text, now_ms);
-    let until_ms = params.read("until", time::ACCEPTED, instant)?;
+    let instant = |text: &str| when::parse(text, now_ms, &TimeZone::UTC);
+    let until_ms = params.read("until", when::ACCEPTED, instant)?;
     let until = until_ms.unwrap_or(now_ms);
     let since_ms = params
-        .read("since", time::ACCEPTED, instant)?
+        .read("since", when::ACCEPTED, instant)?
         .unwrap_or_else(|| until.saturating_sub(DEFAULT_RANGE_MS));
     if since_ms >= until {
         let wrong = "`since` is not before `until`; exchange them";

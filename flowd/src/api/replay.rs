@@ -56,7 +56,7 @@ pub(super) async fn replay(
                 });
             }
         };
-        let replayer = Replayer::new(&checked.policy, &world.gateway, since_ms);
+        let replayer = Replayer::new(&checked.policy, &world.gateway, filter.opening());
         let replayed = absorb(replayer, &state.reader, &filter, watermark, || !asked.is_closed())?;
         Ok(wire::Replay::new(range, replayed))
     })

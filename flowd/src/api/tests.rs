@@ -172,14 +172,14 @@ fn drain_thread(inbox: &mpsc::Receiver<Request>, watermark: u64) {
                 let mut answer = PendingSummary::default();
                 if filter.matches(&open) {
                     answer.open_flows = 1;
-                    answer.summary.absorb(&open, filter.since_ms.unwrap_or(i64::MIN));
+                    answer.summary.absorb(&open, filter.opening());
                 }
                 drop(reply.send(Pending { watermark, answer }));
             }
             Request::Top { filter, by, reply } => {
                 let mut answer = Ranking::new(by);
                 if filter.matches(&open) {
-                    answer.absorb(&open, filter.since_ms.unwrap_or(i64::MIN));
+                    answer.absorb(&open, filter.opening());
                 }
                 drop(reply.send(Pending { watermark, answer }));
             }
@@ -475,7 +475,7 @@ async fn a_ranking_counts_everything_once() {
 }
 
 #[tokio::test]
-async fn verdict_rule_and_user_narrow_every_answer() {
+async fn every_filter_narrows_every_answer() {
     let served = Served::start();
     let cases = [
         ("", 6),
@@ -485,6 +485,17 @@ async fn verdict_rule_and_user_narrow_every_answer() {
         ("rule=ops-ssh", 0),
         ("user=alice%40example.com", 6),
         ("user=alice", 0),
+        ("src=10.8.0.0/24&dst=10.0.0.1&ip=10.0.0.0/8", 6),
+        ("src=10.0.0.1", 0),
+        ("port=1000", 1),
+        ("src_port=1000", 1),
+        ("dst_port=1000", 0),
+        ("dst_port=443&protocol=tcp&initiator=peer", 6),
+        ("initiator=remote", 0),
+        ("interface=wg0", 6),
+        ("interface=wg1", 0),
+        ("min_bytes=180", 6),
+        ("min_bytes=361", 0),
     ];
     for (query, flows) in cases {
         let summary = served.json(&format!("/v1/summary?{query}")).await;
@@ -495,6 +506,15 @@ async fn verdict_rule_and_user_narrow_every_answer() {
         assert_eq!(page["flows"].as_array().unwrap().len(), flows, "{query}");
         let page = served.json(&format!("/v1/records?{query}")).await;
         assert_eq!(page["records"].as_array().unwrap().len(), flows, "{query}");
+    }
+    // What an open flow did since its last record makes it large enough; it counts from there on.
+    for (query, flows, packets) in [("min_bytes=181", 1, 3), ("min_bytes=0.18kB", 6, 21)] {
+        let summary = served.json(&format!("/v1/summary?{query}")).await;
+        assert_eq!((&summary["flows"], &summary["packets"]), (&json!(flows), &json!(packets)));
+        let page = served.json(&format!("/v1/flows?{query}")).await;
+        let pages = page["flows"].as_array().unwrap();
+        let sum = |field: &str| pages.iter().map(|flow| flow[field].as_u64().unwrap()).sum::<u64>();
+        assert_eq!((pages.len(), sum("rx_packets") + sum("tx_packets")), (flows, packets));
     }
 }
 

@@ -4,7 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 
-use super::output::Format;
+use super::{
+    error::CtlError,
+    filters::{Filters, Parameters, Range},
+    output::Format,
+    text::Clock,
+};
 use crate::{
     config::DEFAULT_SOCKET,
     flows::{By, Sort, Stage},
@@ -77,16 +82,14 @@ pub(super) enum Command {
         peer: Option<String>,
     },
     /// One peer: when it was there and from where, and whether its books balance.
+    ///
+    /// Of the last seven days unless told.
     #[command(after_help = "Example: flowctl peer alice-laptop --since 24h")]
     Peer {
         /// Name, public key, or the start of the key.
         peer: String,
-        /// From when on; seven days unless told.
-        #[arg(long, value_name = "TIME")]
-        since: Option<String>,
-        /// Until when.
-        #[arg(long, value_name = "TIME")]
-        until: Option<String>,
+        #[command(flatten)]
+        range: Range,
     },
     /// The policy: what is in force, what another would do, and why.
     #[command(after_help = "Example: flowctl policy check policy.toml")]
@@ -193,70 +196,6 @@ pub(super) enum PolicyCommand {
     },
 }
 
-/// What to look at. Every filter narrows.
-#[derive(Clone, Debug, Default, Args)]
-pub(super) struct Filters {
-    /// From when on: 2026-11-21T08:00:00Z, 2026-11-21, today, 15m, 24h, 7d.
-    #[arg(long, value_name = "TIME")]
-    pub(super) since: Option<String>,
-    /// Until when.
-    #[arg(long, value_name = "TIME")]
-    pub(super) until: Option<String>,
-    /// Name, public key, or the start of the key, at either end.
-    #[arg(long)]
-    pub(super) peer: Option<String>,
-    /// User of the peer at either end.
-    #[arg(long)]
-    pub(super) user: Option<String>,
-    /// Address or prefix of the initiator.
-    #[arg(long, value_name = "NET")]
-    pub(super) src: Option<String>,
-    /// Address or prefix of the other end.
-    #[arg(long, value_name = "NET")]
-    pub(super) dst: Option<String>,
-    /// Address or prefix of either end.
-    #[arg(long, value_name = "NET")]
-    pub(super) ip: Option<String>,
-    /// Port of either end.
-    #[arg(long)]
-    pub(super) port: Option<String>,
-    /// By name or number.
-    #[arg(long)]
-    pub(super) protocol: Option<String>,
-    /// allow or deny.
-    #[arg(long)]
-    pub(super) verdict: Option<String>,
-    /// The rule that decided, by its id; none: what no rule decided.
-    #[arg(long, value_name = "ID")]
-    pub(super) rule: Option<String>,
-    /// open or closed.
-    #[arg(long)]
-    pub(super) state: Option<String>,
-}
-
-impl Filters {
-    /// As query parameters.
-    pub(super) fn pairs(&self) -> Vec<(&'static str, String)> {
-        let Self { since, until, peer, user, src, dst, ip, port, protocol, verdict, rule, state } =
-            self;
-        let all = [
-            ("since", since),
-            ("until", until),
-            ("peer", peer),
-            ("user", user),
-            ("src", src),
-            ("dst", dst),
-            ("ip", ip),
-            ("port", port),
-            ("protocol", protocol),
-            ("verdict", verdict),
-            ("rule", rule),
-            ("state", state),
-        ];
-        all.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
-    }
-}
-
 /// Which days.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct Totals {
@@ -283,12 +222,8 @@ impl Totals {
 /// Which gaps.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct Gaps {
-    /// From when on, as for flows.
-    #[arg(long, value_name = "TIME")]
-    pub(super) since: Option<String>,
-    /// Until when.
-    #[arg(long, value_name = "TIME")]
-    pub(super) until: Option<String>,
+    #[command(flatten)]
+    pub(super) range: Range,
     /// Where on the way of a packet.
     #[arg(long, value_parser = words(Stage::ALL.map(Stage::word)))]
     pub(super) stage: Option<String>,
@@ -305,17 +240,17 @@ pub(super) struct Gaps {
 
 impl Gaps {
     /// As query parameters.
-    pub(super) fn pairs(&self) -> Vec<(&'static str, String)> {
-        let Self { since, until, stage, interface, peer, limit } = self;
-        let all = [
-            ("since", since.clone()),
-            ("until", until.clone()),
+    pub(super) fn pairs(&self, clock: &Clock) -> Result<Parameters, CtlError> {
+        let Self { range, stage, interface, peer, limit } = self;
+        let own = [
             ("stage", stage.clone()),
             ("interface", interface.clone()),
             ("peer", peer.clone()),
             ("limit", limit.map(|limit| limit.to_string())),
         ];
-        all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+        let mut pairs = range.pairs(clock)?;
+        pairs.extend(own.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        Ok(pairs)
     }
 }
 
@@ -337,12 +272,12 @@ pub(super) struct Top {
 
 impl Top {
     /// As query parameters.
-    pub(super) fn pairs(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn pairs(&self, clock: &Clock) -> Result<Parameters, CtlError> {
         let Self { by, sort, limit, filters } = self;
-        let mut pairs = filters.pairs();
+        let mut pairs = filters.pairs(clock)?;
         let own = [("by", by.clone()), ("sort", sort.clone()), ("limit", limit.to_string())];
         pairs.extend(own);
-        pairs
+        Ok(pairs)
     }
 }
 
@@ -367,7 +302,8 @@ pub(super) struct Page {
 mod tests {
     use clap::{CommandFactory as _, Parser as _};
 
-    use super::{Cli, Command, PolicyCommand};
+    use super::{Cli, Clock, Command, PolicyCommand};
+    use crate::wire::Timestamp;
 
     fn parses(line: &str) {
         let words = line.split_whitespace().take_while(|word| !matches!(*word, ">" | "|"));
@@ -415,20 +351,27 @@ mod tests {
     #[test]
     fn every_filter_has_its_flag() {
         let values = [
-            ("since", "1h"),
-            ("until", "today"),
+            ("since", "2026-11-20T08:00:00.000Z"),
+            ("until", "2026-11-21T08:00:00.000Z"),
             ("peer", "alice-laptop"),
             ("user", "alice@example.com"),
             ("src", "10.8.0.2"),
             ("dst", "10.0.0.0/8"),
             ("ip", "fd00::/8"),
             ("port", "443"),
+            ("src_port", "50000"),
+            ("dst_port", "443"),
             ("protocol", "tcp"),
             ("verdict", "deny"),
             ("rule", "none"),
+            ("initiator", "peer"),
+            ("interface", "wg0"),
+            ("min_bytes", "10MB"),
             ("state", "open"),
         ];
-        let flags = values.map(|(name, value)| format!("--{name} {value}")).join(" ");
+        let flag = |name: &str| name.replace('_', "-");
+        let flags = values.map(|(name, value)| format!("--{} {value}", flag(name))).join(" ");
+        let clock = Clock::fixed(Timestamp(0));
         for command in ["flows", "summary", "records", "watch", "top", "policy replay x.toml"] {
             let line = format!("flowctl {command} {flags}");
             let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
@@ -439,7 +382,10 @@ mod tests {
                 Command::Policy { command: PolicyCommand::Replay { filters, .. } } => filters,
                 other => panic!("{other:?}"),
             };
-            assert_eq!(filters.pairs(), values.map(|(name, value)| (name, value.to_owned())));
+            assert_eq!(
+                filters.pairs(&clock).unwrap(),
+                values.map(|(name, value)| (name, value.to_owned()))
+            );
         }
     }
 
@@ -447,7 +393,7 @@ mod tests {
     fn a_ranking_is_of_peers_by_bytes_unless_told() {
         let pairs = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
             Command::Top(top) => {
-                let pairs = top.pairs();
+                let pairs = top.pairs(&Clock::fixed(Timestamp(0))).unwrap();
                 pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
             }
             other => panic!("{other:?}"),

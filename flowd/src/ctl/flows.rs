@@ -29,7 +29,7 @@ pub(super) async fn run(
     let mut cursor = page.cursor.clone();
     let mut all = FlowPage { flows: Vec::new(), next_cursor: None };
     loop {
-        let mut pairs = page.filters.pairs();
+        let mut pairs = page.filters.pairs(&screen.clock)?;
         pairs.push(("limit", left.min(PAGE).to_string()));
         pairs.extend(cursor.take().map(|cursor| ("cursor", cursor)));
         let answer: FlowPage = client.get("/v1/flows", &pairs).await?;

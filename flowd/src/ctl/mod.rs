@@ -4,6 +4,7 @@
 mod args;
 mod client;
 mod error;
+mod filters;
 mod flow;
 mod flows;
 mod gaps;
@@ -32,7 +33,8 @@ use self::{
 };
 use crate::wire;
 
-/// Runs one command. 0: done, also when whoever reads the output has gone; 1: failed.
+/// Runs one command. 0: done, also when whoever reads the output has gone; 1: failed; 2: the command
+/// line makes no sense.
 pub fn run(cli: &Cli) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = match runtime {
@@ -41,6 +43,10 @@ pub fn run(cli: &Cli) -> ExitCode {
     };
     match done {
         Ok(()) | Err(CtlError::ClosedPipe) => ExitCode::SUCCESS,
+        Err(error @ CtlError::Usage(_)) => {
+            eprintln!("flowctl: {error}");
+            ExitCode::from(2)
+        }
         Err(CtlError::Told) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("flowctl: {error}");
@@ -62,7 +68,8 @@ async fn execute(cli: &Cli) -> Result<(), CtlError> {
             screen.flush()
         }
         Command::Summary(filters) => {
-            let answer: wire::Summary = client.get("/v1/summary", &filters.pairs()).await?;
+            let answer: wire::Summary =
+                client.get("/v1/summary", &filters.pairs(&screen.clock)?).await?;
             screen.one(cli.output, &answer, |screen| summary::show(screen, &answer))
         }
         Command::Flows(page) => flows::run(&client, &mut screen, cli.output, page).await,
@@ -77,11 +84,11 @@ async fn execute(cli: &Cli) -> Result<(), CtlError> {
             }
         }
         Command::Gaps(gaps) => {
-            let answer: wire::GapList = client.get("/v1/gaps", &gaps.pairs()).await?;
+            let answer: wire::GapList = client.get("/v1/gaps", &gaps.pairs(&screen.clock)?).await?;
             gaps::run(&mut screen, cli.output, &answer)
         }
         Command::Top(top) => {
-            let answer: wire::Top = client.get("/v1/top", &top.pairs()).await?;
+            let answer: wire::Top = client.get("/v1/top", &top.pairs(&screen.clock)?).await?;
             top::run(&mut screen, cli.output, &answer)
         }
         Command::Peers { peer } => {
@@ -89,11 +96,9 @@ async fn execute(cli: &Cli) -> Result<(), CtlError> {
             let answer: wire::PeerList = client.get("/v1/peers", &pairs).await?;
             peers::run(&mut screen, cli.output, &answer)
         }
-        Command::Peer { peer, since, until } => {
+        Command::Peer { peer, range } => {
             let path = format!("/v1/peers/{}", client::encode(peer));
-            let range = [("since", since), ("until", until)];
-            let pairs: Vec<_> =
-                range.into_iter().filter_map(|(name, at)| Some((name, at.clone()?))).collect();
+            let pairs = range.pairs(&screen.clock)?;
             let answer: wire::PeerDetail = client.get(&path, &pairs).await?;
             match cli.output {
                 Format::Csv => {
@@ -117,7 +122,8 @@ async fn execute(cli: &Cli) -> Result<(), CtlError> {
             totals::run(&mut screen, cli.output, &answer)
         }
         Command::Watch(filters) => {
-            records::watch(&client, &mut screen, cli.output, &filters.pairs()).await
+            let pairs = filters.pairs(&screen.clock)?;
+            records::watch(&client, &mut screen, cli.output, &pairs).await
         }
         Command::Records(page) => records::list(&client, &mut screen, cli.output, page).await,
     }

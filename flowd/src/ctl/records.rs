@@ -24,7 +24,7 @@ pub(super) async fn list(
     format: Format,
     page: &Page,
 ) -> Result<(), CtlError> {
-    let mut pairs = page.filters.pairs();
+    let mut pairs = page.filters.pairs(&screen.clock)?;
     pairs.extend(page.cursor.clone().map(|cursor| ("cursor", cursor)));
     let limit = match format {
         Format::Table => Some(page.limit.unwrap_or(DEFAULT)),

@@ -117,10 +117,10 @@ impl Walking {
             }
             Self::Summary { filter, answer, .. } if wants(filter, record) => {
                 answer.open_flows += u64::from(!record.overflow);
-                answer.summary.absorb(record, filter.since_ms.unwrap_or(i64::MIN));
+                answer.summary.absorb(record, filter.opening());
             }
             Self::Top { filter, answer, .. } if wants(filter, record) => {
-                answer.absorb(record, filter.since_ms.unwrap_or(i64::MIN));
+                answer.absorb(record, filter.opening());
             }
             _ => {}
         }

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::HashMap, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Record, Summary, Verdict, protocol_name};
+use super::{Opening, Record, Summary, Verdict, protocol_name};
 
 /// What a ranking is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,10 +162,10 @@ impl Ranking {
         Self { by, sums: HashMap::new() }
     }
 
-    /// Adds one record of a range that starts at `since_ms`. A flow whose key changes in the range
-    /// (a new rule, a new name) counts where it was first; its packets count where they were.
-    pub fn absorb(&mut self, record: &Record, since_ms: i64) {
-        self.sums.entry(self.by.key(record)).or_default().absorb(record, since_ms);
+    /// Adds one record of what begins with `opening`. A flow whose key changes in the range (a new
+    /// rule, a new name) counts where it was first; its packets count where they were.
+    pub fn absorb(&mut self, record: &Record, opening: impl Into<Opening>) {
+        self.sums.entry(self.by.key(record)).or_default().absorb(record, opening);
     }
 
     /// Adds a ranking by the same property of other records.

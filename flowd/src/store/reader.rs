@@ -95,7 +95,7 @@ impl Reader {
     /// Totals of the stored records that match, up to `watermark`.
     pub fn summary(&self, filter: &Filter, watermark: u64) -> Result<Summary, ReadError> {
         let mut sum = Summary::default();
-        let since_ms = filter.since_ms.unwrap_or(i64::MIN);
+        let opening = filter.opening();
         let mut ledger = self.ledger_for(filter.state)?;
         for path in self.paths(filter)? {
             let Some(segment) = self.segment(&path)? else { continue };
@@ -106,7 +106,7 @@ impl Reader {
             segment
                 .by_id(filter, watermark, 0, |record| {
                     if ledger.as_mut().is_none_or(|ledger| ledger.wants(&record)) {
-                        sum.absorb(&record, since_ms);
+                        sum.absorb(&record, opening);
                     }
                     ControlFlow::Continue(())
                 })
@@ -118,9 +118,9 @@ impl Reader {
     /// The stored records that match, up to `watermark`, summed by key.
     pub fn top(&self, filter: &Filter, by: By, watermark: u64) -> Result<Ranking, ReadError> {
         let mut ranking = Ranking::new(by);
-        let since_ms = filter.since_ms.unwrap_or(i64::MIN);
+        let opening = filter.opening();
         self.records(filter, 0, watermark, &mut |record| {
-            ranking.absorb(&record, since_ms);
+            ranking.absorb(&record, opening);
             ControlFlow::Continue(())
         })?;
         Ok(ranking)
@@ -528,9 +528,14 @@ fn is_plain(filter: &Filter) -> bool {
         dst,
         ip,
         port,
+        src_port,
+        dst_port,
         protocol: _,
         verdict: _,
         rule: _,
+        initiator,
+        interface,
+        min_bytes,
         state,
     } = filter;
     peer.is_none()
@@ -539,6 +544,11 @@ fn is_plain(filter: &Filter) -> bool {
         && dst.is_none()
         && ip.is_none()
         && port.is_none()
+        && src_port.is_none()
+        && dst_port.is_none()
+        && initiator.is_none()
+        && interface.is_none()
+        && min_bytes.is_none()
         && state.is_none()
 }
 

@@ -135,19 +135,51 @@ fn filter() -> impl Strategy<Value = Filter> {
         prop::sample::select(vec![None, None, net("10.8.0.100/32"), net("10.8.0.2/31")]),
         prop::sample::select(vec![None, None, Some(53), Some(443)]),
         prop::sample::select(vec![None, None, Some(State::Open), Some(State::Closed)]),
-        (prop::sample::select(vec![None, None, Some("alice@example.com")]), judged()),
+        (prop::sample::select(vec![None, None, Some("alice@example.com")]), judged(), narrow()),
     )
-        .prop_map(|(since_ms, until_ms, peer, src, dst, port, state, (user, judged))| Filter {
-            since_ms,
-            until_ms,
-            peer: peer.map(str::to_owned),
-            user: user.map(str::to_owned),
-            src,
-            dst,
-            ip: None,
-            port,
-            state,
-            ..judged
+        .prop_map(
+            |(since_ms, until_ms, peer, src, dst, port, state, (user, judged, narrow))| Filter {
+                since_ms,
+                until_ms,
+                peer: peer.map(str::to_owned),
+                user: user.map(str::to_owned),
+                src,
+                dst,
+                port,
+                state,
+                protocol: judged.protocol,
+                verdict: judged.verdict,
+                rule: judged.rule,
+                ..narrow
+            },
+        )
+}
+
+/// What is asked for less often.
+fn narrow() -> impl Strategy<Value = Filter> {
+    let nets = ["10.8.0.0/30", "10.8.0.100/32"].map(|net| net.parse().ok());
+    (
+        prop::sample::select(vec![None, None, None, nets[0], nets[1]]),
+        prop::sample::select(vec![None, None, None, Some(3), Some(443)]),
+        prop::sample::select(vec![None, None, None, Some(53)]),
+        prop::sample::select(vec![
+            None,
+            None,
+            Some(Initiator::Peer),
+            Some(Initiator::Remote),
+            Some(Initiator::Unknown),
+        ]),
+        prop::sample::select(vec![None, None, Some("wg1"), Some("wg2")]),
+        prop::sample::select(vec![None, None, Some(60), Some(2_000), Some(9_000)]),
+    )
+        .prop_map(|(ip, src_port, dst_port, initiator, interface, min_bytes)| Filter {
+            ip,
+            src_port,
+            dst_port,
+            initiator,
+            interface: interface.map(str::to_owned),
+            min_bytes,
+            ..Filter::default()
         })
 }
 
@@ -243,13 +275,13 @@ proptest! {
 
             let mut sum = Summary::default();
             for record in &expected {
-                sum.absorb(record, filter.since_ms.unwrap_or(i64::MIN));
+                sum.absorb(record, filter.opening());
             }
             prop_assert_eq!(reader.summary(&filter, u64::MAX >> 1).unwrap(), sum);
 
             let mut ranking = Ranking::new(by);
             for record in &expected {
-                ranking.absorb(record, filter.since_ms.unwrap_or(i64::MIN));
+                ranking.absorb(record, filter.opening());
             }
             prop_assert_eq!(reader.top(&filter, by, u64::MAX >> 1).unwrap(), ranking);
 
