@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use flowd::{
-    api::query::{self, Query},
+    api::query::{self, Query, Sorting},
     flows::{Decider, Filter, State},
 };
 use libfuzzer_sys::fuzz_target;
@@ -39,7 +39,7 @@ fn consistent(filter: &Filter) {
 
 /// The query string that says the same.
 fn write(query: &Query) -> String {
-    let Query { filter, limit, before } = query;
+    let Query { filter, limit, by: Sorting { sort, order }, after: _ } = query;
     let Filter {
         since_ms,
         until_ms,
@@ -89,7 +89,9 @@ fn write(query: &Query) -> String {
         ("min_bytes", min_bytes.map(|bytes| bytes.to_string())),
         ("state", state),
         ("limit", limit.map(|limit| limit.to_string())),
-        ("cursor", before.as_ref().map(query::cursor)),
+        ("sort", Some(sort.word().to_owned())),
+        ("order", Some(order.word().to_owned())),
+        ("cursor", query::cursor(query)),
     ];
     let pairs = pairs.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
     let pairs: Vec<_> = pairs.map(|(name, value)| format!("{name}={}", encoded(value))).collect();

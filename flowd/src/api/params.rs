@@ -11,7 +11,7 @@ use jiff::tz::TimeZone;
 
 use super::error::ApiError;
 use crate::{
-    flows::{Decider, Filter, Initiator, State, Tuple, Verdict, protocol_number},
+    flows::{Decider, Filter, Initiator, Order, State, Tuple, Verdict, protocol_number},
     live::Position,
     size, when,
 };
@@ -183,6 +183,11 @@ impl Params {
             let host = || IpAddr::from_str(text).ok().map(IpNet::from);
             IpNet::from_str(text).ok().map(|net| net.trunc()).or_else(host)
         })
+    }
+
+    /// Which end comes first.
+    pub(super) fn order(&self) -> Result<Option<Order>, ApiError> {
+        self.read("order", "`desc` or `asc`", Order::from_word)
     }
 
     /// The number of items at most, from 1 to `max`.

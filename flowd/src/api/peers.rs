@@ -63,9 +63,9 @@ pub(super) async fn detail(
     let is_it = |peer: &&wire::Peer| peer.identity.public_key == identity.public_key;
     let interfaces: Vec<wire::Peer> = peers.iter().filter(is_it).cloned().collect();
     let key = identity.public_key.clone();
-    let (events, intervals) = blocking(move || {
-        let events = state.reader.peer_events(&key, Some(since_ms), until_ms)?;
-        Ok((events, state.reader.coverage(&key, Some(since_ms), until_ms)?))
+    let (events, intervals) = blocking(&state, move |reader| {
+        let events = reader.peer_events(&key, Some(since_ms), until_ms)?;
+        Ok((events, reader.coverage(&key, Some(since_ms), until_ms)?))
     })
     .await?;
     Ok(Json(wire::PeerDetail {
@@ -89,8 +89,8 @@ async fn find(state: &ApiState, wanted: &str, peers: &[wire::Peer]) -> Result<Id
         .collect();
     let mut found: Vec<Identity> = there.into_values().cloned().collect();
     if found.is_empty() {
-        let (reader, wanted) = (state.reader.clone(), wanted.to_owned());
-        found = blocking(move || reader.find_peers(&wanted)).await?;
+        let wanted = wanted.to_owned();
+        found = blocking(state, move |reader| reader.find_peers(&wanted)).await?;
     }
     let keys: Vec<_> =
         found.iter().take(KEYS_NAMED).map(|identity| identity.public_key.as_str()).collect();

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     config::DEFAULT_SOCKET,
-    flows::{By, Sort, Stage},
+    flows::{By, Grouping, NotAStep, Order, Sort, Stage, Step},
 };
 
 /// Shows what every WireGuard peer of this gateway does, flow by flow.
@@ -71,6 +71,11 @@ pub(super) enum Command {
     /// Who did most: peers, users, addresses, ports, protocols, rules or verdicts.
     #[command(after_help = "Example: flowctl top --by dst --sort flows --since 1h --verdict deny")]
     Top(Top),
+    /// Traffic over time: a bar for each step, or a sparkline for each peer, address, port, …
+    ///
+    /// Of the last day unless told.
+    #[command(after_help = "Example: flowctl series --since 24h --step 1h --peer alice-laptop")]
+    Series(Series),
     /// Where something may have gone unrecorded, and at most how much.
     #[command(after_help = "Example: flowctl gaps --since 7d")]
     Gaps(Gaps),
@@ -257,12 +262,15 @@ impl Gaps {
 /// A ranking of what the filters leave.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Top {
-    /// What to rank.
-    #[arg(long, default_value = By::Peer.word(), value_parser = words(By::ALL.map(By::word)))]
-    pub(super) by: String,
-    /// What to rank it by, most first.
+    /// What to rank: peer, user, src, dst, dst_port, protocol, rule, verdict, or several with commas.
+    #[arg(long, visible_alias = "group-by", default_value = By::Peer.word(), value_parser = grouping)]
+    pub(super) by: Grouping,
+    /// What to rank it by.
     #[arg(long, default_value = Sort::Bytes.word(), value_parser = words(Sort::ALL.map(Sort::word)))]
     pub(super) sort: String,
+    /// The most first, or the least.
+    #[arg(long, value_parser = words(ORDERS))]
+    pub(super) order: Option<String>,
     /// How many at most.
     #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) limit: u64,
@@ -273,12 +281,62 @@ pub(super) struct Top {
 impl Top {
     /// As query parameters.
     pub(super) fn pairs(&self, clock: &Clock) -> Result<Parameters, CtlError> {
-        let Self { by, sort, limit, filters } = self;
+        let Self { by, sort, order, limit, filters } = self;
         let mut pairs = filters.pairs(clock)?;
-        let own = [("by", by.clone()), ("sort", sort.clone()), ("limit", limit.to_string())];
+        let own = [("by", by.to_string()), ("sort", sort.clone()), ("limit", limit.to_string())];
         pairs.extend(own);
+        pairs.extend(order.clone().map(|order| ("order", order)));
         Ok(pairs)
     }
+}
+
+/// What the filters leave, over time.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Series {
+    /// The length of a step: 1m, 5m, 15m, 1h, 6h, 1d; unless told, what makes about a hundred.
+    #[arg(long, value_parser = step)]
+    pub(super) step: Option<Step>,
+    /// A line for each: peer, user, src, dst, dst_port, protocol, rule, verdict, or several with
+    /// commas.
+    #[arg(long, visible_alias = "group-by", value_parser = grouping)]
+    pub(super) by: Option<Grouping>,
+    /// What the bars are of, and which lines come first.
+    #[arg(long, default_value = Sort::Bytes.word(), value_parser = words(Sort::ALL.map(Sort::word)))]
+    pub(super) sort: String,
+    /// How many lines at most.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) limit: Option<u64>,
+    #[command(flatten)]
+    pub(super) filters: Filters,
+}
+
+impl Series {
+    /// As query parameters.
+    pub(super) fn pairs(&self, clock: &Clock) -> Result<Parameters, CtlError> {
+        let Self { step, by, sort, limit, filters } = self;
+        let mut pairs = filters.pairs(clock)?;
+        pairs.extend(step.map(|step| ("step", step.to_string())));
+        pairs.extend(by.as_ref().map(|by| ("by", by.to_string())));
+        pairs.push(("sort", sort.clone()));
+        pairs.extend(limit.map(|limit| ("limit", limit.to_string())));
+        Ok(pairs)
+    }
+
+    /// What the bars are of.
+    pub(super) fn sort(&self) -> Sort {
+        Sort::from_word(&self.sort).expect("only its words are accepted")
+    }
+}
+
+const ORDERS: [&str; 2] = [Order::Descending.word(), Order::Ascending.word()];
+
+fn grouping(text: &str) -> Result<Grouping, String> {
+    let words = By::ALL.map(By::word).join(", ");
+    text.parse().map_err(|error| format!("{error}: {words}"))
+}
+
+fn step(text: &str) -> Result<Step, NotAStep> {
+    text.parse()
 }
 
 fn words(words: impl IntoIterator<Item = &'static str>) -> PossibleValuesParser {
@@ -372,13 +430,16 @@ mod tests {
         let flag = |name: &str| name.replace('_', "-");
         let flags = values.map(|(name, value)| format!("--{} {value}", flag(name))).join(" ");
         let clock = Clock::fixed(Timestamp(0));
-        for command in ["flows", "summary", "records", "watch", "top", "policy replay x.toml"] {
+        for command in
+            ["flows", "summary", "records", "watch", "top", "series", "policy replay x.toml"]
+        {
             let line = format!("flowctl {command} {flags}");
             let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
             let filters = match cli.command {
                 Command::Flows(page) | Command::Records(page) => page.filters,
                 Command::Summary(filters) | Command::Watch(filters) => filters,
                 Command::Top(top) => top.filters,
+                Command::Series(series) => series.filters,
                 Command::Policy { command: PolicyCommand::Replay { filters, .. } } => filters,
                 other => panic!("{other:?}"),
             };

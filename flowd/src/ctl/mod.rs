@@ -2,6 +2,7 @@
 //! binaries, that prints.
 
 mod args;
+mod bars;
 mod client;
 mod error;
 mod filters;
@@ -14,6 +15,7 @@ mod peers;
 mod policy;
 mod records;
 mod segments;
+mod series;
 mod status;
 mod summary;
 mod table;
@@ -90,6 +92,11 @@ async fn execute(cli: &Cli) -> Result<(), CtlError> {
         Command::Top(top) => {
             let answer: wire::Top = client.get("/v1/top", &top.pairs(&screen.clock)?).await?;
             top::run(&mut screen, cli.output, &answer)
+        }
+        Command::Series(args) => {
+            let pairs = args.pairs(&screen.clock)?;
+            let answer: wire::Series = client.get("/v1/series", &pairs).await?;
+            series::run(&mut screen, cli.output, &answer, args.sort())
         }
         Command::Peers { peer } => {
             let pairs: Vec<_> = peer.iter().map(|peer| ("peer", peer.clone())).collect();

@@ -1,4 +1,4 @@
-use std::{net::Ipv6Addr, ops::ControlFlow, path::Path, sync::Arc};
+use std::{cell::Cell, net::Ipv6Addr, ops::ControlFlow, path::Path, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 
@@ -9,14 +9,14 @@ use crate::{
         Ranking, Record, State, Summary, TcpFlags, Tuple, Verdict,
     },
     live::Position,
-    store::{Leaving, Writer, schema},
+    store::{Leash, Leaving, ReadError, Writer, schema},
 };
 
 const DAY_MS: i64 = 86_400_000;
 
 /// One flow of the model: its windows in order, of the given lengths, and whether it ends.
 #[derive(Clone, Debug)]
-struct Life {
+pub(in crate::store) struct Life {
     start_ms: i64,
     protocol: u8,
     host: u8,
@@ -29,7 +29,7 @@ struct Life {
     overflow: bool,
 }
 
-fn life() -> impl Strategy<Value = Life> {
+pub(in crate::store) fn life() -> impl Strategy<Value = Life> {
     (
         (0_i64..3 * DAY_MS).prop_map(|ms| ms / 600_000 * 600_000),
         prop::sample::select(vec![1_u8, 6, 17]),
@@ -64,7 +64,7 @@ fn addr(last: u16) -> Ipv6Addr {
     Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0x0a08, last)
 }
 
-fn records_of(number: u16, life: &Life) -> Vec<Record> {
+pub(in crate::store) fn records_of(number: u16, life: &Life) -> Vec<Record> {
     let tuple = Tuple {
         protocol: life.protocol,
         peer_addr: addr(u16::from(life.host)),
@@ -125,7 +125,7 @@ fn records_of(number: u16, life: &Life) -> Vec<Record> {
     records
 }
 
-fn filter() -> impl Strategy<Value = Filter> {
+pub(in crate::store) fn filter() -> impl Strategy<Value = Filter> {
     let net = |text: &str| text.parse().ok();
     (
         prop::option::of(0_i64..4 * DAY_MS),
@@ -460,5 +460,39 @@ fn a_store_that_is_not_there_yet_is_empty() {
     let reader = Reader::new(&dir.path().join("nothing"), "gw");
     assert_eq!(reader.summary(&Filter::default(), 0).unwrap(), Summary::default());
     assert!(reader.flows(&Filter::default(), None, 10, 0).unwrap().is_empty());
-    assert_eq!(reader.top(&Filter::default(), By::Dst, 0).unwrap().keys(), 0);
+    assert_eq!(reader.top(&Filter::default(), By::Dst, 0).unwrap().groups(), 0);
+}
+
+#[test]
+fn a_query_that_is_over_ends_in_the_middle() {
+    let life = |start_ms| Life {
+        start_ms,
+        protocol: 6,
+        host: 1,
+        port: 443,
+        initiator: Initiator::Peer,
+        verdict: Verdict::Allow,
+        rule: None,
+        windows: vec![(60_000, 1)],
+        ends: true,
+        overflow: false,
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let lives: Vec<_> = (0..2_000).map(life).collect();
+    write(dir.path(), &lives);
+    let leash = Leash::new(Duration::from_secs(3_600));
+    let reader = Reader::new(dir.path(), "gw");
+    let seen = Cell::new(0);
+    let read = |leash: &Leash| {
+        reader.clone().on(leash.clone()).records(&Filter::default(), 0, u64::MAX >> 1, &mut |_| {
+            seen.set(seen.get() + 1);
+            leash.let_go();
+            ControlFlow::Continue(())
+        })
+    };
+    assert!(matches!(read(&leash), Err(ReadError::Abandoned)));
+    assert!(matches!(read(&leash), Err(ReadError::Abandoned)));
+    assert!(seen.get() < 1_000, "{seen:?}");
+    assert!(matches!(read(&Leash::new(Duration::ZERO)), Err(ReadError::TooLong(_))));
+    assert!(read(&Leash::default()).is_ok(), "others go on");
 }
