@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 
 use super::{
+    complete,
     error::CtlError,
     filters::{Filters, Parameters, Range},
-    output::Format,
+    output::Output,
     text::Clock,
 };
 use crate::{
@@ -29,7 +30,7 @@ pub struct Cli {
     pub(super) socket: PathBuf,
     /// How to show the answer.
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
-    pub(super) output: Format,
+    pub(super) output: Output,
     /// Show times in UTC instead of local time.
     #[arg(long, global = true)]
     pub(super) utc: bool,
@@ -61,7 +62,7 @@ pub(super) enum Command {
     Summary(Filters),
     /// Flows, newest first, open ones with their live counters.
     #[command(after_help = "Example: flowctl flows --since 15m --peer alice-laptop --port 443")]
-    Flows(Page),
+    Flows(FlowList),
     /// One flow in detail.
     #[command(after_help = "Example: flowctl flow 01a1fc8a-a425-75a7-b299-ae8d734de1c4")]
     Flow {
@@ -83,7 +84,7 @@ pub(super) enum Command {
     #[command(after_help = "Example: flowctl peers")]
     Peers {
         /// Name, public key, or the start of the key.
-        #[arg(long)]
+        #[arg(long, add = complete::peers())]
         peer: Option<String>,
     },
     /// One peer: when it was there and from where, and whether its books balance.
@@ -92,6 +93,7 @@ pub(super) enum Command {
     #[command(after_help = "Example: flowctl peer alice-laptop --since 24h")]
     Peer {
         /// Name, public key, or the start of the key.
+        #[arg(add = complete::peers())]
         peer: String,
         #[command(flatten)]
         range: Range,
@@ -111,6 +113,15 @@ pub(super) enum Command {
     /// What each peer did on each UTC day, also on those whose records have gone.
     #[command(after_help = "Example: flowctl totals --peer alice-laptop --since 365d")]
     Totals(Totals),
+    /// What a shell has to be told to complete flowctl's commands, flags, peers, rules and interfaces.
+    ///
+    /// For bash: a line `source <(flowctl completion bash)` in ~/.bashrc; zsh and fish likewise.
+    #[command(after_help = "Example: flowctl completion bash")]
+    Completion {
+        /// Which shell.
+        #[arg(value_parser = words(complete::SHELLS))]
+        shell: String,
+    },
     /// Records as they are written, until interrupted.
     #[command(after_help = "Example: flowctl watch --peer alice-laptop")]
     Watch(Filters),
@@ -128,9 +139,7 @@ pub(super) enum SegmentsCommand {
     /// Check that segments are whole: nothing damaged, no record missing, every sum right.
     ///
     /// Reads the files itself; no daemon is needed. Exits with 1 when anything is wrong.
-    #[command(
-        after_help = "Example: flowctl segments verify 2026-11-20 /mnt/backup/2026-11-21.sqlite"
-    )]
+    #[command(after_help = "Example: flowctl segments verify")]
     Verify {
         /// Days such as 2026-11-20, or files; all of the store where none is named.
         #[arg(value_name = "DAY|FILE")]
@@ -177,8 +186,10 @@ pub(super) enum PolicyCommand {
     #[command(after_help = "Example: flowctl policy why alice-laptop 10.0.5.10 --port 5432")]
     Why {
         /// An address, or a peer by name or public key: who opens the connection.
+        #[arg(add = complete::peers())]
         src: String,
         /// Likewise: to whom.
+        #[arg(add = complete::peers())]
         dst: String,
         /// By name or number; tcp where only a port is given.
         #[arg(long)]
@@ -211,7 +222,7 @@ pub(super) struct Totals {
     #[arg(long, value_name = "TIME")]
     pub(super) until: Option<String>,
     /// Name, public key, or the start of the key.
-    #[arg(long)]
+    #[arg(long, add = complete::peers())]
     pub(super) peer: Option<String>,
 }
 
@@ -233,10 +244,10 @@ pub(super) struct Gaps {
     #[arg(long, value_parser = words(Stage::ALL.map(Stage::word)))]
     pub(super) stage: Option<String>,
     /// Of one interface, or of all together.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::interfaces())]
     pub(super) interface: Option<String>,
     /// Of one peer by name or key, or of all together.
-    #[arg(long)]
+    #[arg(long, add = complete::peers())]
     pub(super) peer: Option<String>,
     /// How many at most, newest first.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -356,6 +367,47 @@ pub(super) struct Page {
     pub(super) cursor: Option<String>,
 }
 
+/// Which flows, and in which order.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct FlowList {
+    #[command(flatten)]
+    pub(super) page: Page,
+    /// What comes first: start, last (packet), duration, bytes or packets; with --group-by bytes,
+    /// packets or flows.
+    #[arg(long, value_parser = words(FLOW_SORTS))]
+    pub(super) sort: Option<String>,
+    /// The most first, or the least.
+    #[arg(long, value_parser = words(ORDERS))]
+    pub(super) order: Option<String>,
+    /// A row for each peer, port, … instead of each flow, as `flowctl top --by`.
+    #[arg(long, value_name = "BY", value_parser = grouping, conflicts_with = "cursor")]
+    pub(super) group_by: Option<Grouping>,
+    /// Go on, and show flows as they begin, move something and end, until interrupted.
+    #[arg(short, long, conflicts_with_all = ["sort", "order", "group_by", "cursor", "until"])]
+    pub(super) follow: bool,
+}
+
+impl FlowList {
+    /// As parameters of a list.
+    pub(super) fn pairs(&self, clock: &Clock) -> Result<Parameters, CtlError> {
+        let Self { page, sort, order, group_by: _, follow: _ } = self;
+        let mut pairs = page.filters.pairs(clock)?;
+        pairs.extend(sort.clone().map(|sort| ("sort", sort)));
+        pairs.extend(order.clone().map(|order| ("order", order)));
+        Ok(pairs)
+    }
+
+    /// As parameters of a ranking.
+    pub(super) fn groups(&self, by: &Grouping, clock: &Clock) -> Result<Parameters, CtlError> {
+        let mut pairs = self.pairs(clock)?;
+        pairs.push(("by", by.to_string()));
+        pairs.extend(self.page.limit.map(|limit| ("limit", limit.to_string())));
+        Ok(pairs)
+    }
+}
+
+const FLOW_SORTS: [&str; 6] = ["start", "last", "duration", "bytes", "packets", "flows"];
+
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory as _, Parser as _};
@@ -370,14 +422,28 @@ mod tests {
         }
     }
 
+    /// The examples of a command and of those below it.
+    fn examples(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+        for command in command.get_subcommands() {
+            let path = format!("{path} {}", command.get_name());
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            match help.strip_prefix("Example: ") {
+                Some(example) => {
+                    assert!(example.starts_with(&path), "{path}: {example}");
+                    found.push(example.to_owned());
+                }
+                None => panic!("{path} has no example"),
+            }
+            examples(command, &path, found);
+        }
+    }
+
     #[test]
     fn the_examples_in_the_help_parse() {
-        for command in Cli::command().get_subcommands() {
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            let example = help.strip_prefix("Example: ").expect("every command has an example");
-            assert!(example.starts_with(&format!("flowctl {}", command.get_name())), "{example}");
-            parses(example);
-        }
+        let mut found = Vec::new();
+        examples(&Cli::command(), "flowctl", &mut found);
+        assert!(found.len() > 20, "{found:?}");
+        found.iter().for_each(|example| parses(example));
     }
 
     #[test]
@@ -436,7 +502,8 @@ mod tests {
             let line = format!("flowctl {command} {flags}");
             let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
             let filters = match cli.command {
-                Command::Flows(page) | Command::Records(page) => page.filters,
+                Command::Flows(list) => list.page.filters,
+                Command::Records(page) => page.filters,
                 Command::Summary(filters) | Command::Watch(filters) => filters,
                 Command::Top(top) => top.filters,
                 Command::Series(series) => series.filters,
@@ -463,6 +530,29 @@ mod tests {
         let line = "flowctl top --by dst_port --sort flows --limit 3 --user bob";
         assert_eq!(pairs(line), ["user=bob", "by=dst_port", "sort=flows", "limit=3"]);
         assert!(Cli::try_parse_from(["flowctl", "top", "--by", "colour"]).is_err());
+    }
+
+    #[test]
+    fn flows_are_sorted_grouped_or_followed() {
+        let list = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Flows(list) => list,
+            other => panic!("{other:?}"),
+        };
+        let clock = Clock::fixed(Timestamp(0));
+        let told = |pairs: super::Parameters| -> Vec<String> {
+            pairs.iter().map(|(name, value)| format!("{name}={value}")).collect()
+        };
+        let sorted = list("flowctl flows --sort bytes --order asc --port 53");
+        assert_eq!(told(sorted.pairs(&clock).unwrap()), ["port=53", "sort=bytes", "order=asc"]);
+        let grouped = list("flowctl flows --group-by peer,dst_port --limit 3 --verdict deny");
+        let by = grouped.group_by.clone().unwrap();
+        let pairs = told(grouped.groups(&by, &clock).unwrap());
+        assert_eq!(pairs, ["verdict=deny", "by=peer,dst_port", "limit=3"]);
+        assert!(list("flowctl flows -f").follow);
+        for wrong in ["--sort size", "--group-by colour", "-f --sort bytes", "-f --group-by peer"] {
+            let line = format!("flowctl flows {wrong}");
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{error::CtlError, text::Clock};
+use super::{complete, error::CtlError, text::Clock};
 
 /// Parameters of a query.
 pub(super) type Parameters = Vec<(&'static str, String)>;
@@ -14,10 +14,10 @@ pub(super) struct Filters {
     #[command(flatten)]
     pub(super) range: Range,
     /// Name, public key, or the start of the key, at either end.
-    #[arg(long)]
+    #[arg(long, add = complete::peers())]
     pub(super) peer: Option<String>,
     /// User of the peer at either end.
-    #[arg(long)]
+    #[arg(long, add = complete::users())]
     pub(super) user: Option<String>,
     /// Address or prefix of the initiator.
     #[arg(long, value_name = "NET")]
@@ -38,25 +38,25 @@ pub(super) struct Filters {
     #[arg(long, value_name = "PORT", alias = "dst_port")]
     pub(super) dst_port: Option<String>,
     /// By name or number.
-    #[arg(long)]
+    #[arg(long, add = complete::words(["tcp", "udp", "icmp", "icmpv6", "sctp"]))]
     pub(super) protocol: Option<String>,
     /// allow or deny.
-    #[arg(long)]
+    #[arg(long, add = complete::words(["allow", "deny"]))]
     pub(super) verdict: Option<String>,
     /// The rule that decided, by its id; none: what no rule decided.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", add = complete::rules())]
     pub(super) rule: Option<String>,
     /// Who opened the flow: peer, remote or unknown.
-    #[arg(long, value_name = "WHO")]
+    #[arg(long, value_name = "WHO", add = complete::words(["peer", "remote", "unknown"]))]
     pub(super) initiator: Option<String>,
     /// Of one interface.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::interfaces())]
     pub(super) interface: Option<String>,
     /// Flows once they have moved so much, both ways, such as 10MB.
     #[arg(long, value_name = "SIZE", alias = "min_bytes")]
     pub(super) min_bytes: Option<String>,
     /// open or closed.
-    #[arg(long)]
+    #[arg(long, add = complete::words(["open", "closed"]))]
     pub(super) state: Option<String>,
 }
 

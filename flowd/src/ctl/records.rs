@@ -33,7 +33,7 @@ pub(super) async fn list(
     pairs.extend(limit.map(|limit| ("limit", limit.to_string())));
     match format {
         Format::Json => {
-            let answer: RecordPage = client.get("/v1/records", &pairs).await?;
+            let answer: RecordPage = client.query("/v1/records", &pairs).await?;
             screen.json(&answer)?;
             screen.flush()
         }
@@ -94,16 +94,16 @@ pub(super) async fn watch(
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Line {
+pub(super) enum Line {
     Skipped { skipped: u64 },
     Record(Box<Record>),
 }
 
-fn parse(line: &[u8]) -> Result<Line, CtlError> {
+pub(super) fn parse(line: &[u8]) -> Result<Line, CtlError> {
     serde_json::from_slice(line).map_err(|error| CtlError::Nonsense(error.to_string()))
 }
 
-fn tell_skipped(skipped: u64) {
+pub(super) fn tell_skipped(skipped: u64) {
     eprintln!("flowctl: fell behind and skipped {skipped} records; they are in `flowctl records`");
 }
 
@@ -133,7 +133,7 @@ fn show(screen: &mut Screen, line: &[u8]) -> Result<(), CtlError> {
 }
 
 /// Cuts a body into lines.
-async fn each_line(
+pub(super) async fn each_line(
     mut body: Incoming,
     mut visit: impl FnMut(&[u8]) -> Result<(), CtlError>,
 ) -> Result<(), CtlError> {
