@@ -134,8 +134,8 @@ async fn execute(cli: &Cli) -> Result<(), CtlError> {
             segments::verify(&mut screen, format, store, segments)
         }
         Command::Totals(totals) => {
-            let answer: wire::DayTotalList = client.get("/v1/totals", &totals.pairs()).await?;
-            totals::run(&mut screen, cli.output, &answer)
+            let answer: wire::DayTotalList = client.query("/v1/totals", &totals.pairs()).await?;
+            totals::run(&mut screen, format, &answer)
         }
         Command::Watch(filters) => {
             let pairs = filters.pairs(&screen.clock)?;
