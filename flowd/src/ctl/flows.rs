@@ -1,9 +1,9 @@
 //! `flowctl flows`: pages of flows, newest first.
 
 use super::{
-    args::FlowList,
     client::Client,
     error::CtlError,
+    lists::FlowList,
     output::{Format, Screen},
     table::{Align, Table, Tone, Value, WIDE},
     text, top,

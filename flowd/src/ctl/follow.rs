@@ -8,11 +8,11 @@ use std::{collections::HashMap, time::Duration};
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 
 use super::{
-    args::FlowList,
     client::Client,
     error::CtlError,
     filters::Parameters,
     flows::{state, verdict},
+    lists::FlowList,
     output::{Format, Screen},
     records::{Line, each_line, parse, tell_skipped},
     text,

@@ -11,6 +11,7 @@ mod flow;
 mod flows;
 mod follow;
 mod gaps;
+mod lists;
 mod output;
 mod peer;
 mod peers;

@@ -5,10 +5,10 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 
 use super::{
-    args::Page,
     client::{Client, Pairs},
     error::CtlError,
     flows::verdict,
+    lists::Page,
     output::{Format, Screen},
     text,
 };
