@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use flowd::wire::{Flow, FlowState, Series, Top};
+use flowd::wire::{Flow, FlowPage, FlowState, Series, Top};
 use flowd_tests::{
     site::{self, Settings},
     topology::{Peer, Topology},
@@ -74,8 +74,18 @@ fn the_same_question_has_the_same_answer_everywhere() {
         }
     }
     let by_bytes = |order: &str| -> Vec<u64> {
-        let args = ["--protocol", "udp", "--sort", "bytes", "--order", order, "--limit", "3"];
-        ctl.flows(&args).iter().map(|flow| flow.counters.bytes()).collect()
+        let args = ["flows", "--protocol", "udp", "--sort", "bytes", "--order", order];
+        let (mut found, mut cursor) = (Vec::new(), None::<String>);
+        loop {
+            let mut args = [&args[..], &["--limit", "3"]].concat();
+            args.extend(cursor.iter().flat_map(|cursor| ["--cursor", cursor]));
+            let page: FlowPage = ctl.json(&args);
+            found.extend(page.flows.iter().map(|flow| flow.counters.bytes()));
+            cursor = page.next_cursor;
+            if cursor.is_none() {
+                return found;
+            }
+        }
     };
     assert_eq!(by_bytes("desc"), [bytes(3), bytes(2), bytes(1), bytes(0)]);
     assert_eq!(by_bytes("asc"), [bytes(0), bytes(1), bytes(2), bytes(3)]);
@@ -132,6 +142,7 @@ fn flows_are_followed_as_they_begin_move_something_and_end() {
     let ended = next("it ends");
     assert_eq!((ended.flow_id, ended.state), (begun.flow_id, FlowState::Closed));
     assert_eq!(ended.total, Load::both(sent, sent));
+    drop(child);
     daemon.stop();
 }
 
@@ -161,7 +172,7 @@ fn a_shell_completes_what_the_daemon_knows() {
     };
     let names: Vec<_> = net.peers.iter().map(|peer| peer.name.clone()).collect();
     assert_eq!(completed("flowctl flows --peer "), names);
-    assert_eq!(completed("flowctl peer "), names);
+    assert_eq!(completed("flowctl peer p"), names);
     assert_eq!(completed("flowctl top --rule no"), ["no-smtp", "none"]);
     assert_eq!(completed("flowctl series --interface "), ["wg0"]);
     assert_eq!(completed("flowctl flows --verdict "), ["allow", "deny"]);
