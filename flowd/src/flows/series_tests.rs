@@ -37,8 +37,10 @@ fn a_step_is_a_part_of_a_day() {
     }
 }
 
-/// The records of flows with windows of these lengths.
-fn records(flows: &[(i64, u16, Vec<(i64, u64)>)]) -> Vec<Record> {
+/// A flow: when it starts, to which port, and the length and packets of each of its windows.
+type Life = (i64, u16, Vec<(i64, u64)>);
+
+fn records(flows: &[Life]) -> Vec<Record> {
     let mut records = Vec::new();
     for (index, (start_ms, port, windows)) in flows.iter().enumerate() {
         let (mut at, mut total) = (*start_ms, Counters::default());
