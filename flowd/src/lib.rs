@@ -35,3 +35,5 @@ pub mod ctl;
 #[cfg(feature = "failpoints")]
 mod failpoint;
 mod nearest;
+mod size;
+mod when;

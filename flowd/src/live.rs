@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::{broadcast, oneshot};
 
 use crate::{
-    flows::{By, Filter, FlowId, Gap, Identity, Ranking, Record, Summary, Tuple},
+    flows::{Filter, FlowId, Gap, Grouping, Identity, Ranking, Record, Series, Summary, Tuple},
     identity::Names,
     policy::World,
     wire, wireguard,
@@ -106,9 +106,18 @@ pub enum Request {
         /// Which flows.
         filter: Filter,
         /// Which key.
-        by: By,
+        by: Grouping,
         /// Where the answer goes.
         reply: oneshot::Sender<Pending<Ranking>>,
+    },
+    /// Open flows over time: one point of them, as they are now.
+    Series {
+        /// Which flows.
+        filter: Filter,
+        /// Lines and steps, and nothing in them.
+        empty: Series,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Pending<Series>>,
     },
     /// The gaps that the store may not have as they are; the watermark is the highest number of a
     /// gap in the store.

@@ -32,6 +32,7 @@ fn within_limits(config: &Config) {
         synchronous: _,
         retention,
         socket,
+        query_timeout,
         table_size,
         drain_interval,
         active_timeout,
@@ -49,7 +50,8 @@ fn within_limits(config: &Config) {
         retention.max_bytes != MaxBytes::Percent(0) && retention.max_bytes != MaxBytes::Bytes(0)
     );
     assert!((MIN_FLOWS..=MAX_FLOWS).contains(table_size));
-    let times: [(Duration, RangeInclusive<u64>); 5] = [
+    let times: [(Duration, RangeInclusive<u64>); 6] = [
+        (*query_timeout, 1_000..=600_000),
         (*drain_interval, 100..=60_000),
         (*active_timeout, 100..=3_600_000),
         (*idle_timeout, 1_000..=86_400_000),

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use flowd::{
-    api::query::{self, Query},
+    api::query::{self, Query, Sorting},
     flows::{Decider, Filter, State},
 };
 use libfuzzer_sys::fuzz_target;
@@ -39,7 +39,7 @@ fn consistent(filter: &Filter) {
 
 /// The query string that says the same.
 fn write(query: &Query) -> String {
-    let Query { filter, limit, before } = query;
+    let Query { filter, limit, by: Sorting { sort, order }, after: _ } = query;
     let Filter {
         since_ms,
         until_ms,
@@ -49,9 +49,14 @@ fn write(query: &Query) -> String {
         dst,
         ip,
         port,
+        src_port,
+        dst_port,
         protocol,
         verdict,
         rule,
+        initiator,
+        interface,
+        min_bytes,
         state,
     } = filter;
     let instant = |ms: &i64| {
@@ -74,12 +79,19 @@ fn write(query: &Query) -> String {
         ("dst", dst.map(|net| net.to_string())),
         ("ip", ip.map(|net| net.to_string())),
         ("port", port.map(|port| port.to_string())),
+        ("src_port", src_port.map(|port| port.to_string())),
+        ("dst_port", dst_port.map(|port| port.to_string())),
         ("protocol", protocol.map(|number| number.to_string())),
         ("verdict", verdict.map(|verdict| verdict.word().to_owned())),
         ("rule", rule),
+        ("initiator", initiator.map(|initiator| initiator.word().to_owned())),
+        ("interface", interface.clone()),
+        ("min_bytes", min_bytes.map(|bytes| bytes.to_string())),
         ("state", state),
         ("limit", limit.map(|limit| limit.to_string())),
-        ("cursor", before.as_ref().map(query::cursor)),
+        ("sort", Some(sort.word().to_owned())),
+        ("order", Some(order.word().to_owned())),
+        ("cursor", query::cursor(query)),
     ];
     let pairs = pairs.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
     let pairs: Vec<_> = pairs.map(|(name, value)| format!("{name}={}", encoded(value))).collect();

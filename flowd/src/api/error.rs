@@ -55,6 +55,10 @@ impl ApiError {
             Self::Stopped(_) | Self::CutOff | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Policy(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Store(ReadError::TooLong(_) | ReadError::Abandoned) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Store(ReadError::TooManyGroups(_)) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Store(_) | Self::NotApplied(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -63,7 +67,9 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.status();
-        if let Self::Store(error) = &self {
+        if let Self::Store(error) = &self
+            && status == StatusCode::INTERNAL_SERVER_ERROR
+        {
             tracing::error!(%error, "a query failed");
         }
         let detail = self.to_string();

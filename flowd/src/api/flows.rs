@@ -1,6 +1,6 @@
 //! `/v1/flows`, `/v1/flows/{flow_id}`, `/v1/summary`: the store and the open flows, merged.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     Json,
@@ -15,11 +15,12 @@ use super::{
     gaps,
     params::{Params, cursor},
     query::Query,
+    sorting::Sorting,
 };
 use crate::{
     flows::{Filter, Flow, FlowId, State as FlowStateFilter},
     live::{Pending, Position, Request},
-    store::ReadError,
+    store::{Leash, Place, RankedPage, ReadError, Reader, StoredFlow},
     wire::{self, FlowState, Timestamp},
 };
 
@@ -36,8 +37,14 @@ pub(super) async fn list(
     State(state): State<ApiState>,
     params: Params,
 ) -> Result<Json<wire::FlowPage>, ApiError> {
-    let Query { filter, limit, before } = Query::of(&params, now_ms())?;
-    Ok(Json(page(state, filter, before, limit.unwrap_or(DEFAULT_LIMIT)).await?))
+    let Query { filter, limit, by, after } = Query::of(&params, now_ms())?;
+    let limit = limit.unwrap_or(DEFAULT_LIMIT);
+    let page = if by.is_newest_first() {
+        page(state, filter, after.map(|after| after.position), limit).await
+    } else {
+        ranked(state, filter, by, after, limit).await
+    };
+    Ok(Json(page?))
 }
 
 /// One page of flows, newest first.
@@ -54,10 +61,10 @@ pub(super) async fn page(
         let limit = limit + 1;
         state.live.ask(|reply| Request::Flows { filter, before, limit, reply }).await?
     };
-    blocking(move || {
+    let gateway = state.gateway.clone();
+    blocking(&state, move |reader| {
         let Pending { watermark, answer } = pending;
-        let mut merged: BTreeMap<Position, (Flow, FlowState)> = state
-            .reader
+        let mut merged: BTreeMap<Position, (Flow, FlowState)> = reader
             .flows(&filter, before.as_ref(), limit + 1, watermark)?
             .into_iter()
             .map(|(flow, open)| (Position::of(&flow.newest), (flow, flow_state(open))))
@@ -77,11 +84,42 @@ pub(super) async fn page(
         let more = merged.len() > limit;
         let flows: Vec<_> = merged.into_iter().rev().take(limit).collect();
         let next_cursor = flows.last().filter(|_| more).map(|(position, _)| cursor(position));
-        let flows = flows
-            .iter()
-            .map(|(_, (flow, open))| wire::Flow::new(&state.gateway, flow, *open))
-            .collect();
+        let flows =
+            flows.iter().map(|(_, (flow, open))| wire::Flow::new(&gateway, flow, *open)).collect();
         Ok(wire::FlowPage { flows, next_cursor })
+    })
+    .await
+}
+
+/// One page of flows in another order. Each page is of its own instant: while records arrive, a flow
+/// that grows is shown once at most in descending order, and once at least in ascending order; every
+/// other flow is shown exactly once.
+async fn ranked(
+    state: ApiState,
+    filter: Filter,
+    by: Sorting,
+    after: Option<Place>,
+    limit: usize,
+) -> Result<wire::FlowPage, ApiError> {
+    // It looks at every flow that is open, and holds them meanwhile.
+    let _turn = turn(usize::MAX).await?;
+    let Pending { watermark, answer } = {
+        let (filter, limit) = (filter.clone(), usize::MAX);
+        state.live.ask(|reply| Request::Flows { filter, before: None, limit, reply }).await?
+    };
+    let gateway = state.gateway.clone();
+    blocking(&state, move |reader| {
+        let Sorting { sort, order } = by;
+        let page = RankedPage { sort, order, after, limit: limit + 1 };
+        let mut rows = reader.ranked(&filter, page, answer, watermark)?;
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let last = rows.last().filter(|_| more);
+        let next_cursor = last.map(|(place, _)| by.cursor(&filter, place));
+        let flow = |(_, (flow, open)): &(Place, StoredFlow)| {
+            wire::Flow::new(&gateway, flow, flow_state(*open))
+        };
+        Ok(wire::FlowPage { flows: rows.iter().map(flow).collect(), next_cursor })
     })
     .await
 }
@@ -100,10 +138,10 @@ pub(super) async fn detail(
         ))
     })?;
     let pending = state.live.ask(|reply| Request::Flow { id, reply }).await?;
-    let detail = blocking(move || {
+    let gateway = state.gateway.clone();
+    let detail = blocking(&state, move |reader| {
         let Pending { watermark, answer } = pending;
-        let (mut records, in_ledger) =
-            state.reader.flow(id, watermark)?.unwrap_or((Vec::new(), false));
+        let (mut records, in_ledger) = reader.flow(id, watermark)?.unwrap_or((Vec::new(), false));
         let open = in_ledger || answer.as_ref().is_some_and(|record| !record.overflow);
         records.extend(answer);
         let mut flow: Option<Flow> = None;
@@ -114,11 +152,8 @@ pub(super) async fn detail(
             }
         }
         Ok(flow.map(|flow| wire::FlowDetail {
-            flow: wire::Flow::new(&state.gateway, &flow, flow_state(open)),
-            records: records
-                .iter()
-                .map(|record| wire::Record::new(&state.gateway, record))
-                .collect(),
+            flow: wire::Flow::new(&gateway, &flow, flow_state(open)),
+            records: records.iter().map(|record| wire::Record::new(&gateway, record)).collect(),
         }))
     })
     .await?;
@@ -144,7 +179,7 @@ pub(super) async fn summary(
     let since = filter.since_ms.map(Timestamp);
     let Pending { watermark, answer } = pending;
     let gaps = gaps::sum(&state, (filter.since_ms, Some(until.0))).await?;
-    let mut sum = blocking(move || state.reader.summary(&filter, watermark)).await?;
+    let mut sum = blocking(&state, move |reader| reader.summary(&filter, watermark)).await?;
     sum.merge(&answer.summary);
     Ok(Json(wire::Summary::new(since, until, &sum, answer.open_flows, gaps)))
 }
@@ -157,13 +192,39 @@ pub(super) async fn turn(limit: usize) -> Result<Option<SemaphorePermit<'static>
     PAGES.acquire().await.map(Some).map_err(|_| ApiError::CutOff)
 }
 
-/// Runs a query of the store where it may block, when few enough others run.
+/// Runs a query of the store where it may block, when few enough others run. It ends when it takes
+/// too long, and when nobody waits for it any more.
 pub(super) async fn blocking<T: Send + 'static>(
-    query: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+    state: &ApiState,
+    query: impl FnOnce(&Reader) -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let _turn = QUERIES.acquire().await.map_err(|_| ApiError::CutOff)?;
-    let answer = tokio::task::spawn_blocking(query).await.map_err(|_| ApiError::CutOff)?;
-    Ok(answer?)
+    blocking_for(state, state.query_timeout, query).await
+}
+
+/// The same with another limit of time.
+pub(super) async fn blocking_for<T: Send + 'static>(
+    state: &ApiState,
+    limit: Duration,
+    query: impl FnOnce(&Reader) -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let turn = QUERIES.acquire().await.map_err(|_| ApiError::CutOff)?;
+    let waiting = Waiting(Leash::new(limit));
+    let reader = state.reader.clone().on(waiting.0.clone());
+    let run = move || {
+        // Somebody else's when the query has ended, also when nobody waits for it.
+        let _turn = turn;
+        query(&reader)
+    };
+    Ok(tokio::task::spawn_blocking(run).await.map_err(|_| ApiError::CutOff)??)
+}
+
+/// Goes with the future that waits for an answer: hyper drops it when the client hangs up.
+pub(super) struct Waiting(pub(super) Leash);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.let_go();
+    }
 }
 
 fn flow_state(open: bool) -> FlowState {

@@ -66,8 +66,7 @@ async fn touching(
     (since_ms, until_ms): (Option<i64>, Option<i64>),
 ) -> Result<Vec<Gap>, ApiError> {
     let Pending { watermark, answer } = state.live.ask(|reply| Request::Gaps { reply }).await?;
-    let reader = state.reader.clone();
-    let stored = blocking(move || reader.gaps(since_ms, until_ms)).await?;
+    let stored = blocking(state, move |reader| reader.gaps(since_ms, until_ms)).await?;
     // What the drain thread says is newer than the store, and what it numbered since is the same
     // gap again.
     let mut by_id: BTreeMap<u64, Gap> = stored

@@ -14,13 +14,14 @@ pub mod query;
 mod records;
 mod replay;
 mod room;
+mod series;
 mod serve;
 mod socket;
-mod time;
+mod sorting;
 mod top;
 mod totals;
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -48,6 +49,8 @@ pub struct ApiState {
     pub reader: Reader,
     /// Id of this gateway.
     pub gateway: Arc<str>,
+    /// How long a query may take; a stream, between two pieces of it.
+    pub query_timeout: Duration,
 }
 
 /// Serves until `shutdown` is done; requests under way may take two seconds longer.
@@ -67,6 +70,7 @@ fn router(state: ApiState) -> Router {
         .route("/v1/flows/{flow_id}", get(flows::detail).fallback(wrong_method))
         .route("/v1/records", get(records::list).fallback(wrong_method))
         .route("/v1/gaps", get(gaps::list).fallback(wrong_method))
+        .route("/v1/series", get(series::series).fallback(wrong_method))
         .route("/v1/top", get(top::top).fallback(wrong_method))
         .route("/v1/peers", get(peers::list).fallback(wrong_method))
         .route("/v1/peers/{peer}", get(peers::detail).fallback(wrong_method))
@@ -112,9 +116,9 @@ async fn segments(
     params: Params,
 ) -> Result<Json<wire::SegmentList>, ApiError> {
     params.only(&[])?;
-    let list = flows::blocking(move || {
-        let segments = state.reader.segments()?.into_iter().map(Into::into).collect();
-        let path = state.reader.directory().display().to_string();
+    let list = flows::blocking(&state, move |reader| {
+        let segments = reader.segments()?.into_iter().map(Into::into).collect();
+        let path = reader.directory().display().to_string();
         Ok(wire::SegmentList { path, segments })
     });
     Ok(Json(list.await?))
@@ -123,7 +127,7 @@ async fn segments(
 async fn unknown_path(uri: axum::http::Uri) -> ApiError {
     ApiError::NotFound(format!(
         "there is no {}; the endpoints are /v1/status, /v1/summary, /v1/flows, \
-         /v1/flows/{{flow_id}}, /v1/records, /v1/gaps, /v1/top, /v1/peers, \
+         /v1/flows/{{flow_id}}, /v1/records, /v1/gaps, /v1/top, /v1/series, /v1/peers, \
          /v1/peers/{{key or name}}, /v1/segments, /v1/totals, /v1/watch, /v1/policy, /v1/policy/check, \
          /v1/policy/why, /v1/policy/replay and /metrics",
         uri.path().escape_debug()

@@ -7,16 +7,33 @@ use axum::{
     http::{Uri, request::Parts},
 };
 use ipnet::IpNet;
+use jiff::tz::TimeZone;
 
-use super::{error::ApiError, time};
+use super::error::ApiError;
 use crate::{
-    flows::{Decider, Filter, State, Tuple, Verdict, protocol_number},
+    flows::{Decider, Filter, Initiator, Order, State, Tuple, Verdict, protocol_number},
     live::Position,
+    size, when,
 };
 
 /// The filters, the same for every endpoint that takes them.
-pub(super) const FILTERS: [&str; 12] = [
-    "since", "until", "peer", "user", "src", "dst", "ip", "port", "protocol", "verdict", "rule",
+pub(super) const FILTERS: [&str; 17] = [
+    "since",
+    "until",
+    "peer",
+    "user",
+    "src",
+    "dst",
+    "ip",
+    "port",
+    "src_port",
+    "dst_port",
+    "protocol",
+    "verdict",
+    "rule",
+    "initiator",
+    "interface",
+    "min_bytes",
     "state",
 ];
 
@@ -94,7 +111,9 @@ impl Params {
             src: self.network("src")?,
             dst: self.network("dst")?,
             ip: self.network("ip")?,
-            port: self.read("port", "a number from 0 to 65535", |text| text.parse().ok())?,
+            port: self.port("port")?,
+            src_port: self.port("src_port")?,
+            dst_port: self.port("dst_port")?,
             protocol: self.read(
                 "protocol",
                 "a name such as tcp, udp or icmp, or a number from 0 to 255",
@@ -110,6 +129,15 @@ impl Params {
                     id => Some(Decider::Rule(id.to_owned())),
                 },
             )?,
+            initiator: self.read(
+                "initiator",
+                "`peer`, `remote` or `unknown`",
+                Initiator::from_word,
+            )?,
+            interface: self.read("interface", "the name of an interface, such as wg0", |text| {
+                (!text.is_empty()).then(|| text.to_owned())
+            })?,
+            min_bytes: self.read("min_bytes", "a size such as 1500, 10kB or 1.5GB", size::bytes)?,
             state: self.read("state", "`open` or `closed`", |text| match text {
                 "open" => Some(State::Open),
                 "closed" => Some(State::Closed),
@@ -120,9 +148,9 @@ impl Params {
 
     /// The time range, in Unix milliseconds.
     pub(super) fn range(&self, now_ms: i64) -> Result<(Option<i64>, Option<i64>), ApiError> {
-        let instant = |text: &str| time::parse(text, now_ms);
-        let since_ms = self.read("since", time::ACCEPTED, instant)?;
-        let until_ms = self.read("until", time::ACCEPTED, instant)?;
+        let instant = |text: &str| when::parse(text, now_ms, &TimeZone::UTC);
+        let since_ms = self.read("since", when::ACCEPTED, instant)?;
+        let until_ms = self.read("until", when::ACCEPTED, instant)?;
         if let (Some(since), Some(until)) = (since_ms, until_ms)
             && since >= until
         {
@@ -142,11 +170,24 @@ impl Params {
         )
     }
 
+    fn port(&self, name: &str) -> Result<Option<u16>, ApiError> {
+        // Digits only: `parse` would take a sign.
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        self.read(name, "a number from 0 to 65535", |text| {
+            Some(text).filter(|text| digits(text))?.parse().ok()
+        })
+    }
+
     fn network(&self, name: &str) -> Result<Option<IpNet>, ApiError> {
         self.read(name, "an address such as 10.8.0.2, or a prefix such as 10.8.0.0/24", |text| {
             let host = || IpAddr::from_str(text).ok().map(IpNet::from);
             IpNet::from_str(text).ok().map(|net| net.trunc()).or_else(host)
         })
+    }
+
+    /// Which end comes first.
+    pub(super) fn order(&self) -> Result<Option<Order>, ApiError> {
+        self.read("order", "`desc` or `asc`", Order::from_word)
     }
 
     /// The number of items at most, from 1 to `max`.
@@ -231,6 +272,11 @@ mod tests {
             (("ip", "::g"), "`ip` is `::g`"),
             (("port", "70000"), "`port` is `70000`; it must be a number from 0 to 65535"),
             (("protocol", "tpc"), "`protocol` is `tpc`"),
+            (("src_port", "https"), "`src_port` is `https`; it must be a number from 0 to 65535"),
+            (("dst_port", "+1"), "`dst_port` is `+1`; it must be a number from 0 to 65535"),
+            (("initiator", "me"), "`initiator` is `me`; it must be `peer`, `remote` or `unknown`"),
+            (("interface", ""), "`interface` is ``; it must be the name of an interface"),
+            (("min_bytes", "10 mb"), "`min_bytes` is `10 mb`; it must be a size such as 1500"),
             (("state", "half-open"), "`state` is `half-open`; it must be `open` or `closed`"),
             (("peer", ""), "`peer` is ``"),
             (("user", ""), "`user` is ``; it must be the user of a peer"),

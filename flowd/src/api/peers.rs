@@ -6,19 +6,20 @@ use axum::{
     Json,
     extract::{Path, State},
 };
+use jiff::tz::TimeZone;
 
 use super::{
     ApiState,
     error::ApiError,
     flows::{blocking, now_ms},
     params::Params,
-    time,
 };
 use crate::{
     flows::{Identity, PeerEvent, sessions},
     live::Request,
     nearest::nearest,
     store::{StoredEvent, StoredInterval},
+    when,
     wire::{self, Timestamp},
 };
 
@@ -47,11 +48,11 @@ pub(super) async fn detail(
 ) -> Result<Json<wire::PeerDetail>, ApiError> {
     params.only(&["since", "until"])?;
     let now_ms = now_ms();
-    let instant = |text: &str| time::parse(text, now_ms);
-    let until_ms = params.read("until", time::ACCEPTED, instant)?;
+    let instant = |text: &str| when::parse(text, now_ms, &TimeZone::UTC);
+    let until_ms = params.read("until", when::ACCEPTED, instant)?;
     let until = until_ms.unwrap_or(now_ms);
     let since_ms = params
-        .read("since", time::ACCEPTED, instant)?
+        .read("since", when::ACCEPTED, instant)?
         .unwrap_or_else(|| until.saturating_sub(DEFAULT_RANGE_MS));
     if since_ms >= until {
         let wrong = "`since` is not before `until`; exchange them";
@@ -62,9 +63,9 @@ pub(super) async fn detail(
     let is_it = |peer: &&wire::Peer| peer.identity.public_key == identity.public_key;
     let interfaces: Vec<wire::Peer> = peers.iter().filter(is_it).cloned().collect();
     let key = identity.public_key.clone();
-    let (events, intervals) = blocking(move || {
-        let events = state.reader.peer_events(&key, Some(since_ms), until_ms)?;
-        Ok((events, state.reader.coverage(&key, Some(since_ms), until_ms)?))
+    let (events, intervals) = blocking(&state, move |reader| {
+        let events = reader.peer_events(&key, Some(since_ms), until_ms)?;
+        Ok((events, reader.coverage(&key, Some(since_ms), until_ms)?))
     })
     .await?;
     Ok(Json(wire::PeerDetail {
@@ -88,8 +89,8 @@ async fn find(state: &ApiState, wanted: &str, peers: &[wire::Peer]) -> Result<Id
         .collect();
     let mut found: Vec<Identity> = there.into_values().cloned().collect();
     if found.is_empty() {
-        let (reader, wanted) = (state.reader.clone(), wanted.to_owned());
-        found = blocking(move || reader.find_peers(&wanted)).await?;
+        let wanted = wanted.to_owned();
+        found = blocking(state, move |reader| reader.find_peers(&wanted)).await?;
     }
     let keys: Vec<_> =
         found.iter().take(KEYS_NAMED).map(|identity| identity.public_key.as_str()).collect();

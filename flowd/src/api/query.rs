@@ -2,11 +2,9 @@
 
 use axum::http::Uri;
 
-use super::{
-    error::ApiError,
-    params::{self, CURSOR, Params},
-};
-use crate::{flows::Filter, live::Position};
+pub use super::sorting::Sorting;
+use super::{error::ApiError, params::Params};
+use crate::{flows::Filter, store::Place};
 
 /// Flows of a page at most.
 const MAX_LIMIT: usize = 10_000;
@@ -18,17 +16,18 @@ pub struct Query {
     pub filter: Filter,
     /// How many at most.
     pub limit: Option<usize>,
+    /// In which order.
+    pub by: Sorting,
     /// Those behind this one.
-    pub before: Option<Position>,
+    pub after: Option<Place>,
 }
 
 impl Query {
     pub(super) fn of(params: &Params, now_ms: i64) -> Result<Self, ApiError> {
-        Ok(Self {
-            filter: params.filter(&["limit", "cursor"], now_ms)?,
-            limit: params.limit(MAX_LIMIT)?,
-            before: params.read("cursor", CURSOR, params::parse_cursor)?,
-        })
+        let mut filter = params.filter(&["limit", "cursor", "sort", "order"], now_ms)?;
+        let by = Sorting::of(params)?;
+        let after = by.after(params, &mut filter)?;
+        Ok(Self { filter, limit: params.limit(MAX_LIMIT)?, by, after })
     }
 }
 
@@ -41,8 +40,8 @@ pub fn read(query: &str, now_ms: i64) -> Result<Query, String> {
     Query::of(&params, now_ms).map_err(|error| error.to_string())
 }
 
-/// The cursor of a position. For the fuzz target `query`.
+/// The cursor of a query, where it has one. For the fuzz target `query`.
 #[doc(hidden)]
-pub fn cursor(position: &Position) -> String {
-    params::cursor(position)
+pub fn cursor(query: &Query) -> Option<String> {
+    query.after.as_ref().map(|place| query.by.cursor(&query.filter, place))
 }

@@ -21,13 +21,13 @@ use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use super::{
     ApiState,
     error::ApiError,
-    flows::{blocking, now_ms, refuse_state, turn},
+    flows::{Waiting, blocking, now_ms, refuse_state, turn},
     params::{CURSOR, Params},
 };
 use crate::{
     flows::{Filter, Record},
     live::Request,
-    store::ReadError,
+    store::{Leash, ReadError, Reader},
     wire,
 };
 
@@ -97,7 +97,11 @@ pub(super) async fn list(
         Format::Json => {
             let limit = limit.unwrap_or(DEFAULT_PAGE);
             let _turn = turn(limit).await?;
-            let page = blocking(move || page(&state, &filter, after, watermark, limit)).await?;
+            let gateway = state.gateway.clone();
+            let page = blocking(&state, move |reader| {
+                page(reader, &gateway, &filter, (after, watermark), limit)
+            });
+            let page = page.await?;
             Ok(Json(page).into_response())
         }
         Format::JsonLines | Format::Csv => {
@@ -108,15 +112,15 @@ pub(super) async fn list(
 }
 
 fn page(
-    state: &ApiState,
+    reader: &Reader,
+    gateway: &str,
     filter: &Filter,
-    after: u64,
-    watermark: u64,
+    (after, watermark): (u64, u64),
     limit: usize,
 ) -> Result<wire::RecordPage, ReadError> {
     let mut records = Vec::new();
-    state.reader.records(filter, after, watermark, &mut |record| {
-        records.push(wire::Record::new(&state.gateway, &record));
+    reader.records(filter, after, watermark, &mut |record| {
+        records.push(wire::Record::new(gateway, &record));
         if records.len() > limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     let more = records.len() > limit;
@@ -177,15 +181,24 @@ impl Stream {
     async fn run(mut self) {
         loop {
             let Ok(turn) = STREAMS.acquire().await else { return };
-            let read = tokio::task::spawn_blocking(move || {
-                let pause = self.read();
+            let leash = Leash::new(self.state.query_timeout);
+            let (waiting, chunks) = (Waiting(leash.clone()), self.chunks.clone());
+            let mut read = tokio::task::spawn_blocking(move || {
+                let pause = self.read(&leash);
                 (self, pause)
             });
-            let Ok((stream, pause)) = read.await else { return };
+            let read = tokio::select! {
+                read = &mut read => read,
+                () = chunks.closed() => {
+                    drop(waiting);
+                    read.await
+                }
+            };
+            let Ok((stream, pause)) = read else { return };
             self = stream;
             let goes_on = matches!(pause, Ok(Pause::Slow));
             let last = match pause {
-                Ok(Pause::Gone) => return,
+                Ok(Pause::Gone) | Err(ReadError::Abandoned) => return,
                 Ok(Pause::Done | Pause::Slow) => Ok(self.lines.take()),
                 // The status is long sent: a body that breaks off tells that it is not whole.
                 Err(error) => {
@@ -202,13 +215,14 @@ impl Stream {
     }
 
     /// Reads until the end, or until the reader does not follow.
-    fn read(&mut self) -> Result<Pause, ReadError> {
+    fn read(&mut self, leash: &Leash) -> Result<Pause, ReadError> {
         let Self { state, filter, watermark, after, left, lines, chunks } = self;
         let mut pause = Pause::Done;
         if chunks.is_closed() {
             return Ok(Pause::Gone);
         }
-        state.reader.records(filter, *after, *watermark, &mut |record| {
+        let reader = state.reader.clone().on(leash.clone());
+        reader.records(filter, *after, *watermark, &mut |record| {
             *after = record.record_id;
             lines.write(&wire::Record::new(&state.gateway, &record));
             *left -= 1;
@@ -221,6 +235,7 @@ impl Stream {
             let room = tokio::time::timeout(PAUSE, chunks.reserve());
             match Handle::current().block_on(room) {
                 Ok(Ok(room)) => {
+                    leash.renew();
                     room.send(Ok(lines.take()));
                     return ControlFlow::Continue(());
                 }

@@ -1,31 +1,31 @@
 //! `/v1/policy/replay`: what a policy would have said of the stored records.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, time::Duration};
 
 use axum::{
     Json,
     body::Bytes,
     extract::{State, rejection::BytesRejection},
 };
-use tokio::sync::oneshot;
 
 use super::{
     ApiState,
     error::ApiError,
-    flows::{blocking, now_ms},
+    flows::{blocking_for, now_ms},
     params::Params,
     policy::text,
 };
 use crate::{
-    flows::Filter,
     live::{Pending, Request, Surroundings},
     policy::{self, Known, Replayed, Replayer},
-    store::{ReadError, Reader},
     wire::{self, Timestamp},
 };
 
 /// How long a range is that has no start.
 const DEFAULT_RANGE_MS: i64 = 7 * 86_400_000;
+
+/// How long a replay may take, which judges every record of its range.
+const LIMIT: Duration = Duration::from_mins(10);
 
 /// `POST /v1/policy/replay`: whose verdicts the policy in the body would change.
 ///
@@ -42,9 +42,7 @@ pub(super) async fn replay(
     let since_ms = *filter.since_ms.get_or_insert(until_ms.saturating_sub(DEFAULT_RANGE_MS));
     let text = text(body)?;
     let Pending { watermark, answer } = state.live.ask(|reply| Request::World { reply }).await?;
-    // Closed when nobody waits for the answer any more: then this future is dropped.
-    let (asked, _asking) = oneshot::channel::<()>();
-    let answer = blocking(move || {
+    let answer = blocking_for(&state, LIMIT, move |reader| {
         let range = (Some(Timestamp(since_ms)), Timestamp(until_ms));
         let Surroundings { world, known } = answer;
         let checked = match policy::parse(&text, Some(&Known { identities: &known })) {
@@ -56,25 +54,13 @@ pub(super) async fn replay(
                 });
             }
         };
-        let replayer = Replayer::new(&checked.policy, &world.gateway, since_ms);
-        let replayed = absorb(replayer, &state.reader, &filter, watermark, || !asked.is_closed())?;
-        Ok(wire::Replay::new(range, replayed))
+        let mut replayer = Replayer::new(&checked.policy, &world.gateway, filter.opening());
+        reader.records(&filter, 0, watermark, &mut |record| {
+            replayer.absorb(&record);
+            ControlFlow::Continue(())
+        })?;
+        Ok(wire::Replay::new(range, replayer.finish()))
     })
     .await?;
     Ok(Json(answer))
-}
-
-/// Replays the stored records that match, as long as somebody asks.
-fn absorb(
-    mut replayer: Replayer<'_>,
-    reader: &Reader,
-    filter: &Filter,
-    watermark: u64,
-    is_asked: impl Fn() -> bool,
-) -> Result<Replayed, ReadError> {
-    reader.records(filter, 0, watermark, &mut |record| {
-        replayer.absorb(&record);
-        if is_asked() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
-    Ok(replayer.finish())
 }

@@ -1,8 +1,10 @@
 //! The API over a real socket, with a store of a few records and a stand-in for the drain thread.
 
+mod limits;
 mod replay;
+mod sums;
 
-use std::{path::PathBuf, sync::Arc, sync::mpsc};
+use std::{path::PathBuf, sync::Arc, sync::mpsc, time::Duration};
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt as _, Empty};
@@ -96,11 +98,15 @@ struct Served {
     watchers: broadcast::Sender<Arc<Record>>,
     stop: Option<oneshot::Sender<()>>,
     ended: tokio::task::JoinHandle<()>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Served {
     fn start() -> Self {
+        Self::with_query_timeout(Duration::from_secs(30))
+    }
+
+    fn with_query_timeout(query_timeout: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut records: Vec<Record> = (1..=5).map(|port| record(port, 0)).collect();
         for record in &mut records {
@@ -120,12 +126,21 @@ impl Served {
         std::thread::spawn(move || drain_thread(&inbox, watermark));
         let socket = dir.path().join("flowd.sock");
         let listener = UnixListener::bind(&socket).unwrap();
-        let state = ApiState { live, reader: Reader::new(dir.path(), "gw"), gateway: "gw".into() };
+        let state = ApiState {
+            live,
+            reader: Reader::new(dir.path(), "gw"),
+            gateway: "gw".into(),
+            query_timeout,
+        };
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(serve(listener, state, async {
             let _stop = stopped.await;
         }));
-        Self { socket, watchers, stop: Some(stop), ended, _dir: dir }
+        Self { socket, watchers, stop: Some(stop), ended, dir }
+    }
+
+    fn dir(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     async fn send(&self, target: &str, accept: &str) -> hyper::Response<hyper::body::Incoming> {
@@ -161,6 +176,8 @@ fn drain_thread(inbox: &mpsc::Receiver<Request>, watermark: u64) {
             Request::Flows { filter, before, limit, reply } => {
                 let wanted = filter.matches(&open)
                     && before.is_none_or(|before| Position::of(&open) < before);
+                // As for a drain thread, of which only flows that are open can be asked.
+                let wanted = wanted && filter.state != Some(crate::flows::State::Closed);
                 let answer = wanted.then(|| open.clone()).into_iter().take(limit).collect();
                 drop(reply.send(Pending { watermark, answer }));
             }
@@ -172,14 +189,21 @@ fn drain_thread(inbox: &mpsc::Receiver<Request>, watermark: u64) {
                 let mut answer = PendingSummary::default();
                 if filter.matches(&open) {
                     answer.open_flows = 1;
-                    answer.summary.absorb(&open, filter.since_ms.unwrap_or(i64::MIN));
+                    answer.summary.absorb(&open, filter.opening());
                 }
                 drop(reply.send(Pending { watermark, answer }));
             }
             Request::Top { filter, by, reply } => {
                 let mut answer = Ranking::new(by);
                 if filter.matches(&open) {
-                    answer.absorb(&open, filter.since_ms.unwrap_or(i64::MIN));
+                    answer.absorb(&open, filter.opening());
+                }
+                drop(reply.send(Pending { watermark, answer }));
+            }
+            Request::Series { filter, empty, reply } => {
+                let mut answer = empty;
+                if filter.matches(&open) {
+                    answer.absorb(&open, filter.opening());
                 }
                 drop(reply.send(Pending { watermark, answer }));
             }
@@ -325,6 +349,36 @@ async fn stored_and_open_flows_are_one_list_in_pages() {
 }
 
 #[tokio::test]
+async fn flows_are_listed_in_any_order_in_pages() {
+    let served = Served::start();
+    let cases = [
+        // The open flow has moved twice as much, and was seen last.
+        ("sort=bytes", [1000, 5, 4, 3, 2, 1]),
+        ("sort=packets&order=desc", [1000, 5, 4, 3, 2, 1]),
+        ("sort=bytes&order=asc", [1, 2, 3, 4, 5, 1000]),
+        ("sort=last&order=asc", [1, 2, 3, 4, 5, 1000]),
+        ("sort=duration", [1000, 5, 4, 3, 2, 1]),
+        ("order=asc", [1, 2, 3, 4, 5, 1000]),
+    ];
+    for (query, expected) in cases {
+        let mut ports = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let target = format!("/v1/flows?{query}&limit=4{cursor}");
+            let page: wire::FlowPage = serde_json::from_value(served.json(&target).await).unwrap();
+            ports.extend(page.flows.iter().map(|flow| flow.src.port.unwrap()));
+            let open = page.flows.iter().find(|flow| flow.src.port == Some(1000));
+            assert!(open.is_none_or(|flow| flow.records == 2), "with its live counters");
+            let Some(next) = page.next_cursor else { break };
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!(ports, expected, "{query}");
+    }
+    let state = served.json("/v1/flows?sort=bytes&state=open").await;
+    assert_eq!(state["flows"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn one_flow_has_its_records_and_the_live_rest() {
     let served = Served::start();
     let id = FlowId::new("gw", "wg0", &record(1000, 0).tuple, START_MS);
@@ -450,7 +504,9 @@ async fn a_ranking_counts_everything_once() {
     };
     let row = |key: Value, flows, windows| {
         let mut row = sums(flows, windows);
+        row["values"] = json!([key]);
         row["key"] = key;
+        row["share"] = json!(1.0);
         row
     };
     let until = "2026-11-21T05:00:00.000Z";
@@ -463,6 +519,7 @@ async fn a_ranking_counts_everything_once() {
         "keys": 1,
         "total": sums(6, 7),
         "rows": [row("=alice".into(), 6, 7)],
+        "rest": sums(0, 0),
     });
     assert_eq!(top, expected);
 
@@ -472,10 +529,16 @@ async fn a_ranking_counts_everything_once() {
     assert_eq!(top["rows"], json!([row("443".into(), 1, 2)]), "the stored window and the live one");
     let top = served.json("/v1/top?by=verdict&verdict=deny").await;
     assert_eq!((&top["keys"], &top["rows"]), (&json!(0), &json!([])));
+    let top = served.json("/v1/top?by=src,dst_port&order=asc").await;
+    assert_eq!(top["by"], "src,dst_port");
+    assert_eq!(
+        (&top["rows"][0]["key"], &top["rows"][0]["values"]),
+        (&json!(null), &json!(["10.8.0.2", "443"]))
+    );
 }
 
 #[tokio::test]
-async fn verdict_rule_and_user_narrow_every_answer() {
+async fn every_filter_narrows_every_answer() {
     let served = Served::start();
     let cases = [
         ("", 6),
@@ -485,6 +548,17 @@ async fn verdict_rule_and_user_narrow_every_answer() {
         ("rule=ops-ssh", 0),
         ("user=alice%40example.com", 6),
         ("user=alice", 0),
+        ("src=10.8.0.0/24&dst=10.0.0.1&ip=10.0.0.0/8", 6),
+        ("src=10.0.0.1", 0),
+        ("port=1000", 1),
+        ("src_port=1000", 1),
+        ("dst_port=1000", 0),
+        ("dst_port=443&protocol=tcp&initiator=peer", 6),
+        ("initiator=remote", 0),
+        ("interface=wg0", 6),
+        ("interface=wg1", 0),
+        ("min_bytes=180", 6),
+        ("min_bytes=361", 0),
     ];
     for (query, flows) in cases {
         let summary = served.json(&format!("/v1/summary?{query}")).await;
@@ -495,6 +569,15 @@ async fn verdict_rule_and_user_narrow_every_answer() {
         assert_eq!(page["flows"].as_array().unwrap().len(), flows, "{query}");
         let page = served.json(&format!("/v1/records?{query}")).await;
         assert_eq!(page["records"].as_array().unwrap().len(), flows, "{query}");
+    }
+    // What an open flow did since its last record makes it large enough; it counts from there on.
+    for (query, flows, packets) in [("min_bytes=181", 1, 3), ("min_bytes=0.18kB", 6, 21)] {
+        let summary = served.json(&format!("/v1/summary?{query}")).await;
+        assert_eq!((&summary["flows"], &summary["packets"]), (&json!(flows), &json!(packets)));
+        let page = served.json(&format!("/v1/flows?{query}")).await;
+        let pages = page["flows"].as_array().unwrap();
+        let sum = |field: &str| pages.iter().map(|flow| flow[field].as_u64().unwrap()).sum::<u64>();
+        assert_eq!((pages.len(), sum("rx_packets") + sum("tx_packets")), (flows, packets));
     }
 }
 
@@ -528,6 +611,12 @@ async fn what_is_wrong_is_told_as_a_problem() {
         ("/v1/flows?since=soon", 400, "`since` is `soon`; it must be"),
         ("/v1/flows?limit=0", 400, "`limit` is `0`; it must be a number from 1 to 10000"),
         ("/v1/flows?cursor=page2", 400, "`cursor` is `page2`; it must be the `next_cursor`"),
+        ("/v1/flows?sort=size", 400, "`sort` is `size`; it must be one of start, last, duration"),
+        (
+            "/v1/flows?sort=bytes&cursor=1~6~::~1~::~2~0~wg0",
+            400,
+            "`cursor` is `1~6~::~1~::~2~0~wg0`",
+        ),
         ("/v1/flows?port=1&port=2", 400, "`port` is given twice"),
         ("/v1/summary?limit=1", 400, "unknown parameter `limit`"),
         ("/v1/summary?since=1h&until=2h", 400, "`since` is not before `until`"),
@@ -540,6 +629,16 @@ async fn what_is_wrong_is_told_as_a_problem() {
         ("/v1/peers/bob", 409, "`bob` means 2 peers: give the public key of one, such as AAAA="),
         ("/v1/status?verbose=1", 400, "unknown parameter `verbose`; this endpoint takes none"),
         ("/v1/top?by=colour", 400, "`by` is `colour`; it must be one of peer, user, src, dst"),
+        ("/v1/top?by=peer,peer", 400, "`by` is `peer,peer`; it must be one of peer, user, src"),
+        ("/v1/top?order=up", 400, "`order` is `up`; it must be `desc` or `asc`"),
+        ("/v1/series?step=7m", 400, "`step` is `7m`; it must be a part of a day such as 1m, 5m"),
+        (
+            "/v1/series?step=1m&since=365d",
+            400,
+            "a step of 1m makes 525601 points of 1 lines; 10000",
+        ),
+        ("/v1/series?step=1m&by=dst&limit=100&since=24h", 400, "a step of 1m makes 1441 points"),
+        ("/v1/series?by=colour", 400, "`by` is `colour`; it must be one of peer, user, src, dst"),
         ("/v1/top?sort=size", 400, "`sort` is `size`; it must be one of bytes, packets, flows"),
         ("/v1/top?limit=10001", 400, "`limit` is `10001`; it must be a number from 1 to 10000"),
         ("/v1/top?cursor=1", 400, "unknown parameter `cursor`"),

@@ -9,7 +9,7 @@ use super::{
     params::{Params, one_of},
 };
 use crate::{
-    flows::{By, Sort},
+    flows::{By, Grouping, Sort},
     live::{Pending, Request},
     wire::{self, Timestamp},
 };
@@ -23,23 +23,32 @@ pub(super) async fn top(
     params: Params,
 ) -> Result<Json<wire::Top>, ApiError> {
     let now_ms = now_ms();
-    let filter = params.filter(&["by", "sort", "limit"], now_ms)?;
-    let by = params.read("by", &one_of(&By::ALL.map(By::word)), By::from_word)?;
+    let filter = params.filter(&["by", "sort", "order", "limit"], now_ms)?;
+    let by = grouping(&params)?.unwrap_or_else(|| By::Peer.into());
     let sort = params.read("sort", &one_of(&Sort::ALL.map(Sort::word)), Sort::from_word)?;
-    let (by, sort) = (by.unwrap_or(By::Peer), sort.unwrap_or(Sort::Bytes));
+    let order = params.order()?.unwrap_or_default();
+    let sort = sort.unwrap_or(Sort::Bytes);
     let limit = params.limit(MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
     let pending = {
-        let filter = filter.clone();
+        let (filter, by) = (filter.clone(), by.clone());
         state.live.ask(|reply| Request::Top { filter, by, reply }).await?
     };
     let until = Timestamp(filter.until_ms.unwrap_or(now_ms));
     let since = filter.since_ms.map(Timestamp);
     let Pending { watermark, answer } = pending;
-    let top = blocking(move || {
-        let mut ranking = state.reader.top(&filter, by, watermark)?;
+    let top = blocking(&state, move |reader| {
+        let mut ranking = reader.top(&filter, by, watermark)?;
         ranking.merge(answer);
-        Ok(wire::Top::new((since, until), (by, sort), ranking, limit))
+        Ok(wire::Top::new((since, until), (sort, order), ranking, limit))
     })
     .await?;
     Ok(Json(top))
+}
+
+/// What the rows or lines have in common.
+pub(super) fn grouping(params: &Params) -> Result<Option<Grouping>, ApiError> {
+    let words = By::ALL.map(By::word);
+    let most = Grouping::MOST;
+    let accepted = format!("{}, or up to {most} of them with commas between", one_of(&words));
+    params.read("by", &accepted, |text| text.parse().ok())
 }

@@ -21,8 +21,8 @@ pub(super) async fn list(
     let peer = params.peer()?;
     let first = since_ms.and_then(day_of);
     let last = until_ms.and_then(|until| day_of(until - 1));
-    let list = blocking(move || {
-        let mut totals = state.reader.day_totals(first.as_deref(), last.as_deref())?;
+    let list = blocking(&state, move |reader| {
+        let mut totals = reader.day_totals(first.as_deref(), last.as_deref())?;
         if let Some(wanted) = peer {
             totals.retain(|total| {
                 let is_named = |name: &Option<String>| name.as_deref() == Some(wanted.as_str());

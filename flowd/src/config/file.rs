@@ -16,7 +16,7 @@ use crate::{
 pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("", &["gateway", "interfaces", "store", "api", "flows", "identity", "policy", "datapath"]),
     ("store", &["path", "synchronous", "retention_days", "max_bytes"]),
-    ("api", &["socket"]),
+    ("api", &["socket", "query_timeout_ms"]),
     (
         "flows",
         &[
@@ -59,6 +59,7 @@ struct Store {
 #[serde(default, deny_unknown_fields)]
 struct Api {
     socket: Option<PathBuf>,
+    query_timeout_ms: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -152,6 +153,8 @@ impl File {
             600_000,
         );
         let linger = millis("flows.linger_ms", flows.linger_ms, range::LINGER_MS, 5_000);
+        let query_timeout =
+            millis("api.query_timeout_ms", api.query_timeout_ms, range::QUERY_TIMEOUT_MS, 30_000);
         let synchronous = synchronous(store.synchronous.as_deref(), problems);
         let retention = Retention {
             days: u32::try_from(days).unwrap_or(u32::MAX),
@@ -183,6 +186,7 @@ impl File {
             synchronous,
             retention,
             socket,
+            query_timeout,
             names: Sources { peers, wireguard, networkd },
             policy_file,
             pins,

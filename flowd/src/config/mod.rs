@@ -40,6 +40,8 @@ pub struct Config {
     pub retention: Retention,
     /// Path of the API's socket.
     pub socket: PathBuf,
+    /// How long a query may take.
+    pub query_timeout: Duration,
     /// Flows that the kernel's table holds.
     pub table_size: u32,
     /// How often the kernel's tables are read.
@@ -105,6 +107,7 @@ mod range {
     pub(super) const DEFAULT_POLICY_ENTRIES: u64 = 4_000_000;
     /// Ten years; 0: for ever.
     pub(super) const RETENTION_DAYS: std::ops::RangeInclusive<u64> = 0..=3_650;
+    pub(super) const QUERY_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 1_000..=600_000;
     pub(super) const LINGER_MS: std::ops::RangeInclusive<u64> = 100..=600_000;
 }
 

@@ -2,13 +2,18 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use super::{export::ExportArgs, output::Format};
-use crate::{
-    config::DEFAULT_SOCKET,
-    flows::{By, Sort, Stage},
+use super::{
+    complete,
+    error::CtlError,
+    export::ExportArgs,
+    filters::{Filters, Parameters, Range},
+    lists::{FlowList, Page, Series, Top, words},
+    output::Output,
+    text::Clock,
 };
+use crate::{config::DEFAULT_SOCKET, flows::Stage};
 
 /// Shows what every WireGuard peer of this gateway does, flow by flow.
 #[derive(Debug, Parser)]
@@ -24,7 +29,7 @@ pub struct Cli {
     pub(super) socket: PathBuf,
     /// How to show the answer.
     #[arg(short, long, global = true, value_name = "FORMAT", default_value = "table")]
-    pub(super) output: Format,
+    pub(super) output: Output,
     /// Show times in UTC instead of local time.
     #[arg(long, global = true)]
     pub(super) utc: bool,
@@ -56,7 +61,7 @@ pub(super) enum Command {
     Summary(Filters),
     /// Flows, newest first, open ones with their live counters.
     #[command(after_help = "Example: flowctl flows --since 15m --peer alice-laptop --port 443")]
-    Flows(Page),
+    Flows(FlowList),
     /// One flow in detail.
     #[command(after_help = "Example: flowctl flow 01a1fc8a-a425-75a7-b299-ae8d734de1c4")]
     Flow {
@@ -66,6 +71,11 @@ pub(super) enum Command {
     /// Who did most: peers, users, addresses, ports, protocols, rules or verdicts.
     #[command(after_help = "Example: flowctl top --by dst --sort flows --since 1h --verdict deny")]
     Top(Top),
+    /// Traffic over time: a bar for each step, or a sparkline for each peer, address, port, …
+    ///
+    /// Of the last day unless told.
+    #[command(after_help = "Example: flowctl series --since 24h --step 1h --peer alice-laptop")]
+    Series(Series),
     /// Where something may have gone unrecorded, and at most how much.
     #[command(after_help = "Example: flowctl gaps --since 7d")]
     Gaps(Gaps),
@@ -73,20 +83,19 @@ pub(super) enum Command {
     #[command(after_help = "Example: flowctl peers")]
     Peers {
         /// Name, public key, or the start of the key.
-        #[arg(long)]
+        #[arg(long, add = complete::peers())]
         peer: Option<String>,
     },
     /// One peer: when it was there and from where, and whether its books balance.
+    ///
+    /// Of the last seven days unless told.
     #[command(after_help = "Example: flowctl peer alice-laptop --since 24h")]
     Peer {
         /// Name, public key, or the start of the key.
+        #[arg(add = complete::peers())]
         peer: String,
-        /// From when on; seven days unless told.
-        #[arg(long, value_name = "TIME")]
-        since: Option<String>,
-        /// Until when.
-        #[arg(long, value_name = "TIME")]
-        until: Option<String>,
+        #[command(flatten)]
+        range: Range,
     },
     /// The policy: what is in force, what another would do, and why.
     #[command(after_help = "Example: flowctl policy check policy.toml")]
@@ -103,6 +112,15 @@ pub(super) enum Command {
     /// What each peer did on each UTC day, also on those whose records have gone.
     #[command(after_help = "Example: flowctl totals --peer alice-laptop --since 365d")]
     Totals(Totals),
+    /// What a shell has to be told to complete flowctl's commands, flags, peers, rules and interfaces.
+    ///
+    /// For bash: a line `source <(flowctl completion bash)` in ~/.bashrc; zsh and fish likewise.
+    #[command(after_help = "Example: flowctl completion bash")]
+    Completion {
+        /// Which shell.
+        #[arg(value_parser = words(complete::SHELLS))]
+        shell: String,
+    },
     /// Records as they are written, until interrupted.
     #[command(after_help = "Example: flowctl watch --peer alice-laptop")]
     Watch(Filters),
@@ -130,9 +148,7 @@ pub(super) enum SegmentsCommand {
     /// Check that segments are whole: nothing damaged, no record missing, every sum right.
     ///
     /// Reads the files itself; no daemon is needed. Exits with 1 when anything is wrong.
-    #[command(
-        after_help = "Example: flowctl segments verify 2026-11-20 /mnt/backup/2026-11-21.sqlite"
-    )]
+    #[command(after_help = "Example: flowctl segments verify")]
     Verify {
         /// Days such as 2026-11-20, or files; all of the store where none is named.
         #[arg(value_name = "DAY|FILE")]
@@ -179,8 +195,10 @@ pub(super) enum PolicyCommand {
     #[command(after_help = "Example: flowctl policy why alice-laptop 10.0.5.10 --port 5432")]
     Why {
         /// An address, or a peer by name or public key: who opens the connection.
+        #[arg(add = complete::peers())]
         src: String,
         /// Likewise: to whom.
+        #[arg(add = complete::peers())]
         dst: String,
         /// By name or number; tcp where only a port is given.
         #[arg(long)]
@@ -203,70 +221,6 @@ pub(super) enum PolicyCommand {
     },
 }
 
-/// What to look at. Every filter narrows.
-#[derive(Clone, Debug, Default, Args)]
-pub(super) struct Filters {
-    /// From when on: 2026-11-21T08:00:00Z, 2026-11-21, today, 15m, 24h, 7d.
-    #[arg(long, value_name = "TIME")]
-    pub(super) since: Option<String>,
-    /// Until when.
-    #[arg(long, value_name = "TIME")]
-    pub(super) until: Option<String>,
-    /// Name, public key, or the start of the key, at either end.
-    #[arg(long)]
-    pub(super) peer: Option<String>,
-    /// User of the peer at either end.
-    #[arg(long)]
-    pub(super) user: Option<String>,
-    /// Address or prefix of the initiator.
-    #[arg(long, value_name = "NET")]
-    pub(super) src: Option<String>,
-    /// Address or prefix of the other end.
-    #[arg(long, value_name = "NET")]
-    pub(super) dst: Option<String>,
-    /// Address or prefix of either end.
-    #[arg(long, value_name = "NET")]
-    pub(super) ip: Option<String>,
-    /// Port of either end.
-    #[arg(long)]
-    pub(super) port: Option<String>,
-    /// By name or number.
-    #[arg(long)]
-    pub(super) protocol: Option<String>,
-    /// allow or deny.
-    #[arg(long)]
-    pub(super) verdict: Option<String>,
-    /// The rule that decided, by its id; none: what no rule decided.
-    #[arg(long, value_name = "ID")]
-    pub(super) rule: Option<String>,
-    /// open or closed.
-    #[arg(long)]
-    pub(super) state: Option<String>,
-}
-
-impl Filters {
-    /// As query parameters.
-    pub(super) fn pairs(&self) -> Vec<(&'static str, String)> {
-        let Self { since, until, peer, user, src, dst, ip, port, protocol, verdict, rule, state } =
-            self;
-        let all = [
-            ("since", since),
-            ("until", until),
-            ("peer", peer),
-            ("user", user),
-            ("src", src),
-            ("dst", dst),
-            ("ip", ip),
-            ("port", port),
-            ("protocol", protocol),
-            ("verdict", verdict),
-            ("rule", rule),
-            ("state", state),
-        ];
-        all.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
-    }
-}
-
 /// Which days.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct Totals {
@@ -277,7 +231,7 @@ pub(super) struct Totals {
     #[arg(long, value_name = "TIME")]
     pub(super) until: Option<String>,
     /// Name, public key, or the start of the key.
-    #[arg(long)]
+    #[arg(long, add = complete::peers())]
     pub(super) peer: Option<String>,
 }
 
@@ -293,20 +247,16 @@ impl Totals {
 /// Which gaps.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct Gaps {
-    /// From when on, as for flows.
-    #[arg(long, value_name = "TIME")]
-    pub(super) since: Option<String>,
-    /// Until when.
-    #[arg(long, value_name = "TIME")]
-    pub(super) until: Option<String>,
+    #[command(flatten)]
+    pub(super) range: Range,
     /// Where on the way of a packet.
     #[arg(long, value_parser = words(Stage::ALL.map(Stage::word)))]
     pub(super) stage: Option<String>,
     /// Of one interface, or of all together.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = complete::interfaces())]
     pub(super) interface: Option<String>,
     /// Of one peer by name or key, or of all together.
-    #[arg(long)]
+    #[arg(long, add = complete::peers())]
     pub(super) peer: Option<String>,
     /// How many at most, newest first.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -315,69 +265,26 @@ pub(super) struct Gaps {
 
 impl Gaps {
     /// As query parameters.
-    pub(super) fn pairs(&self) -> Vec<(&'static str, String)> {
-        let Self { since, until, stage, interface, peer, limit } = self;
-        let all = [
-            ("since", since.clone()),
-            ("until", until.clone()),
+    pub(super) fn pairs(&self, clock: &Clock) -> Result<Parameters, CtlError> {
+        let Self { range, stage, interface, peer, limit } = self;
+        let own = [
             ("stage", stage.clone()),
             ("interface", interface.clone()),
             ("peer", peer.clone()),
             ("limit", limit.map(|limit| limit.to_string())),
         ];
-        all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+        let mut pairs = range.pairs(clock)?;
+        pairs.extend(own.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        Ok(pairs)
     }
-}
-
-/// A ranking of what the filters leave.
-#[derive(Clone, Debug, Args)]
-pub(super) struct Top {
-    /// What to rank.
-    #[arg(long, default_value = By::Peer.word(), value_parser = words(By::ALL.map(By::word)))]
-    pub(super) by: String,
-    /// What to rank it by, most first.
-    #[arg(long, default_value = Sort::Bytes.word(), value_parser = words(Sort::ALL.map(Sort::word)))]
-    pub(super) sort: String,
-    /// How many at most.
-    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(super) limit: u64,
-    #[command(flatten)]
-    pub(super) filters: Filters,
-}
-
-impl Top {
-    /// As query parameters.
-    pub(super) fn pairs(&self) -> Vec<(&'static str, String)> {
-        let Self { by, sort, limit, filters } = self;
-        let mut pairs = filters.pairs();
-        let own = [("by", by.clone()), ("sort", sort.clone()), ("limit", limit.to_string())];
-        pairs.extend(own);
-        pairs
-    }
-}
-
-fn words(words: impl IntoIterator<Item = &'static str>) -> PossibleValuesParser {
-    PossibleValuesParser::new(words)
-}
-
-/// Filters, and how many.
-#[derive(Clone, Debug, Default, Args)]
-pub(super) struct Page {
-    #[command(flatten)]
-    pub(super) filters: Filters,
-    /// How many at most.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(super) limit: Option<u64>,
-    /// Go on behind the page that gave this cursor.
-    #[arg(long)]
-    pub(super) cursor: Option<String>,
 }
 
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory as _, Parser as _};
 
-    use super::{Cli, Command, PolicyCommand};
+    use super::{Cli, Clock, Command, PolicyCommand};
+    use crate::wire::Timestamp;
 
     fn parses(line: &str) {
         let words = line.split_whitespace().take_while(|word| !matches!(*word, ">" | "|"));
@@ -386,15 +293,29 @@ mod tests {
         }
     }
 
+    /// The examples of a command and of those below it.
+    fn examples(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+        for command in command.get_subcommands() {
+            let path = format!("{path} {}", command.get_name());
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            match help.strip_prefix("Example: ") {
+                Some(example) => {
+                    let (example, _more) = example.split_once("\n\n").unwrap_or((example, ""));
+                    assert!(example.starts_with(&path), "{path}: {example}");
+                    found.push(example.to_owned());
+                }
+                None => panic!("{path} has no example"),
+            }
+            examples(command, &path, found);
+        }
+    }
+
     #[test]
     fn the_examples_in_the_help_parse() {
-        for command in Cli::command().get_subcommands() {
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            let example = help.strip_prefix("Example: ").expect("every command has an example");
-            let (example, _more) = example.split_once("\n\n").unwrap_or((example, ""));
-            assert!(example.starts_with(&format!("flowctl {}", command.get_name())), "{example}");
-            parses(example);
-        }
+        let mut found = Vec::new();
+        examples(&Cli::command(), "flowctl", &mut found);
+        assert!(found.len() > 20, "{found:?}");
+        found.iter().for_each(|example| parses(example));
     }
 
     #[test]
@@ -426,31 +347,45 @@ mod tests {
     #[test]
     fn every_filter_has_its_flag() {
         let values = [
-            ("since", "1h"),
-            ("until", "today"),
+            ("since", "2026-11-20T08:00:00.000Z"),
+            ("until", "2026-11-21T08:00:00.000Z"),
             ("peer", "alice-laptop"),
             ("user", "alice@example.com"),
             ("src", "10.8.0.2"),
             ("dst", "10.0.0.0/8"),
             ("ip", "fd00::/8"),
             ("port", "443"),
+            ("src_port", "50000"),
+            ("dst_port", "443"),
             ("protocol", "tcp"),
             ("verdict", "deny"),
             ("rule", "none"),
+            ("initiator", "peer"),
+            ("interface", "wg0"),
+            ("min_bytes", "10MB"),
             ("state", "open"),
         ];
-        let flags = values.map(|(name, value)| format!("--{name} {value}")).join(" ");
-        for command in ["flows", "summary", "records", "watch", "top", "policy replay x.toml"] {
+        let flag = |name: &str| name.replace('_', "-");
+        let flags = values.map(|(name, value)| format!("--{} {value}", flag(name))).join(" ");
+        let clock = Clock::fixed(Timestamp(0));
+        for command in
+            ["flows", "summary", "records", "watch", "top", "series", "policy replay x.toml"]
+        {
             let line = format!("flowctl {command} {flags}");
             let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
             let filters = match cli.command {
-                Command::Flows(page) | Command::Records(page) => page.filters,
+                Command::Flows(list) => list.page.filters,
+                Command::Records(page) => page.filters,
                 Command::Summary(filters) | Command::Watch(filters) => filters,
                 Command::Top(top) => top.filters,
+                Command::Series(series) => series.filters,
                 Command::Policy { command: PolicyCommand::Replay { filters, .. } } => filters,
                 other => panic!("{other:?}"),
             };
-            assert_eq!(filters.pairs(), values.map(|(name, value)| (name, value.to_owned())));
+            assert_eq!(
+                filters.pairs(&clock).unwrap(),
+                values.map(|(name, value)| (name, value.to_owned()))
+            );
         }
     }
 
@@ -458,7 +393,7 @@ mod tests {
     fn a_ranking_is_of_peers_by_bytes_unless_told() {
         let pairs = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
             Command::Top(top) => {
-                let pairs = top.pairs();
+                let pairs = top.pairs(&Clock::fixed(Timestamp(0))).unwrap();
                 pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
             }
             other => panic!("{other:?}"),
@@ -467,6 +402,29 @@ mod tests {
         let line = "flowctl top --by dst_port --sort flows --limit 3 --user bob";
         assert_eq!(pairs(line), ["user=bob", "by=dst_port", "sort=flows", "limit=3"]);
         assert!(Cli::try_parse_from(["flowctl", "top", "--by", "colour"]).is_err());
+    }
+
+    #[test]
+    fn flows_are_sorted_grouped_or_followed() {
+        let list = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Flows(list) => list,
+            other => panic!("{other:?}"),
+        };
+        let clock = Clock::fixed(Timestamp(0));
+        let told = |pairs: super::Parameters| -> Vec<String> {
+            pairs.iter().map(|(name, value)| format!("{name}={value}")).collect()
+        };
+        let sorted = list("flowctl flows --sort bytes --order asc --port 53");
+        assert_eq!(told(sorted.pairs(&clock).unwrap()), ["port=53", "sort=bytes", "order=asc"]);
+        let grouped = list("flowctl flows --group-by peer,dst_port --limit 3 --verdict deny");
+        let by = grouped.group_by.clone().unwrap();
+        let pairs = told(grouped.groups(&by, &clock).unwrap());
+        assert_eq!(pairs, ["verdict=deny", "by=peer,dst_port", "limit=3"]);
+        assert!(list("flowctl flows -f").follow);
+        for wrong in ["--sort size", "--group-by colour", "-f --sort bytes", "-f --group-by peer"] {
+            let line = format!("flowctl flows {wrong}");
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
     }
 
     #[test]

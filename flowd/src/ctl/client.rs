@@ -19,8 +19,8 @@ use crate::wire::Problem;
 
 /// How long an answer may take that is no stream.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The same for what the daemon has to work on.
-const LONG_PATIENCE: Duration = Duration::from_secs(600);
+/// The same for what the daemon has to work on: somewhat longer than it is allowed to.
+const LONG_PATIENCE: Duration = Duration::from_secs(620);
 
 /// Parameters of a query.
 pub(super) type Pairs = [(&'static str, String)];
@@ -43,6 +43,15 @@ impl<'a> Client<'a> {
         pairs: &Pairs,
     ) -> Result<T, CtlError> {
         whole(self.open(path, pairs, "application/json"), PATIENCE).await
+    }
+
+    /// A whole answer to what the daemon looks up in its store, which ends by itself in time.
+    pub(super) async fn query<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        pairs: &Pairs,
+    ) -> Result<T, CtlError> {
+        whole(self.open(path, pairs, "application/json"), LONG_PATIENCE).await
     }
 
     /// The whole answer to a text.

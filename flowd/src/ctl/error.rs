@@ -22,6 +22,9 @@ pub(super) enum CtlError {
     Timeout(u64),
     #[error("the connection to the daemon broke: {0}")]
     Broken(#[from] hyper::Error),
+    /// What was typed makes no sense.
+    #[error("{0}")]
+    Usage(String),
     /// What the daemon said, which tells what to do.
     #[error("{0}")]
     Refused(String),

@@ -16,12 +16,13 @@ use std::{
 use clap::{Args, builder::PossibleValuesParser};
 
 use super::{
-    args::Filters,
     bookmark::{Bookmark, BookmarkError},
     client::Client,
     error::CtlError,
+    filters::{Filters, Parameters},
     progress::Progress,
     records::each_line,
+    text::Clock,
 };
 use crate::{
     export::{Export, Format},
@@ -54,12 +55,16 @@ pub(super) struct ExportArgs {
 }
 
 /// Writes the records to standard output.
-pub(super) async fn run(client: &Client<'_>, wanted: &ExportArgs) -> Result<(), CtlError> {
+pub(super) async fn run(
+    client: &Client<'_>,
+    wanted: &ExportArgs,
+    clock: &Clock,
+) -> Result<(), CtlError> {
     let format = Format::from_word(&wanted.format).expect("clap lets no other word pass");
     if !format.is_text() && io::stdout().is_terminal() {
         return Err(CtlError::NotForTerminals(format.word()));
     }
-    let done = write(client, wanted, format).await;
+    let done = write(client, wanted, format, wanted.filters.pairs(clock)?).await;
     match done {
         // The next run begins where this one did.
         Err(CtlError::ClosedPipe) if wanted.resume.is_some() => Err(CtlError::Unread),
@@ -67,8 +72,13 @@ pub(super) async fn run(client: &Client<'_>, wanted: &ExportArgs) -> Result<(), 
     }
 }
 
-async fn write(client: &Client<'_>, wanted: &ExportArgs, format: Format) -> Result<(), CtlError> {
-    let status: Status = client.get("/v1/status", &[]).await?;
+async fn write(
+    client: &Client<'_>,
+    wanted: &ExportArgs,
+    format: Format,
+    filters: Parameters,
+) -> Result<(), CtlError> {
+    let status: Status = client.query("/v1/status", &[]).await?;
     let bookmark = match &wanted.resume {
         Some(path) => Some(Bookmark::read(path, &status.gateway, format)?),
         None => None,
@@ -82,7 +92,7 @@ async fn write(client: &Client<'_>, wanted: &ExportArgs, format: Format) -> Resu
         check_store(client, bookmark).await?;
     }
     let gaps = match format.has_gaps() {
-        true => gaps(client, &wanted.filters).await?,
+        true => gaps(client, &filters).await?,
         false => Vec::new(),
     };
 
@@ -92,7 +102,7 @@ async fn write(client: &Client<'_>, wanted: &ExportArgs, format: Format) -> Resu
         ids: Ids { last: after.unwrap_or(0), ..Ids::default() },
         told_gaps: 0,
     };
-    let mut pairs = wanted.filters.pairs();
+    let mut pairs = filters;
     let is_whole = pairs.is_empty();
     pairs.push(("cursor", after.unwrap_or(0).to_string()));
     let body = client.open("/v1/records", &pairs, "application/x-ndjson").await?;
@@ -137,7 +147,7 @@ async fn check_store(client: &Client<'_>, bookmark: &Bookmark) -> Result<(), Ctl
         return Ok(());
     };
     let pairs = [("cursor", before.to_string()), ("limit", "1".to_owned())];
-    let page: RecordPage = client.get("/v1/records", &pairs).await?;
+    let page: RecordPage = client.query("/v1/records", &pairs).await?;
     let is_other =
         |record: &Record| record.record_id == Some(bookmark.record_id) && record.flow_id != flow_id;
     if page.records.iter().any(is_other) {
@@ -147,12 +157,12 @@ async fn check_store(client: &Client<'_>, bookmark: &Bookmark) -> Result<(), Ctl
 }
 
 /// The gaps of the range, oldest first.
-async fn gaps(client: &Client<'_>, filters: &Filters) -> Result<Vec<Gap>, CtlError> {
+async fn gaps(client: &Client<'_>, filters: &Parameters) -> Result<Vec<Gap>, CtlError> {
     let is_of_gaps = |name: &str| ["since", "until", "peer"].contains(&name);
-    let mut pairs = filters.pairs();
+    let mut pairs = filters.clone();
     pairs.retain(|(name, _)| is_of_gaps(name));
     pairs.push(("limit", MAX_GAPS.to_string()));
-    let mut list: GapList = client.get("/v1/gaps", &pairs).await?;
+    let mut list: GapList = client.query("/v1/gaps", &pairs).await?;
     let untold = list.sum.count.saturating_sub(list.gaps.len() as u64);
     if untold > 0 {
         eprintln!("flowctl: the {untold} oldest gaps are left out; narrow with --since");

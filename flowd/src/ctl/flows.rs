@@ -1,12 +1,12 @@
 //! `flowctl flows`: pages of flows, newest first.
 
 use super::{
-    args::Page,
     client::Client,
     error::CtlError,
+    lists::FlowList,
     output::{Format, Screen},
-    table::{Align, Table, Tone, Value},
-    text,
+    table::{Align, Table, Tone, Value, WIDE},
+    text, top,
 };
 use crate::{
     flows::Verdict,
@@ -18,21 +18,26 @@ const PAGE: u64 = 10_000;
 /// Flows unless asked for more.
 const DEFAULT: u64 = 100;
 
-/// Fetches as many pages as needed and shows them.
+/// Fetches as many pages as needed and shows them, or a ranking of groups of flows.
 pub(super) async fn run(
     client: &Client<'_>,
     screen: &mut Screen,
     format: Format,
-    page: &Page,
+    list: &FlowList,
 ) -> Result<(), CtlError> {
+    if let Some(by) = &list.group_by {
+        let top: wire::Top = client.query("/v1/top", &list.groups(by, &screen.clock)?).await?;
+        return top::run(screen, format, &top);
+    }
+    let page = &list.page;
     let mut left = page.limit.unwrap_or(DEFAULT);
     let mut cursor = page.cursor.clone();
     let mut all = FlowPage { flows: Vec::new(), next_cursor: None };
     loop {
-        let mut pairs = page.filters.pairs();
+        let mut pairs = list.pairs(&screen.clock)?;
         pairs.push(("limit", left.min(PAGE).to_string()));
         pairs.extend(cursor.take().map(|cursor| ("cursor", cursor)));
-        let answer: FlowPage = client.get("/v1/flows", &pairs).await?;
+        let answer: FlowPage = client.query("/v1/flows", &pairs).await?;
         left = left.saturating_sub(answer.flows.len() as u64);
         all.flows.extend(answer.flows);
         all.next_cursor = answer.next_cursor;
@@ -43,7 +48,7 @@ pub(super) async fn run(
     }
     show(screen, format, &all)?;
     if all.next_cursor.is_some() && format == Format::Table && page.limit.is_none() {
-        eprintln!("These are the {DEFAULT} newest; --limit N shows more, filters show others.");
+        eprintln!("These are the first {DEFAULT}; --limit N shows more, filters show others.");
     }
     Ok(())
 }
@@ -86,6 +91,12 @@ fn table(screen: &Screen, flows: &[Flow]) -> Table {
         ("PACKETS", Align::Right, 7),
         ("VERDICT", Align::Left, 5),
         ("RULE", Align::Left, 8),
+        ("LAST", Align::Left, WIDE),
+        ("INTERFACE", Align::Left, WIDE),
+        ("INITIATOR", Align::Left, WIDE),
+        ("POLICY", Align::Right, WIDE),
+        ("RECORDS", Align::Right, WIDE),
+        ("FLOW", Align::Left, WIDE),
     ]);
     table.zone("START", &screen.clock.zone());
     for flow in flows {
@@ -111,6 +122,12 @@ fn row(screen: &Screen, flow: &Flow) -> Vec<Value> {
         text::count(flow.counters.packets()).into(),
         verdict(flow.verdict, flow.enforced),
         or_none(flow.rule.as_deref()).into(),
+        screen.clock.short(flow.last_seen).into(),
+        text::visible(&flow.interface).into(),
+        flow.initiator.word().into(),
+        flow.policy_revision.to_string().into(),
+        flow.records.to_string().into(),
+        flow.flow_id.to_string().into(),
     ]
 }
 

@@ -2,13 +2,18 @@
 //! binaries, that prints.
 
 mod args;
+mod bars;
 mod bookmark;
 mod client;
+mod complete;
 mod error;
 mod export;
+mod filters;
 mod flow;
 mod flows;
+mod follow;
 mod gaps;
+mod lists;
 mod output;
 mod peer;
 mod peers;
@@ -16,6 +21,7 @@ mod policy;
 mod progress;
 mod records;
 mod segments;
+mod series;
 mod status;
 mod summary;
 mod table;
@@ -26,6 +32,7 @@ mod totals;
 use std::process::ExitCode;
 
 pub use args::Cli;
+pub use complete::complete;
 
 use self::{
     args::{Command, SegmentsCommand},
@@ -38,8 +45,9 @@ use crate::wire;
 /// The exit code of an export that found nothing new; `EX_NOINPUT` of BSD's `sysexits.h`.
 pub const NOTHING_NEW: u8 = 66;
 
-/// Runs one command. 0: done, also when whoever reads the output has gone; 1: failed; 66
-/// ([`NOTHING_NEW`]): an export went on from an earlier one and there was nothing.
+/// Runs one command. 0: done, also when whoever reads the output has gone; 1: failed; 2: the command
+/// line makes no sense; 66 ([`NOTHING_NEW`]): an export went on from an earlier one and there was
+/// nothing.
 pub fn run(cli: &Cli) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = match runtime {
@@ -48,6 +56,10 @@ pub fn run(cli: &Cli) -> ExitCode {
     };
     match done {
         Ok(()) | Err(CtlError::ClosedPipe) => ExitCode::SUCCESS,
+        Err(error @ CtlError::Usage(_)) => {
+            eprintln!("flowctl: {error}");
+            ExitCode::from(2)
+        }
         Err(CtlError::Told) => ExitCode::FAILURE,
         Err(CtlError::NothingNew) => ExitCode::from(NOTHING_NEW),
         Err(error) => {
@@ -59,75 +71,86 @@ pub fn run(cli: &Cli) -> ExitCode {
 
 async fn execute(cli: &Cli) -> Result<(), CtlError> {
     let client = Client::new(&cli.socket);
-    let mut screen = Screen::new(cli.utc, cli.color);
+    let mut screen = Screen::new(cli.utc, cli.color, cli.output);
+    let format = cli.output.format();
     match &cli.command {
         Command::Status => {
             let answer: wire::Status = client.get("/v1/status", &[]).await?;
-            match cli.output {
+            match format {
                 Format::Csv => screen.flat_csv(&answer.interfaces)?,
-                _ => screen.one(cli.output, &answer, |screen| status::show(screen, &answer))?,
+                _ => screen.one(format, &answer, |screen| status::show(screen, &answer))?,
             }
             screen.flush()
         }
         Command::Summary(filters) => {
-            let answer: wire::Summary = client.get("/v1/summary", &filters.pairs()).await?;
-            screen.one(cli.output, &answer, |screen| summary::show(screen, &answer))
+            let answer: wire::Summary =
+                client.query("/v1/summary", &filters.pairs(&screen.clock)?).await?;
+            screen.one(format, &answer, |screen| summary::show(screen, &answer))
         }
-        Command::Flows(page) => flows::run(&client, &mut screen, cli.output, page).await,
+        Command::Flows(list) if list.follow => {
+            follow::run(&client, &mut screen, format, list).await
+        }
+        Command::Flows(list) => flows::run(&client, &mut screen, format, list).await,
+        Command::Completion { shell } => complete::register(&mut screen, shell),
         Command::Flow { flow_id } => {
             let path = format!("/v1/flows/{}", client::encode(flow_id));
-            let answer: wire::FlowDetail = client.get(&path, &[]).await?;
-            match cli.output {
+            let answer: wire::FlowDetail = client.query(&path, &[]).await?;
+            match format {
                 Format::Csv => {
                     screen.csv(&wire::CSV_COLUMNS, answer.records.iter().map(wire::csv_row))
                 }
-                _ => screen.one(cli.output, &answer, |screen| flow::show(screen, &answer)),
+                _ => screen.one(format, &answer, |screen| flow::show(screen, &answer)),
             }
         }
         Command::Gaps(gaps) => {
-            let answer: wire::GapList = client.get("/v1/gaps", &gaps.pairs()).await?;
-            gaps::run(&mut screen, cli.output, &answer)
+            let answer: wire::GapList =
+                client.query("/v1/gaps", &gaps.pairs(&screen.clock)?).await?;
+            gaps::run(&mut screen, format, &answer)
         }
         Command::Top(top) => {
-            let answer: wire::Top = client.get("/v1/top", &top.pairs()).await?;
-            top::run(&mut screen, cli.output, &answer)
+            let answer: wire::Top = client.query("/v1/top", &top.pairs(&screen.clock)?).await?;
+            top::run(&mut screen, format, &answer)
+        }
+        Command::Series(args) => {
+            let pairs = args.pairs(&screen.clock)?;
+            let answer: wire::Series = client.query("/v1/series", &pairs).await?;
+            series::run(&mut screen, format, &answer, args.sort())
         }
         Command::Peers { peer } => {
             let pairs: Vec<_> = peer.iter().map(|peer| ("peer", peer.clone())).collect();
             let answer: wire::PeerList = client.get("/v1/peers", &pairs).await?;
-            peers::run(&mut screen, cli.output, &answer)
+            peers::run(&mut screen, format, &answer)
         }
-        Command::Peer { peer, since, until } => {
+        Command::Peer { peer, range } => {
             let path = format!("/v1/peers/{}", client::encode(peer));
-            let range = [("since", since), ("until", until)];
-            let pairs: Vec<_> =
-                range.into_iter().filter_map(|(name, at)| Some((name, at.clone()?))).collect();
-            let answer: wire::PeerDetail = client.get(&path, &pairs).await?;
-            match cli.output {
+            let pairs = range.pairs(&screen.clock)?;
+            let answer: wire::PeerDetail = client.query(&path, &pairs).await?;
+            match format {
                 Format::Csv => {
                     let events = answer.events.iter().map(wire::peer_event_csv_row);
                     screen.csv(&wire::PEER_EVENT_CSV_COLUMNS, events)?;
                     screen.flush()
                 }
-                _ => screen.one(cli.output, &answer, |screen| peer::show(screen, &answer)),
+                _ => screen.one(format, &answer, |screen| peer::show(screen, &answer)),
             }
         }
-        Command::Policy { command } => policy::run(&client, &mut screen, cli.output, command).await,
+        Command::Policy { command } => policy::run(&client, &mut screen, format, command).await,
         Command::Segments { command: SegmentsCommand::List } => {
-            let answer: wire::SegmentList = client.get("/v1/segments", &[]).await?;
-            segments::list(&mut screen, cli.output, &answer)
+            let answer: wire::SegmentList = client.query("/v1/segments", &[]).await?;
+            segments::list(&mut screen, format, &answer)
         }
         Command::Segments { command: SegmentsCommand::Verify { segments, store } } => {
-            segments::verify(&mut screen, cli.output, store, segments)
+            segments::verify(&mut screen, format, store, segments)
         }
         Command::Totals(totals) => {
-            let answer: wire::DayTotalList = client.get("/v1/totals", &totals.pairs()).await?;
-            totals::run(&mut screen, cli.output, &answer)
+            let answer: wire::DayTotalList = client.query("/v1/totals", &totals.pairs()).await?;
+            totals::run(&mut screen, format, &answer)
         }
         Command::Watch(filters) => {
-            records::watch(&client, &mut screen, cli.output, &filters.pairs()).await
+            let pairs = filters.pairs(&screen.clock)?;
+            records::watch(&client, &mut screen, format, &pairs).await
         }
-        Command::Export(wanted) => export::run(&client, wanted).await,
-        Command::Records(page) => records::list(&client, &mut screen, cli.output, page).await,
+        Command::Export(wanted) => export::run(&client, wanted, &screen.clock).await,
+        Command::Records(page) => records::list(&client, &mut screen, format, page).await,
     }
 }

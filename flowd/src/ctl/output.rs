@@ -9,8 +9,34 @@ use serde_json::Value;
 use super::{args::Color, error::CtlError, table::Table, text::Clock};
 use crate::wire::csv_text;
 
-/// The form of an answer.
+/// How an answer is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Output {
+    /// For people, as wide as the terminal.
+    Table,
+    /// For people, with every column.
+    Wide,
+    /// One JSON document.
+    Json,
+    /// One JSON object a line.
+    Jsonl,
+    /// Comma-separated values with a header.
+    Csv,
+}
+
+impl Output {
+    pub(super) fn format(self) -> Format {
+        match self {
+            Self::Table | Self::Wide => Format::Table,
+            Self::Json => Format::Json,
+            Self::Jsonl => Format::Jsonl,
+            Self::Csv => Format::Csv,
+        }
+    }
+}
+
+/// The form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     /// For people.
     Table,
@@ -27,30 +53,39 @@ pub(super) struct Screen {
     out: Box<dyn Write>,
     pub(super) clock: Clock,
     pub(super) color: bool,
-    /// Columns of the terminal; `None` when it is none.
+    /// Columns of the terminal; `None` when it is none, or they do not count.
     pub(super) width: Option<u16>,
+    /// Whether tables have all of their columns.
+    is_wide: bool,
 }
 
 impl Screen {
-    pub(super) fn new(utc: bool, color: Color) -> Self {
+    pub(super) fn new(utc: bool, color: Color, output: Output) -> Self {
         let terminal = io::stdout().is_terminal();
         let color = match color {
             Color::Always => true,
             Color::Never => false,
             Color::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
         };
-        let width = terminal.then(|| comfy_table::Table::new().width()).flatten();
+        let is_wide = output == Output::Wide;
+        let width = comfy_table::Table::new().width().filter(|_| terminal && !is_wide);
         Self {
             out: Box::new(io::BufWriter::new(io::stdout())),
             clock: Clock::new(utc),
             color,
             width,
+            is_wide,
         }
     }
 
     #[cfg(test)]
     pub(super) fn fixed(out: Box<dyn Write>, now: crate::wire::Timestamp, width: u16) -> Self {
-        Self { out, clock: Clock::fixed(now), color: false, width: Some(width) }
+        Self { out, clock: Clock::fixed(now), color: false, width: Some(width), is_wide: false }
+    }
+
+    #[cfg(test)]
+    pub(super) fn widen(&mut self) {
+        (self.is_wide, self.width) = (true, None);
     }
 
     /// One object in the wanted form; `table` shows it to people.
@@ -122,7 +157,10 @@ impl Screen {
         self.flush()
     }
 
-    pub(super) fn table(&mut self, table: Table) -> Result<(), CtlError> {
+    pub(super) fn table(&mut self, mut table: Table) -> Result<(), CtlError> {
+        if !self.is_wide {
+            table.narrow();
+        }
         let text = table.render(self.color, self.width);
         self.line(&text)
     }

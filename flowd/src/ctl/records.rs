@@ -5,10 +5,10 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 
 use super::{
-    args::Page,
     client::{Client, Pairs},
     error::CtlError,
     flows::verdict,
+    lists::Page,
     output::{Format, Screen},
     text,
 };
@@ -24,7 +24,7 @@ pub(super) async fn list(
     format: Format,
     page: &Page,
 ) -> Result<(), CtlError> {
-    let mut pairs = page.filters.pairs();
+    let mut pairs = page.filters.pairs(&screen.clock)?;
     pairs.extend(page.cursor.clone().map(|cursor| ("cursor", cursor)));
     let limit = match format {
         Format::Table => Some(page.limit.unwrap_or(DEFAULT)),
@@ -33,7 +33,7 @@ pub(super) async fn list(
     pairs.extend(limit.map(|limit| ("limit", limit.to_string())));
     match format {
         Format::Json => {
-            let answer: RecordPage = client.get("/v1/records", &pairs).await?;
+            let answer: RecordPage = client.query("/v1/records", &pairs).await?;
             screen.json(&answer)?;
             screen.flush()
         }
@@ -94,16 +94,16 @@ pub(super) async fn watch(
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Line {
+pub(super) enum Line {
     Skipped { skipped: u64 },
     Record(Box<Record>),
 }
 
-fn parse(line: &[u8]) -> Result<Line, CtlError> {
+pub(super) fn parse(line: &[u8]) -> Result<Line, CtlError> {
     serde_json::from_slice(line).map_err(|error| CtlError::Nonsense(error.to_string()))
 }
 
-fn tell_skipped(skipped: u64) {
+pub(super) fn tell_skipped(skipped: u64) {
     eprintln!("flowctl: fell behind and skipped {skipped} records; they are in `flowctl records`");
 }
 

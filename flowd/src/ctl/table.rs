@@ -38,6 +38,9 @@ pub(super) enum Align {
     Right,
 }
 
+/// The rank of a column that only a wide table has.
+pub(super) const WIDE: u8 = u8::MAX;
+
 /// A column: its title, its side, and its rank; the highest rank goes first when space is short,
 /// rank 0 stays.
 pub(super) type Column = (&'static str, Align, u8);
@@ -73,6 +76,20 @@ impl Table {
         self.rows.is_empty()
     }
 
+    /// Without the columns that only a wide table has.
+    pub(super) fn narrow(&mut self) {
+        while let Some(index) = self.columns.iter().position(|(.., rank)| *rank == WIDE) {
+            self.remove(index);
+        }
+    }
+
+    fn remove(&mut self, index: usize) {
+        self.columns.remove(index);
+        for row in &mut self.rows {
+            row.remove(index);
+        }
+    }
+
     pub(super) fn render(mut self, color: bool, width: Option<u16>) -> String {
         loop {
             let table = self.build(color);
@@ -86,10 +103,7 @@ impl Table {
                 self.columns.iter().enumerate().max_by_key(|(index, (.., rank))| (*rank, *index));
             match last {
                 Some((index, (.., rank))) if !fits && *rank > 0 => {
-                    self.columns.remove(index);
-                    for row in &mut self.rows {
-                        row.remove(index);
-                    }
+                    self.remove(index);
                 }
                 _ => {
                     let lines: Vec<_> =

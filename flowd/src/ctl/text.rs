@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use jiff::tz::TimeZone;
 
+use super::error::CtlError;
 use crate::{
     flows::{Icmp, protocol_name},
+    when,
     wire::{Endpoint, Timestamp},
 };
 
@@ -65,6 +67,14 @@ impl Clock {
     #[cfg(test)]
     pub(super) fn fixed(now: Timestamp) -> Self {
         Self { zone: TimeZone::UTC, now }
+    }
+
+    /// The instant that a flag names; what says no zone is meant in this one.
+    pub(super) fn read(&self, flag: &str, text: &str) -> Result<Timestamp, CtlError> {
+        when::parse(text, self.now.0, &self.zone).map(Timestamp).ok_or_else(|| {
+            let text = text.escape_debug();
+            CtlError::Usage(format!("`{flag}` is `{text}`; it must be {}", when::ACCEPTED))
+        })
     }
 
     /// The zone's name.

@@ -1,18 +1,19 @@
 //! `flowctl top`: who did most.
 
 use super::{
+    bars::bar,
     error::CtlError,
     output::{Format, Screen},
     table::{Align, Column, Table, Tone, Value},
     text,
 };
 use crate::{
-    flows::{By, Sort, Tally},
-    wire::{self, Top, TopRow, Traffic},
+    flows::{By, Grouping, Sort, Tally},
+    wire::{self, Top, TopRow, Traffic, share},
 };
 
 /// Cells of a whole bar.
-const BAR: u64 = 10;
+const BAR: usize = 10;
 
 /// Shows the ranking in the wanted form.
 pub(super) fn run(screen: &mut Screen, format: Format, top: &Top) -> Result<(), CtlError> {
@@ -25,7 +26,8 @@ pub(super) fn run(screen: &mut Screen, format: Format, top: &Top) -> Result<(), 
             }
         }
         Format::Csv => {
-            screen.csv(&wire::TOP_CSV_COLUMNS, top.rows.iter().map(wire::top_csv_row))?;
+            let columns = wire::top_csv_columns(&top.by);
+            screen.csv(&columns, top.rows.iter().map(wire::top_csv_row))?;
         }
     }
     screen.flush()
@@ -35,9 +37,21 @@ fn show(screen: &mut Screen, top: &Top) -> Result<(), CtlError> {
     if top.rows.is_empty() {
         return screen.line("No flows match.");
     }
-    let mut table = Table::new(&columns(top.by, top.sort));
-    for one in &top.rows {
-        table.row(row(top, one));
+    let mut columns = key_columns(&top.by);
+    columns.extend(sum_columns(top.sort));
+    let mut table = Table::new(&columns);
+    for TopRow { values, share, traffic, key: _ } in &top.rows {
+        let mut row = key_cells(values);
+        row.extend(sums(traffic, *share));
+        table.row(row);
+    }
+    if top.rest.packets > 0 {
+        let mut row = others(&top.by);
+        row.extend(sums(
+            &top.rest,
+            share(sorted(top.sort, &top.rest), sorted(top.sort, &top.total)),
+        ));
+        table.row(row);
     }
     screen.table(table)?;
     let Traffic { flows, packets, bytes, .. } = top.total;
@@ -50,9 +64,18 @@ fn show(screen: &mut Screen, top: &Top) -> Result<(), CtlError> {
     ))
 }
 
-/// What is sorted by stays on the narrowest terminal.
-fn columns(by: By, sort: Sort) -> [Column; 7] {
-    let key = match by {
+/// What is ranked by.
+pub(super) fn sorted(sort: Sort, traffic: &Traffic) -> u64 {
+    match sort {
+        Sort::Bytes => traffic.bytes,
+        Sort::Packets => traffic.packets,
+        Sort::Flows => traffic.flows,
+    }
+}
+
+/// A column for each property.
+pub(super) fn key_columns(by: &Grouping) -> Vec<Column> {
+    let title = |by: &By| match by {
         By::Peer => "PEER",
         By::User => "USER",
         By::Src => "SOURCE",
@@ -62,9 +85,29 @@ fn columns(by: By, sort: Sort) -> [Column; 7] {
         By::Rule => "RULE",
         By::Verdict => "VERDICT",
     };
+    by.properties().iter().map(|by| (title(by), Align::Left, 0)).collect()
+}
+
+/// The values of a row.
+pub(super) fn key_cells(values: &[Option<String>]) -> Vec<Value> {
+    let cell = |value: &Option<String>| match value {
+        Some(value) => text::visible(value).into(),
+        None => Value::toned("(none)", Tone::Dim),
+    };
+    values.iter().map(cell).collect()
+}
+
+/// In the place of values: what is in no other row.
+pub(super) fn others(by: &Grouping) -> Vec<Value> {
+    let mut cells = vec![Value::toned("(others)", Tone::Dim)];
+    cells.resize(by.properties().len(), "".into());
+    cells
+}
+
+/// What is sorted by stays on the narrowest terminal.
+fn sum_columns(sort: Sort) -> [Column; 6] {
     let unless = |sorted, rank| if sort == sorted { 0 } else { rank };
     [
-        (key, Align::Left, 0),
         ("FLOWS", Align::Right, unless(Sort::Flows, 3)),
         ("PACKETS", Align::Right, unless(Sort::Packets, 4)),
         ("BYTES", Align::Right, unless(Sort::Bytes, 3)),
@@ -74,34 +117,15 @@ fn columns(by: By, sort: Sort) -> [Column; 7] {
     ]
 }
 
-fn row(top: &Top, TopRow { key, traffic }: &TopRow) -> Vec<Value> {
-    let key = match key {
-        Some(key) => text::visible(key).into(),
-        None => Value::toned("(none)", Tone::Dim),
-    };
-    let sorted = |traffic: &Traffic| match top.sort {
-        Sort::Bytes => traffic.bytes,
-        Sort::Packets => traffic.packets,
-        Sort::Flows => traffic.flows,
-    };
-    vec![
-        key,
+fn sums(traffic: &Traffic, share: f64) -> [Value; 6] {
+    [
         text::count(traffic.flows).into(),
         text::count(traffic.packets).into(),
         text::bytes(traffic.bytes).into(),
-        share(sorted(traffic), sorted(&top.total)).into(),
+        format!("{:5.1}% {}", share * 100.0, bar(share, BAR)).into(),
         text::bytes(traffic.allowed.bytes).into(),
         denied(&traffic.denied),
     ]
-}
-
-/// The part of the whole in per cent, and as a bar with the resolution of an eighth of a cell.
-fn share(part: u64, whole: u64) -> String {
-    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-    let share = if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
-    let eighths = (share * (BAR * 8) as f64).round() as usize;
-    let bar = format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8]);
-    format!("{:5.1}% {bar}", share * 100.0)
 }
 
 /// Flows that are denied; packets where they belong to no flow or to one that began allowed.

@@ -118,6 +118,7 @@ impl Collector {
                 Walking::Flow { found, reply, .. } => drop(reply.send(self.pending(found))),
                 Walking::Summary { answer, reply, .. } => drop(reply.send(self.pending(answer))),
                 Walking::Top { answer, reply, .. } => drop(reply.send(self.pending(answer))),
+                Walking::Series { answer, reply, .. } => drop(reply.send(self.pending(answer))),
                 Walking::Status { reply } => {
                     let status = match &mut status {
                         Some(status) => status,

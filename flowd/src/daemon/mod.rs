@@ -222,6 +222,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         live: live.clone(),
         reader: store::Reader::new(&config.store, &config.gateway).reporting(reports),
         gateway: config.gateway.as_str().into(),
+        query_timeout: config.query_timeout,
     };
 
     let (drain, drain_ended) = spawn_drain(collector, inbox)?;

@@ -16,7 +16,7 @@ use super::{
     overflow::Bucket,
 };
 use crate::{
-    flows::{Counters, Filter, FlowId, Ranking, Record, State},
+    flows::{Counters, Filter, FlowId, Ranking, Record, Series, State},
     live::{Pending, PendingSummary, Position, Request},
     wire,
 };
@@ -65,6 +65,11 @@ pub(super) enum Walking {
         answer: Ranking,
         reply: oneshot::Sender<Pending<Ranking>>,
     },
+    Series {
+        filter: Filter,
+        answer: Series,
+        reply: oneshot::Sender<Pending<Series>>,
+    },
     Status {
         reply: oneshot::Sender<wire::Status>,
     },
@@ -86,6 +91,9 @@ impl Walking {
             }
             Request::Top { filter, by, reply } => {
                 Self::Top { filter, answer: Ranking::new(by), reply }
+            }
+            Request::Series { filter, empty, reply } => {
+                Self::Series { filter, answer: empty, reply }
             }
             Request::Status { reply } => Self::Status { reply },
             Request::Peers { reply } => Self::Peers { reply },
@@ -117,10 +125,13 @@ impl Walking {
             }
             Self::Summary { filter, answer, .. } if wants(filter, record) => {
                 answer.open_flows += u64::from(!record.overflow);
-                answer.summary.absorb(record, filter.since_ms.unwrap_or(i64::MIN));
+                answer.summary.absorb(record, filter.opening());
             }
             Self::Top { filter, answer, .. } if wants(filter, record) => {
-                answer.absorb(record, filter.since_ms.unwrap_or(i64::MIN));
+                answer.absorb(record, filter.opening());
+            }
+            Self::Series { filter, answer, .. } if wants(filter, record) => {
+                answer.absorb(record, filter.opening());
             }
             _ => {}
         }

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use super::{Identity, Record, Verdict};
+use super::{Identity, Initiator, Opening, Record, Verdict};
 
 /// Whether a flow still lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,17 +51,35 @@ pub struct Filter {
     pub ip: Option<IpNet>,
     /// Either port, of protocols that have ports.
     pub port: Option<u16>,
+    /// The port at `src`.
+    pub src_port: Option<u16>,
+    /// The port at `dst`.
+    pub dst_port: Option<u16>,
     /// IANA protocol number.
     pub protocol: Option<u8>,
     /// What the policy says.
     pub verdict: Option<Verdict>,
     /// What decided.
     pub rule: Option<Decider>,
+    /// Who opened the flow.
+    pub initiator: Option<Initiator>,
+    /// Name of the interface.
+    pub interface: Option<String>,
+    /// What its flow had moved by the end of a record, both ways, since its first packet.
+    pub min_bytes: Option<u64>,
     /// Of the flow, not of a record: [`Filter::matches`] does not look at it.
     pub state: Option<State>,
 }
 
 impl Filter {
+    /// Which of the records that match is the first of its flow.
+    pub fn opening(&self) -> Opening {
+        Opening {
+            since_ms: self.since_ms.unwrap_or(i64::MIN),
+            min_bytes: self.min_bytes.unwrap_or_default(),
+        }
+    }
+
     /// Whether a record is asked for, apart from the state of its flow.
     pub fn matches(&self, record: &Record) -> bool {
         let Self {
@@ -73,23 +91,35 @@ impl Filter {
             dst,
             ip,
             port,
+            src_port,
+            dst_port,
             protocol,
             verdict,
             rule,
+            initiator,
+            interface,
+            min_bytes,
             state: _,
         } = self;
         let tuple = &record.tuple;
         let (from, to) = record.initiator.first(tuple.peer_ip(), tuple.remote_ip());
+        let (from_port, to_port) = record.initiator.first(tuple.peer_port, tuple.remote_port);
+        let is = |wanted: &u16, port: u16| tuple.has_ports() && *wanted == port;
         let any_address = src.is_some() || dst.is_some() || ip.is_some();
+        let any_port = port.is_some() || src_port.is_some() || dst_port.is_some();
+        let of_flows = any_address || any_port || protocol.is_some() || initiator.is_some();
         since_ms.is_none_or(|since| since <= record.window_end_ms)
             && until_ms.is_none_or(|until| record.window_end_ms < until)
-            && !(record.overflow && (any_address || port.is_some() || protocol.is_some()))
+            && !(record.overflow && of_flows)
             && protocol.is_none_or(|wanted| wanted == tuple.protocol)
             && verdict.is_none_or(|wanted| wanted == record.verdict)
             && rule.as_ref().is_none_or(|wanted| wanted.rule() == record.rule.as_deref())
-            && port.is_none_or(|wanted| {
-                tuple.has_ports() && (wanted == tuple.peer_port || wanted == tuple.remote_port)
-            })
+            && initiator.is_none_or(|wanted| wanted == record.initiator)
+            && interface.as_ref().is_none_or(|wanted| **wanted == *record.interface)
+            && min_bytes.is_none_or(|least| least <= record.total.bytes())
+            && port.as_ref().is_none_or(|wanted| is(wanted, from_port) || is(wanted, to_port))
+            && src_port.as_ref().is_none_or(|wanted| is(wanted, from_port))
+            && dst_port.as_ref().is_none_or(|wanted| is(wanted, to_port))
             && src.is_none_or(|net| net.contains(&from))
             && dst.is_none_or(|net| net.contains(&to))
             && ip.is_none_or(|net| net.contains(&from) || net.contains(&to))
@@ -107,7 +137,7 @@ fn either_end(record: &Record, is_wanted: impl Fn(&Identity) -> bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{Decider, Filter};
-    use crate::flows::{Record, Verdict, sample};
+    use crate::flows::{Initiator, Record, Tuple, Verdict, sample};
 
     fn matched(filter: &Filter) -> Vec<&'static str> {
         let denied = Record {
@@ -147,6 +177,53 @@ mod tests {
         ];
         for (filter, expected) in cases {
             assert_eq!(matched(&filter), expected, "{filter:?}");
+        }
+    }
+
+    #[test]
+    fn ports_sides_interface_and_size_narrow() {
+        let from_outside =
+            Record { initiator: Initiator::Remote, interface: "wg1".into(), ..sample::record() };
+        let ping = Record {
+            tuple: Tuple { protocol: 1, peer_port: 443, ..sample::record().tuple },
+            initiator: Initiator::Unknown,
+            counters: sample::record().counters,
+            total: sample::record().total + sample::record().total,
+            ..sample::record()
+        };
+        let records = [
+            ("to", sample::record()),
+            ("from", from_outside),
+            ("ping", ping),
+            ("overflow", sample::overflow()),
+        ];
+        let all = vec!["to", "from", "ping", "overflow"];
+        let none = Filter::default;
+        let wg = |name: &str| Filter { interface: Some(name.to_owned()), ..none() };
+        let least = |bytes| Filter { min_bytes: Some(bytes), ..none() };
+        let opened = |by| Filter { initiator: Some(by), ..none() };
+        let cases = [
+            (none(), all.clone()),
+            (Filter { port: Some(443), ..none() }, vec!["to", "from"]),
+            (Filter { src_port: Some(443), ..none() }, vec!["from"]),
+            (Filter { dst_port: Some(443), ..none() }, vec!["to"]),
+            (Filter { src_port: Some(40_000), dst_port: Some(443), ..none() }, vec!["to"]),
+            (Filter { src_port: Some(443), dst_port: Some(443), ..none() }, vec![]),
+            (opened(Initiator::Peer), vec!["to"]),
+            (opened(Initiator::Remote), vec!["from"]),
+            (opened(Initiator::Unknown), vec!["ping"]),
+            (wg("wg0"), vec!["to", "ping", "overflow"]),
+            (wg("wg1"), vec!["from"]),
+            (wg("wg"), vec![]),
+            (least(0), all.clone()),
+            (least(180), all),
+            (least(181), vec!["ping"]),
+            (least(361), vec![]),
+        ];
+        for (filter, expected) in cases {
+            let matching = records.iter().filter(|(_, record)| filter.matches(record));
+            let names: Vec<_> = matching.map(|(name, _)| *name).collect();
+            assert_eq!(names, expected, "{filter:?}");
         }
     }
 }

@@ -35,9 +35,20 @@ impl Flow {
 
     /// Adds a record of the same flow, in any order.
     pub fn absorb(&mut self, record: Record) {
-        self.counters += record.counters;
-        self.window_start_ms = self.window_start_ms.min(record.window_start_ms);
-        self.records += 1;
+        self.merge(Self {
+            counters: record.counters,
+            window_start_ms: record.window_start_ms,
+            records: 1,
+            newest: record,
+        });
+    }
+
+    /// Adds other records of the same flow, in any order.
+    pub fn merge(&mut self, other: Self) {
+        let Self { newest: record, counters, window_start_ms, records } = other;
+        self.counters += counters;
+        self.window_start_ms = self.window_start_ms.min(window_start_ms);
+        self.records += records;
         let newer = (record.window_end_ms, record.end_reason.is_some(), record.total.packets())
             >= (
                 self.newest.window_end_ms,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Counters, Record, Verdict};
+use super::{Counters, Opening, Record, Verdict};
 
 /// Flows, packets and bytes of one verdict, both directions together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,9 +31,9 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Adds one record of a range that starts at `since_ms`.
-    pub fn absorb(&mut self, record: &Record, since_ms: i64) {
-        let flows = u64::from(!record.overflow && record.opens_range(since_ms));
+    /// Adds one record of what begins with `opening`.
+    pub fn absorb(&mut self, record: &Record, opening: impl Into<Opening>) {
+        let flows = u64::from(!record.overflow && opening.into().is(record));
         let side = match record.verdict {
             Verdict::Allow => &mut self.allowed,
             Verdict::Deny => &mut self.denied,

@@ -21,14 +21,14 @@ use flowd_common::{packet::is_icmp_error, policy::service};
 
 use self::judge::{End, Judge};
 use super::{Policy, Service};
-use crate::flows::{Initiator, Record, Tally, Verdict};
+use crate::flows::{Initiator, Opening, Record, Tally, Verdict};
 
 /// Replays records, one by one.
 #[derive(Debug)]
 pub struct Replayer<'p> {
     policy: &'p Policy,
     judge: Judge<'p>,
-    since_ms: i64,
+    opening: Opening,
     allowed: Tally,
     denied: Tally,
     unjudged: Tally,
@@ -64,12 +64,16 @@ pub struct Turn {
 }
 
 impl<'p> Replayer<'p> {
-    /// Begins a range that starts at `since_ms`, on a gateway that has these addresses.
-    pub fn new(policy: &'p Policy, gateway: &'p BTreeSet<IpAddr>, since_ms: i64) -> Self {
+    /// Begins what `opening` begins, on a gateway that has these addresses.
+    pub fn new(
+        policy: &'p Policy,
+        gateway: &'p BTreeSet<IpAddr>,
+        opening: impl Into<Opening>,
+    ) -> Self {
         Self {
             policy,
             judge: Judge::new(policy, gateway, judge::ROOM),
-            since_ms,
+            opening: opening.into(),
             allowed: Tally::default(),
             denied: Tally::default(),
             unjudged: Tally::default(),
@@ -80,7 +84,7 @@ impl<'p> Replayer<'p> {
     /// Judges one record of the range.
     pub fn absorb(&mut self, record: &Record) {
         let seen = Tally {
-            flows: u64::from(!record.overflow && record.opens_range(self.since_ms)),
+            flows: u64::from(!record.overflow && self.opening.is(record)),
             packets: record.counters.packets(),
             bytes: record.counters.bytes(),
         };
@@ -105,7 +109,7 @@ impl<'p> Replayer<'p> {
 
     /// What became of all of them.
     pub fn finish(self) -> Replayed {
-        let Self { policy: _, judge: _, since_ms: _, allowed, denied, unjudged, turns } = self;
+        let Self { policy: _, judge: _, opening: _, allowed, denied, unjudged, turns } = self;
         let mut turns: Vec<_> = turns.into_iter().collect();
         turns.sort_by(|(turn, tally), (other, others)| {
             let rank = |tally: &Tally| Reverse((tally.bytes, tally.packets, tally.flows));

@@ -20,6 +20,11 @@ pub(super) fn is_damage(error: &Error) -> bool {
     }
 }
 
+/// Whether somebody ended the query.
+pub(super) fn is_interruption(error: &Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted)
+}
+
 /// Whether the file's own content is at fault, wherever the error was wrapped.
 pub(super) fn is_damaged_file(error: &OpenError) -> bool {
     match error {

@@ -11,9 +11,11 @@ mod daily;
 mod failure;
 mod gaps;
 mod inventory;
+mod leash;
 mod opening;
 mod peer_events;
 mod peer_state;
+mod ranked;
 mod reader;
 mod retention;
 mod row;
@@ -26,14 +28,16 @@ mod totals;
 mod verify;
 mod writer;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 pub use aside::SetAside;
 pub use coverage::StoredInterval;
 pub use daily::DayTotal;
 pub use inventory::{SegmentInfo, SegmentState};
+pub use leash::Leash;
 pub use peer_events::{PeerNews, StoredEvent};
 pub use peer_state::PeerState;
+pub use ranked::{Place, RankedPage};
 pub use reader::{Reader, StoredFlow};
 pub use retention::{KeepError, Keeper, MaxBytes, NotASize, Retention};
 pub use state::{EntryId, Leaving, State, Sums};
@@ -142,6 +146,18 @@ pub enum ReadError {
         /// Why.
         source: rusqlite::Error,
     },
+    /// It takes too long.
+    #[error(
+        "the query took longer than {} s: narrow its range or its filters, or raise \
+         `api.query_timeout_ms`", .0.as_secs_f64()
+    )]
+    TooLong(Duration),
+    /// Nobody waits for the answer.
+    #[error("nobody waits for the answer any more")]
+    Abandoned,
+    /// The answer would take too much memory.
+    #[error("there are more than {0} groups: narrow the range or the filters, or group by less")]
+    TooManyGroups(usize),
     /// SQLite failed.
     #[error("cannot read segment {path}: {}", failure::with_remedy(source))]
     Sqlite {

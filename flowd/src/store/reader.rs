@@ -23,12 +23,14 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, ToSql, named_param
 
 use super::{
     OpenError, ReadError, failure,
+    leash::{Leash, Over},
     row::{self, Names},
     schema, writer,
 };
 use crate::{
     flows::{
-        By, Counters, Decider, Filter, Flow, FlowId, Ranking, Record, State, Summary, Verdict,
+        Counters, Decider, Filter, Flow, FlowId, Grouping, Ranking, Record, Series, State, Summary,
+        Verdict,
     },
     live::Position,
 };
@@ -37,6 +39,8 @@ const DAY_MS: i64 = 86_400_000;
 /// The last record of a flow is written when its idle time is over, but belongs to its last packet.
 /// The longest idle time that the configuration accepts is a week.
 const LATE_MS: i64 = 8 * DAY_MS;
+/// Groups that a ranking has at most: some 200 MB.
+const GROUPS: usize = 1_000_000;
 /// How long a reader waits while a segment is being made or recovered.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -60,9 +64,10 @@ pub struct Reader {
     reports: Option<mpsc::Sender<PathBuf>>,
     /// Whether one is being looked at.
     is_looking: Arc<AtomicBool>,
+    leash: Leash,
 }
 
-struct Segment {
+pub(super) struct Segment {
     conn: Connection,
     names: Names,
     /// What to select of a record. The writer brings the newest segments up to date; older ones
@@ -78,12 +83,19 @@ impl Reader {
             gateway: gateway.into(),
             reports: None,
             is_looking: Arc::default(),
+            leash: Leash::default(),
         }
     }
 
     /// The same reader, which tells a [`super::Writer`] of segments that are damaged.
     pub fn reporting(mut self, reports: mpsc::Sender<PathBuf>) -> Self {
         self.reports = Some(reports);
+        self
+    }
+
+    /// The same reader, whose queries end when the leash is over.
+    pub fn on(mut self, leash: Leash) -> Self {
+        self.leash = leash;
         self
     }
 
@@ -95,7 +107,7 @@ impl Reader {
     /// Totals of the stored records that match, up to `watermark`.
     pub fn summary(&self, filter: &Filter, watermark: u64) -> Result<Summary, ReadError> {
         let mut sum = Summary::default();
-        let since_ms = filter.since_ms.unwrap_or(i64::MIN);
+        let opening = filter.opening();
         let mut ledger = self.ledger_for(filter.state)?;
         for path in self.paths(filter)? {
             let Some(segment) = self.segment(&path)? else { continue };
@@ -106,7 +118,7 @@ impl Reader {
             segment
                 .by_id(filter, watermark, 0, |record| {
                     if ledger.as_mut().is_none_or(|ledger| ledger.wants(&record)) {
-                        sum.absorb(&record, since_ms);
+                        sum.absorb(&record, opening);
                     }
                     ControlFlow::Continue(())
                 })
@@ -115,15 +127,39 @@ impl Reader {
         Ok(sum)
     }
 
-    /// The stored records that match, up to `watermark`, summed by key.
-    pub fn top(&self, filter: &Filter, by: By, watermark: u64) -> Result<Ranking, ReadError> {
+    /// The stored records that match, up to `watermark`, summed by group.
+    pub fn top(
+        &self,
+        filter: &Filter,
+        by: impl Into<Grouping>,
+        watermark: u64,
+    ) -> Result<Ranking, ReadError> {
         let mut ranking = Ranking::new(by);
-        let since_ms = filter.since_ms.unwrap_or(i64::MIN);
+        let opening = filter.opening();
         self.records(filter, 0, watermark, &mut |record| {
-            ranking.absorb(&record, since_ms);
+            ranking.absorb(&record, opening);
+            if ranking.groups() > GROUPS {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        if ranking.groups() > GROUPS { Err(ReadError::TooManyGroups(GROUPS)) } else { Ok(ranking) }
+    }
+
+    /// The stored records that match, up to `watermark`, added to a series.
+    pub fn series(
+        &self,
+        filter: &Filter,
+        mut series: Series,
+        watermark: u64,
+    ) -> Result<Series, ReadError> {
+        let opening = filter.opening();
+        self.records(filter, 0, watermark, &mut |record| {
+            series.absorb(&record, opening);
             ControlFlow::Continue(())
         })?;
-        Ok(ranking)
+        Ok(series)
     }
 
     /// The first `limit` flows with matching records strictly below `before`, newest first.
@@ -256,9 +292,11 @@ impl Reader {
     }
 
     /// The ledger, which the newest segment has.
-    fn open_ledger(&self) -> Result<Option<Ledger>, ReadError> {
+    pub(super) fn open_ledger(&self) -> Result<Option<Ledger>, ReadError> {
         for path in self.paths(&Filter::default())?.into_iter().rev() {
-            if let Some(segment) = self.segment(&path)? {
+            // Not on the leash: an interrupted look-up would say that a flow is not open.
+            let segment = Segment::open(&path, &Leash::default());
+            if let Some(segment) = segment.inspect_err(|error| self.report(error))? {
                 return Ok(Some(Ledger { segment, wanted: State::Open }));
             }
         }
@@ -271,16 +309,30 @@ impl Reader {
     }
 
     /// A segment, unless it is only being made or has gone.
-    fn segment(&self, path: &Path) -> Result<Option<Segment>, ReadError> {
-        Segment::open(path).inspect_err(|error| self.report(error))
+    pub(super) fn segment(&self, path: &Path) -> Result<Option<Segment>, ReadError> {
+        if let Some(over) = self.leash.over() {
+            return Err(over.into());
+        }
+        let opened = Segment::open(path, &self.leash).map_err(|error| self.of_leash(error));
+        opened.inspect_err(|error| self.report(error))
     }
 
-    fn failed(&self, path: &Path) -> impl Fn(rusqlite::Error) -> ReadError {
+    pub(super) fn failed(&self, path: &Path) -> impl Fn(rusqlite::Error) -> ReadError {
         let wrap = read(path);
         move |source| {
-            let error = wrap(source);
+            let error = self.of_leash(wrap(source));
             self.report(&error);
             error
+        }
+    }
+
+    /// What was interrupted says why.
+    fn of_leash(&self, error: ReadError) -> ReadError {
+        match &error {
+            ReadError::Sqlite { source, .. } if failure::is_interruption(source) => {
+                self.leash.over().map_or(error, ReadError::from)
+            }
+            _ => error,
         }
     }
 
@@ -302,7 +354,7 @@ impl Reader {
 }
 
 /// Says of a record whether its flow is open.
-struct Ledger {
+pub(super) struct Ledger {
     segment: Segment,
     wanted: State,
 }
@@ -313,7 +365,7 @@ impl Ledger {
     }
 
     /// A ledger that cannot be read has nothing: the query itself then fails on the same file.
-    fn has(&mut self, record: &Record) -> bool {
+    pub(super) fn has(&mut self, record: &Record) -> bool {
         !record.overflow && self.look_up(record).unwrap_or(false)
     }
 
@@ -344,8 +396,9 @@ impl Ledger {
 }
 
 impl Segment {
-    fn open(path: &Path) -> Result<Option<Self>, ReadError> {
-        let Some((conn, version)) = open_file(path)? else { return Ok(None) };
+    fn open(path: &Path, leash: &Leash) -> Result<Option<Self>, ReadError> {
+        let Some((mut conn, version)) = open_file(path)? else { return Ok(None) };
+        leash.hold(&mut conn).map_err(read(path))?;
         let names = Names::read(&conn).map_err(read(path))?;
         Ok(Some(Self { conn, names, columns: row::columns(version) }))
     }
@@ -363,7 +416,7 @@ impl Segment {
     }
 
     /// Shows the matching records of flows at or below `before`, by descending position.
-    fn newest_first(
+    pub(super) fn newest_first(
         &self,
         filter: &Filter,
         watermark: u64,
@@ -475,6 +528,15 @@ impl Segment {
     }
 }
 
+impl From<Over> for ReadError {
+    fn from(over: Over) -> Self {
+        match over {
+            Over::Late(limit) => Self::TooLong(limit),
+            Over::Abandoned => Self::Abandoned,
+        }
+    }
+}
+
 /// A segment and its version. `None` when the writer is only just making the file, or retention has
 /// removed it.
 pub(super) fn open_file(path: &Path) -> Result<Option<(Connection, usize)>, ReadError> {
@@ -528,9 +590,14 @@ fn is_plain(filter: &Filter) -> bool {
         dst,
         ip,
         port,
+        src_port,
+        dst_port,
         protocol: _,
         verdict: _,
         rule: _,
+        initiator,
+        interface,
+        min_bytes,
         state,
     } = filter;
     peer.is_none()
@@ -539,6 +606,11 @@ fn is_plain(filter: &Filter) -> bool {
         && dst.is_none()
         && ip.is_none()
         && port.is_none()
+        && src_port.is_none()
+        && dst_port.is_none()
+        && initiator.is_none()
+        && interface.is_none()
+        && min_bytes.is_none()
         && state.is_none()
 }
 
@@ -575,4 +647,4 @@ pub(super) fn read(path: &Path) -> impl Fn(rusqlite::Error) -> ReadError {
 
 #[cfg(test)]
 #[path = "reader_tests.rs"]
-mod tests;
+pub(super) mod tests;

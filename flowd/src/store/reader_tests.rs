@@ -1,4 +1,4 @@
-use std::{net::Ipv6Addr, ops::ControlFlow, path::Path, sync::Arc};
+use std::{cell::Cell, net::Ipv6Addr, ops::ControlFlow, path::Path, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 
@@ -9,14 +9,14 @@ use crate::{
         Ranking, Record, State, Summary, TcpFlags, Tuple, Verdict,
     },
     live::Position,
-    store::{Leaving, Writer, schema},
+    store::{Leash, Leaving, ReadError, Writer, schema},
 };
 
 const DAY_MS: i64 = 86_400_000;
 
 /// One flow of the model: its windows in order, of the given lengths, and whether it ends.
 #[derive(Clone, Debug)]
-struct Life {
+pub(in crate::store) struct Life {
     start_ms: i64,
     protocol: u8,
     host: u8,
@@ -29,7 +29,7 @@ struct Life {
     overflow: bool,
 }
 
-fn life() -> impl Strategy<Value = Life> {
+pub(in crate::store) fn life() -> impl Strategy<Value = Life> {
     (
         (0_i64..3 * DAY_MS).prop_map(|ms| ms / 600_000 * 600_000),
         prop::sample::select(vec![1_u8, 6, 17]),
@@ -64,7 +64,7 @@ fn addr(last: u16) -> Ipv6Addr {
     Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0x0a08, last)
 }
 
-fn records_of(number: u16, life: &Life) -> Vec<Record> {
+pub(in crate::store) fn records_of(number: u16, life: &Life) -> Vec<Record> {
     let tuple = Tuple {
         protocol: life.protocol,
         peer_addr: addr(u16::from(life.host)),
@@ -125,7 +125,7 @@ fn records_of(number: u16, life: &Life) -> Vec<Record> {
     records
 }
 
-fn filter() -> impl Strategy<Value = Filter> {
+pub(in crate::store) fn filter() -> impl Strategy<Value = Filter> {
     let net = |text: &str| text.parse().ok();
     (
         prop::option::of(0_i64..4 * DAY_MS),
@@ -135,19 +135,51 @@ fn filter() -> impl Strategy<Value = Filter> {
         prop::sample::select(vec![None, None, net("10.8.0.100/32"), net("10.8.0.2/31")]),
         prop::sample::select(vec![None, None, Some(53), Some(443)]),
         prop::sample::select(vec![None, None, Some(State::Open), Some(State::Closed)]),
-        (prop::sample::select(vec![None, None, Some("alice@example.com")]), judged()),
+        (prop::sample::select(vec![None, None, Some("alice@example.com")]), judged(), narrow()),
     )
-        .prop_map(|(since_ms, until_ms, peer, src, dst, port, state, (user, judged))| Filter {
-            since_ms,
-            until_ms,
-            peer: peer.map(str::to_owned),
-            user: user.map(str::to_owned),
-            src,
-            dst,
-            ip: None,
-            port,
-            state,
-            ..judged
+        .prop_map(
+            |(since_ms, until_ms, peer, src, dst, port, state, (user, judged, narrow))| Filter {
+                since_ms,
+                until_ms,
+                peer: peer.map(str::to_owned),
+                user: user.map(str::to_owned),
+                src,
+                dst,
+                port,
+                state,
+                protocol: judged.protocol,
+                verdict: judged.verdict,
+                rule: judged.rule,
+                ..narrow
+            },
+        )
+}
+
+/// What is asked for less often.
+fn narrow() -> impl Strategy<Value = Filter> {
+    let nets = ["10.8.0.0/30", "10.8.0.100/32"].map(|net| net.parse().ok());
+    (
+        prop::sample::select(vec![None, None, None, nets[0], nets[1]]),
+        prop::sample::select(vec![None, None, None, Some(3), Some(443)]),
+        prop::sample::select(vec![None, None, None, Some(53)]),
+        prop::sample::select(vec![
+            None,
+            None,
+            Some(Initiator::Peer),
+            Some(Initiator::Remote),
+            Some(Initiator::Unknown),
+        ]),
+        prop::sample::select(vec![None, None, Some("wg1"), Some("wg2")]),
+        prop::sample::select(vec![None, None, Some(60), Some(2_000), Some(9_000)]),
+    )
+        .prop_map(|(ip, src_port, dst_port, initiator, interface, min_bytes)| Filter {
+            ip,
+            src_port,
+            dst_port,
+            initiator,
+            interface: interface.map(str::to_owned),
+            min_bytes,
+            ..Filter::default()
         })
 }
 
@@ -243,13 +275,13 @@ proptest! {
 
             let mut sum = Summary::default();
             for record in &expected {
-                sum.absorb(record, filter.since_ms.unwrap_or(i64::MIN));
+                sum.absorb(record, filter.opening());
             }
             prop_assert_eq!(reader.summary(&filter, u64::MAX >> 1).unwrap(), sum);
 
             let mut ranking = Ranking::new(by);
             for record in &expected {
-                ranking.absorb(record, filter.since_ms.unwrap_or(i64::MIN));
+                ranking.absorb(record, filter.opening());
             }
             prop_assert_eq!(reader.top(&filter, by, u64::MAX >> 1).unwrap(), ranking);
 
@@ -428,5 +460,39 @@ fn a_store_that_is_not_there_yet_is_empty() {
     let reader = Reader::new(&dir.path().join("nothing"), "gw");
     assert_eq!(reader.summary(&Filter::default(), 0).unwrap(), Summary::default());
     assert!(reader.flows(&Filter::default(), None, 10, 0).unwrap().is_empty());
-    assert_eq!(reader.top(&Filter::default(), By::Dst, 0).unwrap().keys(), 0);
+    assert_eq!(reader.top(&Filter::default(), By::Dst, 0).unwrap().groups(), 0);
+}
+
+#[test]
+fn a_query_that_is_over_ends_in_the_middle() {
+    let life = |start_ms| Life {
+        start_ms,
+        protocol: 6,
+        host: 1,
+        port: 443,
+        initiator: Initiator::Peer,
+        verdict: Verdict::Allow,
+        rule: None,
+        windows: vec![(60_000, 1)],
+        ends: true,
+        overflow: false,
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let lives: Vec<_> = (0..2_000).map(life).collect();
+    write(dir.path(), &lives);
+    let leash = Leash::new(Duration::from_secs(3_600));
+    let reader = Reader::new(dir.path(), "gw");
+    let seen = Cell::new(0);
+    let read = |leash: &Leash| {
+        reader.clone().on(leash.clone()).records(&Filter::default(), 0, u64::MAX >> 1, &mut |_| {
+            seen.set(seen.get() + 1);
+            leash.let_go();
+            ControlFlow::Continue(())
+        })
+    };
+    assert!(matches!(read(&leash), Err(ReadError::Abandoned)));
+    assert!(matches!(read(&leash), Err(ReadError::Abandoned)));
+    assert!(seen.get() < 1_000, "{seen:?}");
+    assert!(matches!(read(&Leash::new(Duration::ZERO)), Err(ReadError::TooLong(_))));
+    assert!(read(&Leash::default()).is_ok(), "others go on");
 }

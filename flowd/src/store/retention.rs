@@ -21,6 +21,7 @@ use super::{
     totals::{Day, Reason, Totals, TotalsError},
     writer,
 };
+use crate::size;
 
 /// A longer time without a segment may be a clock that is wrong.
 const MOST_HOLE_DAYS: i64 = 31;
@@ -80,22 +81,7 @@ impl FromStr for MaxBytes {
                 Err(NotASize)
             };
         }
-        let unit = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-        let (number, unit) = text.split_at(unit);
-        let scale = match unit {
-            "" | "B" => 1,
-            "kB" => 1_000,
-            "MB" => 1_000_000,
-            "GB" => 1_000_000_000,
-            "TB" => 1_000_000_000_000,
-            "KiB" => 1 << 10,
-            "MiB" => 1 << 20,
-            "GiB" => 1 << 30,
-            "TiB" => 1_u64 << 40,
-            _ => return Err(NotASize),
-        };
-        let bytes = number.trim().parse::<f64>().map_err(|_| NotASize)? * scale as f64;
-        if (1.0..1e18).contains(&bytes) { Ok(Self::Bytes(bytes as u64)) } else { Err(NotASize) }
+        size::bytes(text).filter(|bytes| *bytes > 0).map(Self::Bytes).ok_or(NotASize)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Records and flows as rows of text, with names that stay.
 
-use super::{Change, Endpoint, Flow, FlowState, Gap, Peer, PeerEvent, Record, TopRow, Traffic};
+use super::{Change, Endpoint, Flow, FlowState, Gap, Peer, PeerEvent, Record};
 use crate::flows::{Counters, Identity, Tally};
 
 /// The columns of a record.
@@ -285,37 +285,6 @@ pub fn peer_event_csv_row(event: &PeerEvent) -> Vec<String> {
     ]
 }
 
-/// The columns of a row of a ranking.
-pub const TOP_CSV_COLUMNS: [&str; 14] = [
-    "key",
-    "flows",
-    "packets",
-    "bytes",
-    "rx_packets",
-    "rx_bytes",
-    "tx_packets",
-    "tx_bytes",
-    "allowed_flows",
-    "allowed_packets",
-    "allowed_bytes",
-    "denied_flows",
-    "denied_packets",
-    "denied_bytes",
-];
-
-/// The cells of a row of a ranking, in the order of [`TOP_CSV_COLUMNS`].
-pub fn top_csv_row(top: &TopRow) -> Vec<String> {
-    let TopRow { key, traffic } = top;
-    let Traffic { flows, packets, bytes, counters: each, allowed, denied } = traffic;
-    let mut row = vec![key.as_deref().map(csv_text).unwrap_or_default()];
-    row.extend([flows, packets, bytes].map(u64::to_string));
-    row.extend(counters(each));
-    for Tally { flows, packets, bytes } in [allowed, denied] {
-        row.extend([flows, packets, bytes].map(u64::to_string));
-    }
-    row
-}
-
 /// The columns of a change of verdict.
 pub const CHANGE_CSV_COLUMNS: [&str; 8] =
     ["peer", "was", "was_rule", "would_be", "rule", "flows", "packets", "bytes"];
@@ -357,7 +326,7 @@ fn peer(peer: Option<&Identity>) -> [String; 6] {
     ]
 }
 
-fn counters(counters: &Counters) -> [String; 4] {
+pub(super) fn counters(counters: &Counters) -> [String; 4] {
     let Counters { rx_packets, rx_bytes, tx_packets, tx_bytes } = counters;
     [rx_packets, rx_bytes, tx_packets, tx_bytes].map(u64::to_string)
 }

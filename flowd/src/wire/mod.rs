@@ -3,6 +3,7 @@
 
 mod coverage;
 mod csv;
+mod csv_sums;
 mod day_total;
 mod flow;
 mod gap;
@@ -11,6 +12,7 @@ mod policy;
 mod problem;
 mod record;
 mod segment;
+mod series;
 mod status;
 mod summary;
 mod timestamp;
@@ -19,9 +21,10 @@ mod top;
 pub use coverage::{Balance, BalanceState, Coverage};
 pub use csv::{
     CHANGE_CSV_COLUMNS, CSV_COLUMNS, FLOW_CSV_COLUMNS, GAP_CSV_COLUMNS, PEER_CSV_COLUMNS,
-    PEER_EVENT_CSV_COLUMNS, TOP_CSV_COLUMNS, change_csv_row, csv_row, csv_text, flow_csv_row,
-    gap_csv_row, peer_csv_row, peer_event_csv_row, top_csv_row,
+    PEER_EVENT_CSV_COLUMNS, change_csv_row, csv_row, csv_text, flow_csv_row, gap_csv_row,
+    peer_csv_row, peer_event_csv_row,
 };
+pub use csv_sums::{series_csv_columns, series_csv_rows, top_csv_columns, top_csv_row};
 pub use day_total::{DayTotal, DayTotalList};
 pub use flow::{Flow, FlowDetail, FlowPage, FlowState};
 pub use gap::{Gap, GapList, StageStatus};
@@ -36,9 +39,10 @@ pub use policy::{
 pub use problem::Problem;
 pub use record::{Endpoint, Record, RecordPage};
 pub use segment::{Segment, SegmentList};
+pub use series::{Point, Series, SeriesLine};
 pub use status::{
     DrainStatus, InterfaceStatus, NamedTally, PolicyStatus, Status, StoreStatus, TableStatus,
 };
 pub use summary::Summary;
 pub use timestamp::Timestamp;
-pub use top::{Top, TopRow, Traffic};
+pub use top::{Top, TopRow, Traffic, share};

@@ -110,6 +110,22 @@ fn rule_and_user_are_shown_where_there_is_room() {
 }
 
 #[test]
+fn a_wide_table_has_every_column_however_narrow_the_terminal() {
+    let sink = Sink::default();
+    let mut screen = Screen::fixed(Box::new(sink.clone()), NOW, 80);
+    screen.widen();
+    show(&mut screen, Format::Table, &page()).unwrap();
+    let text = sink.text();
+    let header: Vec<_> = text.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(
+        header[header.len() - 7..],
+        ["RULE", "LAST", "INTERFACE", "INITIATOR", "POLICY", "RECORDS", "FLOW"]
+    );
+    let first = text.lines().nth(1).unwrap();
+    assert!(first.ends_with(&page().flows[0].flow_id.to_string()), "{first}");
+}
+
+#[test]
 fn rows_have_the_columns_of_the_header() {
     let text = shown(Format::Csv, &page(), 80);
     let mut csv = csv::Reader::from_reader(text.as_bytes());

@@ -7,9 +7,9 @@ use hyper::Method;
 use super::{read, wrong};
 use crate::{
     ctl::{
-        args::Filters,
         client::Client,
         error::CtlError,
+        filters::Filters,
         output::{Format, Screen},
         table::{Align, Column, Table, Tone, Value},
         text,
@@ -38,8 +38,9 @@ pub(super) async fn run(
     filters: &Filters,
 ) -> Result<(), CtlError> {
     let body = read(file)?;
-    let answer: Replay =
-        client.send_text(Method::POST, "/v1/policy/replay", &filters.pairs(), body).await?;
+    let answer: Replay = client
+        .send_text(Method::POST, "/v1/policy/replay", &filters.pairs(&screen.clock)?, body)
+        .await?;
     if !answer.problems.is_empty() {
         return Err(wrong(file, &answer.problems));
     }

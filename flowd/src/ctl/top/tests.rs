@@ -1,6 +1,6 @@
 //! What operators see of rankings, as text.
 
-use super::{BAR, Format, Screen, Top, TopRow, Traffic, run, share};
+use super::{Format, Screen, Top, TopRow, Traffic, run};
 use crate::{
     ctl::output::Sink,
     flows::{By, Counters, Sort, Tally},
@@ -20,14 +20,16 @@ fn tally(flows: u64, packets: u64, bytes: u64) -> Tally {
 }
 
 fn top(by: By) -> Top {
-    let row = |key: Option<&str>, allowed, denied| TopRow {
-        key: key.map(str::to_owned),
-        traffic: traffic(allowed, denied),
+    let row = |key: Option<&str>, allowed, denied| {
+        let traffic = traffic(allowed, denied);
+        let share = wire::share(traffic.bytes, 41_001_140);
+        let key = key.map(str::to_owned);
+        TopRow { values: vec![key.clone()], key, share, traffic }
     };
     Top {
         since: None,
         until: NOW,
-        by,
+        by: by.into(),
         sort: Sort::Bytes,
         keys: 5,
         total: traffic(tally(13, 60_000, 41_000_000), tally(4, 19, 1_140)),
@@ -36,6 +38,7 @@ fn top(by: By) -> Top {
             row(None, tally(1, 19_990, 9_699_400), tally(0, 7, 420)),
             row(Some("=bob"), tally(0, 10, 600), tally(4, 12, 720)),
         ],
+        rest: traffic(Tally::default(), Tally::default()),
     }
 }
 
@@ -62,7 +65,7 @@ alice\\x1b[31m     12    40.0k  31.3 MB   76.3% ███████▋  31.3 M
 #[test]
 fn a_narrow_terminal_keeps_what_is_sorted_by() {
     let mut top = top(By::Dst);
-    top.rows[0].key = Some("2001:db8:1111:2222:3333:4444:5555:6666".to_owned());
+    top.rows[0].values = vec![Some("2001:db8:1111:2222:3333:4444:5555:6666".to_owned())];
     for width in [80, 60] {
         let text = shown(Format::Table, &top, width);
         for line in text.lines() {
@@ -75,17 +78,18 @@ fn a_narrow_terminal_keeps_what_is_sorted_by() {
 }
 
 #[test]
-fn a_share_is_a_number_and_a_bar() {
-    for (part, whole, text) in [
-        (0, 0, "  0.0% "),
-        (0, 7, "  0.0% "),
-        (1, 3, " 33.3% ███▍"),
-        (7, 7, "100.0% ██████████"),
-        (u64::MAX, u64::MAX, "100.0% ██████████"),
-    ] {
-        assert_eq!(share(part, whole), text);
-        assert!(share(part, whole).chars().filter(|c| *c == '█').count() as u64 <= BAR);
+fn what_is_in_no_row_has_a_row_of_its_own() {
+    let mut top = top(By::Peer);
+    top.by = "peer,rule".parse().unwrap();
+    top.rest = traffic(tally(1, 90, 20_500_570), tally(0, 0, 0));
+    for row in &mut top.rows {
+        row.values.push(None);
     }
+    let text = shown(Format::Table, &top, 100);
+    let last = text.lines().nth(4).unwrap();
+    let cells: Vec<_> = last.split_whitespace().collect();
+    assert_eq!(cells, ["(others)", "1", "90", "20.5", "MB", "50.0%", "█████", "20.5", "MB", "0"]);
+    assert!(text.starts_with("PEER           RULE "), "{text}");
 }
 
 #[test]
@@ -97,10 +101,10 @@ fn every_form_says_the_same() {
     assert_eq!(rows, top.rows);
     let text = shown(Format::Csv, &top, 80);
     let mut csv = csv::Reader::from_reader(text.as_bytes());
-    assert_eq!(csv.headers().unwrap(), wire::TOP_CSV_COLUMNS.as_slice());
+    assert_eq!(csv.headers().unwrap(), wire::top_csv_columns(&top.by));
     let rows: Vec<_> = csv.records().map(Result::unwrap).collect();
     let cells = rows[2].iter().collect::<Vec<_>>().join(" ");
-    assert_eq!(cells, "'=bob 4 22 1320 0 0 22 1320 0 10 600 4 12 720");
+    assert_eq!(cells, "'=bob 4 22 1320 0 0 22 1320 0 10 600 4 12 720 0.000032");
     assert_eq!(&rows[1][0], "");
 }
 

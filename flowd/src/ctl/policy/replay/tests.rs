@@ -9,7 +9,7 @@ use std::{
 
 use super::{Change, Client, CtlError, Filters, Format, Replay, Screen, Tally, Verdict, run, show};
 use crate::{
-    ctl::output::Sink,
+    ctl::{filters::Range, output::Sink},
     policy::Problem,
     wire::{self, Timestamp},
 };
@@ -128,7 +128,8 @@ async fn asked(answer: String, file: &Path) -> (Result<String, CtlError>, String
     });
     let sink = Sink::default();
     let mut screen = Screen::fixed(Box::new(sink.clone()), NOW, 90);
-    let filters = Filters { since: Some("1h".to_owned()), ..Filters::default() };
+    let range = Range { since: Some("1h".to_owned()), until: None };
+    let filters = Filters { range, ..Filters::default() };
     let client = Client::new(&socket);
     let done = run(&client, &mut screen, Format::Json, file, &filters).await;
     (done.map(|()| sink.text()), daemon.join().unwrap())
@@ -143,7 +144,11 @@ async fn the_file_is_sent_as_it_is_and_its_problems_are_a_failure() {
     std::fs::write(&file, POLICY).unwrap();
     let (done, request) = asked(serde_json::to_string(&replay()).unwrap(), &file).await;
     assert_eq!(serde_json::from_str::<Replay>(&done.unwrap()).unwrap(), replay());
-    assert!(request.starts_with("POST /v1/policy/replay?since=1h HTTP/1.1\r\n"), "{request}");
+    assert!(
+        request
+            .starts_with("POST /v1/policy/replay?since=2026-11-21T03%3A00%3A00.000Z HTTP/1.1\r\n"),
+        "{request}"
+    );
     assert!(request.contains("content-type: application/toml\r\n"), "{request}");
 
     let problem = Problem { line: 1, column: 1, text: "no".to_owned() };

@@ -1,0 +1,69 @@
+//! How long a query goes on: not longer than its time, and not when nobody waits for it.
+
+use std::{io::Write as _, os::unix::net::UnixStream, sync::mpsc, time::Duration};
+
+use axum::{Router, extract::State, routing::get};
+use tokio::net::UnixListener;
+
+use super::{Live, Served};
+use crate::{
+    api::{ApiState, error::ApiError, flows::blocking, serve::serve},
+    flows::Filter,
+    store::{ReadError, Reader},
+    wire,
+};
+
+const SOON: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn a_query_that_takes_too_long_is_ended_and_says_what_to_do() {
+    let served = Served::with_query_timeout(Duration::ZERO);
+    for path in ["summary", "top", "series", "flows", "flows?sort=bytes", "records"] {
+        let (status, text) = served.text(&format!("/v1/{path}"), "*/*").await;
+        assert_eq!(status, 503, "{path}: {text}");
+        let problem: wire::Problem = serde_json::from_str(&text).unwrap();
+        let expected = "the query took longer than 0 s: narrow its range or its filters, or raise \
+            `api.query_timeout_ms`";
+        assert_eq!(problem.detail, expected, "{path}");
+    }
+    // What is no query is answered.
+    assert_eq!(served.text("/v1/peers", "*/*").await.0, 200);
+}
+
+/// Asks the store the same over and over, until that is refused.
+async fn endless(State((state, why)): State<(ApiState, mpsc::Sender<ReadError>)>) -> String {
+    let answer: Result<(), ApiError> = blocking(&state, move |reader| {
+        loop {
+            if let Err(error) = reader.summary(&Filter::default(), 9) {
+                why.send(error).expect("the test waits");
+                return Ok(());
+            }
+        }
+    })
+    .await;
+    format!("{answer:?}")
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_ends_its_query() {
+    let served = Served::start();
+    let (live, _inbox, _watchers) = Live::new();
+    let (why, ended) = mpsc::channel();
+    let state = ApiState {
+        live,
+        reader: Reader::new(served.dir(), "gw"),
+        gateway: "gw".into(),
+        query_timeout: Duration::from_secs(3_600),
+    };
+    let socket = served.dir().join("endless.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let router = Router::new().route("/", get(endless)).with_state((state, why));
+    let server = tokio::spawn(serve(listener, router, std::future::pending()));
+
+    let mut client = UnixStream::connect(&socket).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: flowd\r\n\r\n").unwrap();
+    drop(client);
+    let error = tokio::task::spawn_blocking(move || ended.recv_timeout(SOON)).await.unwrap();
+    assert!(matches!(error, Ok(ReadError::Abandoned)), "{error:?}");
+    server.abort();
+}

@@ -1,0 +1,94 @@
+//! Every example in flowctl's help, typed as it stands there, against a running daemon.
+
+use std::{fs, path::Path, process::Command};
+
+use flowd_tests::{
+    namespace::Namespace,
+    site::{self, Settings, Site},
+    topology::Topology,
+    traffic::udp,
+    wait,
+};
+
+use crate::books::flowd_on;
+
+/// A policy for the examples that need a file of one.
+const POLICY: &str = "default = \"allow\"\n[[rules]]\nid = \"no-smtp\"\naction = \"deny\"\n\
+    from = [\"any\"]\nto = [\"any\"]\nprotocols = [\"tcp\"]\nports = [\"25\"]\n";
+/// An example that goes on until it is interrupted.
+const ENDLESS: &str = "flowctl watch";
+
+#[test]
+fn every_example_in_the_help_works() {
+    let mut net = Topology::new(1);
+    // What the examples call their peer.
+    net.peers[0].name = "alice-laptop".to_owned();
+    let (site, daemon) = flowd_on(&net, &Settings::default());
+    let (ctl, peer) = (site.flowctl(&net.gateway), &net.peers[0]);
+    let ends = ((&peer.namespace, peer.v4.into()), (&net.gateway, net.gateway_v4(peer)));
+    udp::Pair::new(ends.0, ends.1).exchange(&[100]);
+    wait::until(wait::SOON, "there is a flow", || !ctl.flows(&[]).is_empty());
+    let dir = site.path("examples");
+    fs::create_dir(&dir).expect("room");
+    fs::write(dir.join("policy.toml"), POLICY).expect("room");
+
+    let mut lines = Vec::new();
+    examples(&net.gateway, &mut Vec::new(), &mut lines);
+    assert!(lines.len() >= 20, "{lines:#?}");
+    let flow = ctl.flows(&[])[0].flow_id.to_string();
+    for line in lines {
+        let typed = line
+            .replace("01a1fc8a-a425-75a7-b299-ae8d734de1c4", &flow)
+            .replace("segments verify", &format!("segments verify --store {}", shown(&site)));
+        let output = shell(&net.gateway, &site, &dir, &typed);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        // What has no end is ended by `timeout`, which says 124.
+        let expected = if line.starts_with(ENDLESS) { 124 } else { 0 };
+        assert_eq!(output.status.code(), Some(expected), "{typed}: {stderr}");
+        assert_eq!(stderr, "", "{typed}");
+    }
+    daemon.stop();
+}
+
+fn shown(site: &Site) -> String {
+    site.path("store").display().to_string()
+}
+
+/// Types a line where `flowctl` is the one under test.
+fn shell(namespace: &Namespace, site: &Site, dir: &Path, line: &str) -> std::process::Output {
+    let endless = line.starts_with(ENDLESS);
+    let program = site::binary("FLOWCTL_BIN", "flowctl");
+    let limit = if endless { "timeout 2 " } else { "" };
+    let line = line.replace("flowctl ", &format!("{limit}{} ", program.display()));
+    let mut command: Command = namespace.command("sh");
+    command.arg("-c").arg(line).current_dir(dir).env("FLOWD_SOCKET", site.socket());
+    command.output().expect("there is a shell")
+}
+
+/// The examples of a command and of those below it.
+fn examples(namespace: &Namespace, words: &mut Vec<String>, found: &mut Vec<String>) {
+    let mut command = namespace.command(site::binary("FLOWCTL_BIN", "flowctl"));
+    let output = command.args(&*words).arg("--help").output().expect("flowctl is built");
+    let help = String::from_utf8_lossy(&output.stdout).into_owned();
+    let example = help.lines().find_map(|line| line.strip_prefix("Example: "));
+    let below: Vec<_> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| line.starts_with("  "))
+        // Descriptions may go on in lines that are indented further.
+        .filter(|line| !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .map(str::to_owned)
+        .collect();
+    match example {
+        Some(example) => found.push(example.to_owned()),
+        None => assert!(words.is_empty(), "{} has no example", words.join(" ")),
+    }
+    for name in below {
+        words.push(name);
+        examples(namespace, words, found);
+        words.pop();
+    }
+}
