@@ -5,11 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::machine;
+
 /// Long enough for anything on this machine; generous, because emulated machines are slow.
 pub const SOON: Duration = Duration::from_secs(120);
 
-/// Between two looks.
-const PAUSE: Duration = Duration::from_millis(10);
+/// Between two looks, each of which may be a run of flowctl.
+fn pause() {
+    thread::sleep(Duration::from_millis(machine::size(10, 150)));
+}
 
 /// Returns as soon as `condition` holds; panics when it does not within `deadline`.
 pub fn until(deadline: Duration, what: &str, mut condition: impl FnMut() -> bool) {
@@ -25,7 +29,7 @@ pub fn until_some<T>(deadline: Duration, what: &str, mut look: impl FnMut() -> O
             return found;
         }
         assert!(Instant::now() < end, "waited {deadline:?} in vain: {what}");
-        thread::sleep(PAUSE);
+        pause();
     }
 }
 
@@ -42,6 +46,6 @@ pub fn until_equal<T: PartialEq + std::fmt::Debug>(
             return;
         }
         assert!(Instant::now() < end, "{what}\n    found: {found:?}\n expected: {expected:?}");
-        thread::sleep(PAUSE);
+        pause();
     }
 }
