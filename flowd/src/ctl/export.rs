@@ -306,7 +306,7 @@ mod tests {
         let line = "flowctl export --format ecs --since 1h --verdict deny --dst 10.0.0.0/8";
         let cli = Cli::try_parse_from(line.split(' ')).unwrap();
         let Command::Export(wanted) = cli.command else { panic!("{line}") };
-        let pairs = wanted.filters.pairs();
+        let pairs = wanted.filters.pairs(&Clock::fixed(Timestamp(0))).unwrap();
         let names: Vec<_> = pairs.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, ["since", "dst", "verdict"]);
     }

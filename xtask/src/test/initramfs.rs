@@ -59,8 +59,10 @@ pub(super) fn write(
 
 /// Tests that ask nothing of the kernel's WireGuard or its hooks: they run in the root tier only,
 /// unless a filter names them.
-const INDEPENDENT: [&str; 7] =
-    ["crash", "identity", "policy", "pressure", "records", "refusals", "store"];
+const INDEPENDENT: [&str; 10] = [
+    "crash", "examples", "export", "identity", "policy", "pressure", "queries", "records", "refusals",
+    "store",
+];
 
 /// The first process: makes the system usable, runs the tests, powers off. The tests that restart
 /// the machine come last, in every boot; the others in the first.
