@@ -258,7 +258,7 @@ impl From<BookmarkError> for CtlError {
 mod tests {
     use clap::Parser as _;
 
-    use super::Ids;
+    use super::{Clock, Ids, Timestamp};
     use crate::{
         ctl::args::{Cli, Command},
         flows::FlowId,
