@@ -30,7 +30,6 @@ use std::path::PathBuf;
 
 pub use aside::SetAside;
 pub use coverage::StoredInterval;
-pub use daily::DayTotal;
 pub use inventory::{SegmentInfo, SegmentState};
 pub use peer_events::{PeerNews, StoredEvent};
 pub use peer_state::PeerState;

@@ -22,7 +22,7 @@ pub use csv::{
     PEER_EVENT_CSV_COLUMNS, TOP_CSV_COLUMNS, change_csv_row, csv_row, csv_text, flow_csv_row,
     gap_csv_row, peer_csv_row, peer_event_csv_row, top_csv_row,
 };
-pub use day_total::{DayTotal, DayTotalList};
+pub use day_total::DayTotalList;
 pub use flow::{Flow, FlowDetail, FlowPage, FlowState};
 pub use gap::{Gap, GapList, StageStatus};
 pub use peer::{
