@@ -30,7 +30,7 @@ pub(super) async fn list(
                 is_named(&total.name) || (wanted.len() >= 4 && key.starts_with(wanted.as_str()))
             });
         }
-        Ok(wire::DayTotalList { totals: totals.into_iter().map(Into::into).collect() })
+        Ok(wire::DayTotalList { totals })
     });
     Ok(Json(list.await?))
 }

@@ -7,8 +7,8 @@ use super::{
     text,
 };
 use crate::{
-    flows::Verdict,
-    wire::{DayTotal, DayTotalList},
+    flows::{DayTotal, Verdict},
+    wire::DayTotalList,
 };
 
 /// Shows the totals in the wanted form.

@@ -3,6 +3,7 @@
 //! No clock, no file, no global: everything comes in through parameters.
 
 mod coverage;
+mod day_total;
 mod filter;
 mod flow;
 mod flow_id;
@@ -23,6 +24,7 @@ mod summary;
 mod top;
 
 pub use coverage::{Balance, Coverage, Finding, Interval, Missing, Observation, Outer};
+pub use day_total::DayTotal;
 pub use filter::{Decider, Filter, State};
 pub use flow::Flow;
 pub use flow_id::FlowId;

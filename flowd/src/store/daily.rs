@@ -2,32 +2,7 @@
 //! for ever.
 
 use super::{ReadError, Reader, segment::as_it_is, totals, totals::Day, writer};
-use crate::flows::{Counters, Verdict};
-
-/// What one peer did on one UTC day, by the names that it had.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DayTotal {
-    /// UTC, YYYY-MM-DD.
-    pub day: String,
-    /// Name of the interface.
-    pub interface: String,
-    /// `None`: of no known peer.
-    pub public_key: Option<String>,
-    /// As it was called.
-    pub name: Option<String>,
-    /// Whose it was.
-    pub user: Option<String>,
-    /// What it was.
-    pub device: Option<String>,
-    /// What the policy said of it.
-    pub verdict: Verdict,
-    /// How many.
-    pub records: u64,
-    /// That began on the day.
-    pub flows: u64,
-    /// As far as it is recorded.
-    pub counters: Counters,
-}
+use crate::flows::DayTotal;
 
 impl Reader {
     /// Every day from `first` to `last` (YYYY-MM-DD), oldest first.

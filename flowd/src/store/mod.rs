@@ -32,7 +32,6 @@ use std::{path::PathBuf, time::Duration};
 
 pub use aside::SetAside;
 pub use coverage::StoredInterval;
-pub use daily::DayTotal;
 pub use inventory::{SegmentInfo, SegmentState};
 pub use leash::Leash;
 pub use peer_events::{PeerNews, StoredEvent};

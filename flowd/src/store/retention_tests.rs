@@ -5,10 +5,10 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 use rusqlite::Connection;
 
 use super::{
-    DayTotal, Keeper, Leaving, MaxBytes, Reader, Retention, SegmentState, Writer, totals,
-    verify_files, verify_store,
+    Keeper, Leaving, MaxBytes, Reader, Retention, SegmentState, Writer, totals, verify_files,
+    verify_store,
 };
-use crate::flows::{Counters, EndReason, Filter, Record, Verdict, sample};
+use crate::flows::{Counters, DayTotal, EndReason, Filter, Record, Verdict, sample};
 
 const DAY: i64 = 86_400_000;
 

@@ -11,8 +11,8 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 
-use super::{DayTotal, failure};
-use crate::flows::{Counters, Verdict};
+use super::failure;
+use crate::flows::{Counters, DayTotal, Verdict};
 
 /// Marks a file as flowd's sums ("flwt").
 const APPLICATION_ID: i64 = 0x666c_7774;

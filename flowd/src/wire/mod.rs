@@ -25,7 +25,7 @@ pub use csv::{
     peer_csv_row, peer_event_csv_row,
 };
 pub use csv_sums::{series_csv_columns, series_csv_rows, top_csv_columns, top_csv_row};
-pub use day_total::{DayTotal, DayTotalList};
+pub use day_total::DayTotalList;
 pub use flow::{Flow, FlowDetail, FlowPage, FlowState};
 pub use gap::{Gap, GapList, StageStatus};
 pub use peer::{

@@ -1,6 +1,9 @@
 //! When records are written, and that they outlive the daemon.
 
-use flowd::flows::{Counters, EndReason};
+use flowd::{
+    flows::{Counters, EndReason},
+    wire::DayTotalList,
+};
 use flowd_tests::{
     site::Settings,
     topology::Topology,
@@ -21,6 +24,11 @@ fn a_quiet_flow_ends() {
     wait::until_equal("it ends", &vec![(Some(EndReason::Idle), Load::both(load, load))], || {
         ctl.flows(&[]).iter().map(|flow| (flow.end_reason, flow.total)).collect()
     });
+    let totals = |args: &[&str]| ctl.json::<DayTotalList>(&[&["totals"], args].concat()).totals;
+    let told = totals(&["--peer", &peer.name]);
+    let told: Vec<_> = told.iter().map(|it| (it.name.as_deref(), it.flows, it.counters)).collect();
+    assert_eq!(told, [(Some(peer.name.as_str()), 1, Load::both(load, load))]);
+    assert_eq!(totals(&["--peer", "nobody"]), []);
     daemon.stop();
 }
 

@@ -177,8 +177,8 @@ impl Built {
     }
 }
 
-/// flowd with the feature `failpoints`, put aside: the usual one takes its place again. Not optimized,
-/// which saves half of the time that it takes to make a second release.
+/// flowd with the feature `failpoints`, put aside: the usual one takes its place again. Not optimized:
+/// another release build takes minutes.
 pub(crate) fn build_failpoints() -> Result<PathBuf> {
     let words = ["build", "-p", "flowd", "--bin", "flowd", "--features", "failpoints"];
     let built = executable(&build(&words)?, "flowd")?;

@@ -31,8 +31,7 @@ const DISK_BYTES: u64 = 256 << 20;
 /// CPUs.
 const BOOTS: usize = 3;
 
-/// Runs the program called `tests` beside the other programs on every kernel, all at a time: a machine
-/// mostly waits.
+/// Runs the program called `tests` beside the other programs on every kernel, all at a time.
 pub(super) fn run(programs: &[(&str, &Path)], filter: Option<&str>) -> Result<Outcome> {
     thread::scope(|scope| {
         let start = |series| scope.spawn(move || run_series(series, programs, filter));
