@@ -248,7 +248,15 @@ mod tests {
 
     #[test]
     fn a_filter_cannot_leave_its_quotes() {
-        let script = init_script(&["veth.ko".to_owned()], Some("it's"));
+        let script = init_script("6.12", &["veth.ko".to_owned()], Some("it's"));
         assert!(script.contains(r"--skip reboot:: 'it'\''s'"), "{script}");
+    }
+
+    #[test]
+    fn the_oldest_kernel_runs_what_depends_on_the_hook() {
+        let scripts = [SERIES[0], SERIES[1]].map(|series| init_script(series, &[], None));
+        assert!(scripts.iter().all(|script| script.contains("--skip crash::")));
+        let is_skipped = scripts.map(|script| script.contains("--skip coverage::"));
+        assert_eq!(is_skipped, [true, false]);
     }
 }
