@@ -60,8 +60,8 @@ pub(super) fn write(
 /// Tests that ask nothing of the kernel's WireGuard or its hooks: they run in the root tier only,
 /// unless a filter names them.
 const INDEPENDENT: [&str; 10] = [
-    "crash", "examples", "export", "identity", "policy", "pressure", "queries", "records", "refusals",
-    "store",
+    "crash", "examples", "export", "identity", "policy", "pressure", "queries", "records",
+    "refusals", "store",
 ];
 
 /// What the oldest kernel need not repeat: these ask WireGuard's counters and the store, which are
