@@ -29,6 +29,11 @@ pub fn protocol_name(number: u8) -> String {
         .map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
 }
 
+/// Every name that a protocol has.
+pub fn protocol_names() -> impl Iterator<Item = &'static str> {
+    NAMES.iter().map(|(_, name)| *name)
+}
+
 /// The number of a protocol given by name, in any case, or by number.
 pub fn protocol_number(text: &str) -> Option<u8> {
     let name = text.to_ascii_lowercase();

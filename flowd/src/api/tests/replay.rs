@@ -1,12 +1,12 @@
 //! `POST /v1/policy/replay`.
 
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
-use super::Served;
+use super::{Served, documented};
 
 const NO_WEB: &str = "\
 [[rules]]
@@ -30,8 +30,8 @@ impl Served {
             .body(Full::new(body.into()))
             .unwrap();
         let response = sender.send_request(request).await.unwrap();
-        let status = response.status().as_u16();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let target = format!("/v1/policy/replay{query}");
+        let (status, bytes) = documented(method, &target, response).await;
         (status, serde_json::from_slice(&bytes).unwrap())
     }
 }
