@@ -245,9 +245,11 @@ fn texts(schema: &Value, runner: &mut TestRunner) -> (Vec<String>, Vec<String>) 
             let pattern = pattern.strip_prefix('^').unwrap().strip_suffix('$').unwrap();
             let any = string_regex(pattern).unwrap();
             right.extend((0..60).map(|_| any.new_tree(runner).unwrap().current()));
-            wrong.extend(["é".to_owned(), "+1".to_owned(), "256.1".to_owned(), "x".repeat(99)]);
+            wrong.extend(["é".to_owned(), "+1".to_owned(), "1..2".to_owned(), "x".repeat(99)]);
         }
-        "string" if schema["enum"].is_array() => wrong.push(format!("{}x", right[0])),
+        "string" if schema["enum"].is_array() => {
+            wrong.extend([format!("{}x", right[0]), format!("+{}", right[0])])
+        }
         "string" => right.push("=any thing/é".to_owned()),
         other => panic!("{other}"),
     }
