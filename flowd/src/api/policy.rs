@@ -128,6 +128,8 @@ pub(super) async fn wrong_method(method: axum::http::Method, uri: axum::http::Ur
     ApiError::Method(format!("{} takes {takes}, not {method}", uri.path().escape_debug()))
 }
 
+/// The policy in a body. One that has none was meant otherwise: it would be the policy that allows
+/// everything.
 pub(super) fn text(body: Result<Bytes, BytesRejection>) -> Result<String, ApiError> {
     let body = body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
@@ -135,6 +137,13 @@ pub(super) fn text(body: Result<Bytes, BytesRejection>) -> Result<String, ApiErr
         }
         _ => ApiError::BadRequest("the policy broke off".to_owned()),
     })?;
+    if body.is_empty() {
+        return Err(ApiError::BadRequest(
+            "the request has no policy: send one in the body; `default = \"allow\"` allows \
+             everything"
+                .to_owned(),
+        ));
+    }
     String::from_utf8(body.into())
         .map_err(|_| ApiError::BadRequest("the policy is no UTF-8 text".to_owned()))
 }

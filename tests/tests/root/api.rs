@@ -60,9 +60,14 @@ fn the_socket_does_what_its_document_says() {
     let output = command.arg(script).arg(site.socket()).arg(&dir).output().expect("it is there");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
-    let asked: BTreeMap<String, u64> = serde_json::from_slice(&output.stdout).expect("it is JSON");
-    assert!(asked.len() >= 19, "{asked:?}");
-    assert!(asked.values().all(|times| *times >= 5), "{asked:?}");
+    let answered: BTreeMap<String, BTreeMap<String, u64>> =
+        serde_json::from_slice(&output.stdout).expect("it is JSON");
+    println!("{answered:#?}");
+    assert!(answered.len() >= 19, "{answered:#?}");
+    for (operation, statuses) in &answered {
+        let has = |class: char| statuses.keys().any(|status| status.starts_with(class));
+        assert!(has('2') && has('4'), "{operation}: {statuses:?}");
+    }
     // It has put any number of policies into force, or tried to, and counts on.
     site.flowctl(&net.gateway).attached("wg0");
     daemon.stop();

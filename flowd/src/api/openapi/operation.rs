@@ -193,10 +193,12 @@ impl Operation {
             json["description"] = self.description.clone().into();
         }
         if self.takes_policy {
+            let policy =
+                json!({ "type": "string", "minLength": 1, "examples": ["default = \"allow\"\n"] });
             json["requestBody"] = json!({
                 "description": "A policy as in docs/policy.md, in UTF-8; of any media type.",
                 "required": true,
-                "content": { "application/toml": { "schema": { "type": "string" } } },
+                "content": { "application/toml": { "schema": policy } },
             });
         }
         json

@@ -154,8 +154,8 @@ fn policy() -> Vec<Operation> {
             .answers::<wire::PolicyReport>(),
         Operation::get("/v1/policy/why", "why")
             .says("The rule that decides between two ends", "")
-            .takes(p::end("src", "Who would begin"))
-            .takes(p::end("dst", "With whom"))
+            .takes(p::end("src", "Who would begin", "alice-laptop"))
+            .takes(p::end("dst", "With whom", "10.20.0.2"))
             .takes(p::protocol())
             .takes(p::port("port", "The port at `dst`; of TCP where no protocol is named."))
             .answers::<wire::Why>()

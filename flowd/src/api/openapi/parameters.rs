@@ -211,8 +211,10 @@ pub(super) fn stage() -> Parameter {
 }
 
 /// One end that a policy judges.
-pub(super) fn end(name: &'static str, what: &str) -> Parameter {
-    text(name, &format!("{what}: an address, or a peer's name or public key.")).required()
+pub(super) fn end(name: &'static str, what: &str, example: &str) -> Parameter {
+    let mut end = text(name, &format!("{what}: an address, or a peer's name or public key."));
+    end.schema["examples"] = json!([example]);
+    end.required()
 }
 
 /// The connection that the caller came by.

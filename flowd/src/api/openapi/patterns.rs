@@ -63,6 +63,7 @@ pub(super) fn instant() -> String {
 }
 
 /// A number of bytes as people write it: see [`crate::size`].
-pub(super) const SIZE: &str = "^([0-9]{1,18}( ?B)?|[0-9]{1,17}\\.[0-9]{1,3}( ?B)?|[0-9]{1,14}(\\.[0-9]{1,3})? ?(kB|KiB)\
+pub(super) const SIZE: &str = "^([0-9]{1,18}( ?B)?|[0-9]{1,17}\\.[0-9]{1,3}( ?B)?\
+    |[0-9]{1,14}(\\.[0-9]{1,3})? ?(kB|KiB)\
     |[0-9]{1,11}(\\.[0-9]{1,3})? ?(MB|MiB)|[0-9]{1,8}(\\.[0-9]{1,3})? ?(GB|GiB)\
     |[0-9]{1,5}(\\.[0-9]{1,3})? ?(TB|TiB))$";

@@ -93,8 +93,9 @@ async fn a_wrong_policy_is_answered_with_its_problems() {
 #[tokio::test]
 async fn what_is_no_policy_is_refused() {
     let served = Served::start();
-    let cases: [(&str, &str, &[u8], u16, &str); 4] = [
+    let cases: [(&str, &str, &[u8], u16, &str); 5] = [
         ("GET", "", b"", 405, "/v1/policy/replay takes POST, not GET"),
+        ("POST", "", b"", 400, "the request has no policy: send one in the body"),
         ("POST", "", b"\xff", 400, "the policy is no UTF-8 text"),
         ("POST", "?sicne=1h", b"", 400, "unknown parameter `sicne`; did you mean `since`?"),
         ("POST", "?limit=1", b"", 400, "unknown parameter `limit`"),
