@@ -3,7 +3,8 @@
     api.py SOCKET DIRECTORY
 
 The document is OpenAPI 3.1, and schemathesis finds nothing that is not as it says. What schemathesis
-writes goes into DIRECTORY. Prints how often each operation was answered with which status, as JSON.
+writes goes into DIRECTORY. Prints as JSON how often each operation was answered with which status,
+and each path to a method that it does not take.
 """
 
 import collections
@@ -16,6 +17,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 
 from openapi_spec_validator import OpenAPIV31SpecValidator, validate
@@ -75,16 +77,48 @@ class Bridges(socketserver.ThreadingTCPServer):
     answered = collections.Counter()
 
 
+def operations(document):
+    """Method and path of each."""
+    for path, operations in document["paths"].items():
+        for method in operations:
+            yield method.upper(), path
+
+
+def refused(base, method, path):
+    """The refusal of a request."""
+    target = re.sub(r"\{[^}]*\}", "x", path)
+    request = urllib.request.Request(base + target, method=method, data=b"")
+    try:
+        with urllib.request.urlopen(request) as answer:
+            sys.exit(f"{method} {target}: {answer.status}")
+    except urllib.error.HTTPError as refusal:
+        return refusal.code, refusal.headers["Allow"], json.load(refusal)["detail"]
+
+
+def refuses_what_it_does_not_know(base, document):
+    """Parameters and methods that are not in the document."""
+    for method, path in operations(document):
+        status, _, detail = refused(base, method, path + "?unheard-of=1")
+        if status != 400 or "unknown parameter `unheard-of`" not in detail:
+            sys.exit(f"{method} {path}: {status} {detail}")
+    for path, methods in document["paths"].items():
+        status, allow, detail = refused(base, "DELETE", path)
+        if status != 405 or not all(method.upper() in allow.split(",") for method in methods):
+            sys.exit(f"DELETE {path}: {status} {allow} {detail}")
+
+
 def statuses(document, answered):
-    """How often each operation of the document was answered with which status."""
-    found = {}
-    for template, operations in document["paths"].items():
-        path = re.compile(re.sub(r"\{[^}]*\}", "[^/]+", template))
-        for method in map(str.upper, operations):
-            counts = found[f"{method} {template}"] = collections.Counter()
-            for (asked, target, status), times in answered.items():
-                if asked == method and path.fullmatch(target):
-                    counts[status] += times
+    """How often each operation was answered with which status, and each path to other methods."""
+    found = {path: collections.Counter() for path in document["paths"]}
+    found |= {f"{method} {path}": collections.Counter() for method, path in operations(document)}
+    paths = {path: re.compile(re.sub(r"\{[^}]*\}", "[^/]+", path)) for path in document["paths"]}
+    for (method, target, status), times in answered.items():
+        path = target if target in paths else None
+        for template, pattern in paths.items():
+            path = path or (template if pattern.fullmatch(target) else None)
+        if path:
+            counts = found.get(f"{method} {path}", found[path])
+            counts[status] += times
     return found
 
 
@@ -97,6 +131,7 @@ def main(flowd, directory):
         with urllib.request.urlopen(address) as answer:
             document = json.load(answer)
         validate(document, cls=OpenAPIV31SpecValidator)
+        refuses_what_it_does_not_know(base, document)
         command = [
             pathlib.Path(sys.executable).parent / "schemathesis",
             "--config-file", HERE / "schemathesis.toml", "--no-color",

@@ -7,6 +7,9 @@ use crate::{
     wire,
 };
 
+/// As the document shows it: for the default order.
+const CURSOR: &str = "1795233600000~6~::ffff:10.8.0.2~40000~::ffff:10.20.0.2~443~0~wg0";
+const LAST: &str = "The `next_cursor` of the page before, or the id of any record.";
 const NEXT: &str = "The `next_cursor` of the page before; the other parameters stay the same.";
 
 /// In the order of the paths.
@@ -34,7 +37,7 @@ fn flows_and_sums() -> Vec<Operation> {
             .takes(p::flow_sort())
             .takes(p::order())
             .takes(p::limit("Flows of a page.", flows::DEFAULT_LIMIT, query::MAX_LIMIT))
-            .takes(p::cursor(NEXT))
+            .takes(p::cursor(NEXT, CURSOR))
             .answers::<wire::FlowPage>()
             .leads("next", "listFlows", ("cursor", "/next_cursor"))
             .leads("flow", "showFlow", ("flow_id", "/flows/0/flow_id"))
@@ -90,7 +93,7 @@ fn records() -> Vec<Operation> {
             .takes_filters()
             .takes(p::state())
             .takes(p::limit("Records of a page.", records::DEFAULT_PAGE, records::MAX_PAGE))
-            .takes(p::cursor("The `next_cursor` of the page before, or the id of any record."))
+            .takes(p::cursor(LAST, "1000"))
             .answers::<wire::RecordPage>()
             .answers_as::<wire::Record>("application/x-ndjson")
             .answers_text("text/csv")

@@ -61,17 +61,18 @@ impl Parameter {
 
 /// Where a range begins and ends.
 pub(super) fn range() -> Vec<Parameter> {
-    let instant = |name, what: &str| {
+    let instant = |name, what: &str, examples: [&str; 2]| {
         let description = format!("{what} {}. What says no zone is meant in UTC.", when::ACCEPTED);
         let schema = json!({
             "type": "string",
             "pattern": patterns::instant(),
-            "examples": ["24h", "2026-11-21T08:00:00Z"],
+            "examples": examples,
         });
         Parameter::new(name, description, schema)
     };
-    let since = instant("since", "The first instant of the range:");
-    let until = instant("until", "The first instant behind the range, later than `since`:");
+    let (since, until) = (["24h", "2026-11-21T08:00:00Z"], ["now", "2026-11-21T09:00:00Z"]);
+    let since = instant("since", "The first instant of the range:", since);
+    let until = instant("until", "The first instant behind the range, later than `since`:", until);
     vec![since, until]
 }
 
@@ -151,8 +152,10 @@ pub(super) fn limit(description: &str, default: usize, maximum: usize) -> Parame
 }
 
 /// Where a page begins.
-pub(super) fn cursor(description: &str) -> Parameter {
-    text("cursor", description)
+pub(super) fn cursor(description: &str, example: &str) -> Parameter {
+    let mut cursor = text("cursor", description);
+    cursor.schema["examples"] = json!([example]);
+    cursor
 }
 
 /// What a list of flows is sorted by.

@@ -93,7 +93,7 @@ fn close(schema: &mut Value) {
             for (name, member) in members {
                 match member.as_array_mut().filter(|_| name == "allOf") {
                     Some(parts) => {
-                        parts.iter_mut().filter(|part| part.get("$ref").is_none()).for_each(close)
+                        parts.iter_mut().filter(|part| part.get("$ref").is_none()).for_each(close);
                     }
                     None => close(member),
                 }
@@ -248,7 +248,7 @@ fn texts(schema: &Value, runner: &mut TestRunner) -> (Vec<String>, Vec<String>) 
             wrong.extend(["é".to_owned(), "+1".to_owned(), "1..2".to_owned(), "x".repeat(99)]);
         }
         "string" if schema["enum"].is_array() => {
-            wrong.extend([format!("{}x", right[0]), format!("+{}", right[0])])
+            wrong.extend([format!("{}x", right[0]), format!("+{}", right[0])]);
         }
         "string" => right.push("=any thing/é".to_owned()),
         other => panic!("{other}"),
