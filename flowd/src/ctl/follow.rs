@@ -70,7 +70,9 @@ pub(super) async fn run(
             done = &mut reading => return done,
             Some(line) = ended.recv() => match parse(&line)? {
                 Watched::Skipped { skipped } => tell_skipped(skipped),
-                Watched::Record(record) if record.end_reason.is_some() && wanted != Some("open") => {
+                Watched::Record(record)
+                    if record.end_reason.is_some() && wanted != Some("open") =>
+                {
                     let flow = of_record(*record);
                     if seen.is_news(&flow) {
                         show(screen, format, &flow)?;

@@ -2,9 +2,9 @@
 
     api.py SOCKET DIRECTORY
 
-The document is OpenAPI 3.1, and schemathesis finds nothing that is not as it says. What schemathesis
-writes goes into DIRECTORY. Prints as JSON how often each operation was answered with which status,
-and each path to a method that it does not take.
+The document is OpenAPI 3.1, and schemathesis finds nothing that is not as it says. What
+schemathesis writes goes into DIRECTORY. Prints as JSON how often each operation was answered with
+which status, and each path to a method that it does not take.
 """
 
 import collections

@@ -27,8 +27,8 @@ fn flows_and_sums() -> Vec<Operation> {
         Operation::get("/v1/flows", "listFlows")
             .says(
                 "Flows, newest first unless another order is asked for",
-                "A flow has what its records in the range add up to; what an open flow did since its \
-                 last record is in it, and `total` is since its first packet. A page in another \
+                "A flow has what its records in the range add up to; what an open flow did since \
+                 its last record is in it, and `total` is since its first packet. A page in another \
                  order than newest first keeps the range of the first page, and is of its own \
                  instant.",
             )
@@ -49,7 +49,7 @@ fn flows_and_sums() -> Vec<Operation> {
             .refuses(&["404"])
             .reads_store(),
         Operation::get("/v1/summary", "sum")
-            .says("Flows, packets and bytes of a range", "Without `since` from the first record on.")
+            .says("Flows, packets and bytes of a range", "Without `since` of all that is stored.")
             .takes_filters()
             .takes(p::state())
             .answers::<wire::Summary>()
@@ -67,8 +67,8 @@ fn flows_and_sums() -> Vec<Operation> {
         Operation::get("/v1/series", "series")
             .says(
                 "Traffic over time",
-                "In steps that are aligned to UTC days; without `since` over a day. With `by`, a line \
-                 for each of those that have most, and one for the rest.",
+                "In steps that are aligned to UTC days; without `since` over a day. With `by`, a \
+                 line for each of those that have most, and one for the rest.",
             )
             .takes_filters()
             .takes(p::state())
@@ -86,8 +86,8 @@ fn records() -> Vec<Operation> {
         Operation::get("/v1/records", "listRecords")
             .says(
                 "Stored records, by ascending id",
-                "`Accept` chooses the format. JSON comes in pages; JSON lines (a record a line) and \
-                 CSV (RFC 4180, with a header) come as a stream of everything that was stored when \
+                "`Accept` chooses the format. JSON comes in pages; JSON lines (a record a line) \
+                 and CSV (RFC 4180, with a header) come as a stream of everything that was stored when \
                  it began, and take any `limit`; a stream that fails breaks off.",
             )
             .takes_filters()
@@ -104,8 +104,8 @@ fn records() -> Vec<Operation> {
         Operation::get("/v1/watch", "watch")
             .says(
                 "Records as they are written",
-                "A record a line, until the reader or the daemon goes. A reader that is too slow gets \
-                 a line with `skipped`, the number of records that it missed; they are stored.",
+                "A record a line, until the reader or the daemon goes. A reader that is too slow \
+                 gets a line with `skipped`, the number of records that it missed; they are stored.",
             )
             .takes_filters()
             .answers_as::<wire::Watched>("application/x-ndjson"),
@@ -167,8 +167,8 @@ fn policy() -> Vec<Operation> {
         Operation::post("/v1/policy/replay", "replayPolicy")
             .says(
                 "What a policy would have said of the stored records",
-                "Without `since` of seven days. What open flows did since their last record is left \
-                 out.",
+                "Without `since` of seven days. What open flows did since their last record is \
+                 left out.",
             )
             .takes_filters()
             .takes(p::state())

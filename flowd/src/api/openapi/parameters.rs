@@ -224,8 +224,8 @@ pub(super) fn end(name: &'static str, what: &str, example: &str) -> Parameter {
 pub(super) fn via() -> Parameter {
     Parameter::new(
         "via",
-        "The connection that the caller came by, such as 10.8.0.2:50000-10.8.0.1:22; the answer says \
-         whether the policy would cut it, and one that would is not put into force.",
+        "The connection that the caller came by, such as 10.8.0.2:50000-10.8.0.1:22; the answer \
+         says whether the policy would cut it, and one that would is not put into force.",
         json!({ "type": "string", "pattern": patterns::connection() }),
     )
 }
