@@ -71,6 +71,17 @@ pub struct Surroundings {
     pub known: Vec<Identity>,
 }
 
+/// Why nobody can say what decides between two ends, in one line for who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unanswerable {
+    /// There is no such peer.
+    Unknown(String),
+    /// Several peers are called so.
+    Ambiguous(String),
+    /// No packet goes from one to the other.
+    Senseless(String),
+}
+
 /// A message to the drain thread. It answers questions between two drains; a dropped reply is no
 /// error.
 #[derive(Debug)]
@@ -184,7 +195,7 @@ pub enum Request {
         /// Between whom.
         question: Question,
         /// Where the answer goes; an error is one line for who asks.
-        reply: oneshot::Sender<Result<wire::Why, String>>,
+        reply: oneshot::Sender<Result<wire::Why, Unanswerable>>,
     },
     /// Drain for the last time and end every flow.
     Stop,

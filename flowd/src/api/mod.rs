@@ -7,6 +7,7 @@ mod error;
 mod flows;
 mod gaps;
 mod metrics;
+mod openapi;
 mod params;
 mod peers;
 mod policy;
@@ -14,6 +15,7 @@ pub mod query;
 mod records;
 mod replay;
 mod room;
+mod routes;
 mod series;
 mod serve;
 mod socket;
@@ -33,7 +35,7 @@ use tokio::net::UnixListener;
 
 pub use socket::{BindError, Prepared, bind};
 
-use self::{error::ApiError, params::Params, room::Room};
+use self::{error::ApiError, params::Params, room::Room, routes::Routes};
 use crate::{
     live::{Live, Request},
     store::Reader,
@@ -63,7 +65,15 @@ pub async fn serve(
 }
 
 fn router(state: ApiState) -> Router {
-    Router::new()
+    let Routes { router, paths: _ } = routes();
+    router
+        .fallback(any(unknown_path))
+        .layer(middleware::from_fn_with_state(Room::new(), room::keep))
+        .with_state(state)
+}
+
+fn routes() -> Routes {
+    Routes::default()
         .route("/v1/status", get(status).fallback(wrong_method))
         .route("/v1/summary", get(flows::summary).fallback(wrong_method))
         .route("/v1/flows", get(flows::list).fallback(wrong_method))
@@ -97,10 +107,8 @@ fn router(state: ApiState) -> Router {
                 .layer(DefaultBodyLimit::max(policy::MAX_BYTES))
                 .fallback(policy::wrong_method),
         )
+        .route("/v1/openapi.json", get(openapi::show).fallback(wrong_method))
         .route("/metrics", get(metrics::metrics).fallback(wrong_method))
-        .fallback(any(unknown_path))
-        .layer(middleware::from_fn_with_state(Room::new(), room::keep))
-        .with_state(state)
 }
 
 async fn status(
@@ -126,11 +134,9 @@ async fn segments(
 
 async fn unknown_path(uri: axum::http::Uri) -> ApiError {
     ApiError::NotFound(format!(
-        "there is no {}; the endpoints are /v1/status, /v1/summary, /v1/flows, \
-         /v1/flows/{{flow_id}}, /v1/records, /v1/gaps, /v1/top, /v1/series, /v1/peers, \
-         /v1/peers/{{key or name}}, /v1/segments, /v1/totals, /v1/watch, /v1/policy, /v1/policy/check, \
-         /v1/policy/why, /v1/policy/replay and /metrics",
-        uri.path().escape_debug()
+        "there is no {}; the endpoints are {}",
+        uri.path().escape_debug(),
+        openapi::paths().join(", ")
     ))
 }
 

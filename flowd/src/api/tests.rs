@@ -16,7 +16,7 @@ use tokio::{
     sync::{broadcast, oneshot},
 };
 
-use super::{ApiState, serve};
+use super::{ApiState, openapi, serve};
 use crate::{
     flows::{
         Bound, Counters, EndReason, Entry, FlowId, Gap, Identity, Initiator, Ranking, Record,
@@ -93,8 +93,8 @@ fn gap() -> Gap {
 
 /// A served API: closed flows 1 to 5 in the store, and flow 1000 open, with one record in the store
 /// and one window that is not recorded.
-struct Served {
-    socket: PathBuf,
+pub(super) struct Served {
+    pub(super) socket: PathBuf,
     watchers: broadcast::Sender<Arc<Record>>,
     stop: Option<oneshot::Sender<()>>,
     ended: tokio::task::JoinHandle<()>,
@@ -102,7 +102,7 @@ struct Served {
 }
 
 impl Served {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self::with_query_timeout(Duration::from_secs(30))
     }
 
@@ -156,9 +156,7 @@ impl Served {
     }
 
     async fn text(&self, target: &str, accept: &str) -> (u16, String) {
-        let response = self.send(target, accept).await;
-        let status = response.status().as_u16();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let (status, bytes) = documented("GET", target, self.send(target, accept).await).await;
         (status, String::from_utf8(bytes.to_vec()).unwrap())
     }
 
@@ -167,6 +165,19 @@ impl Served {
         assert_eq!(status, 200, "{target}: {text}");
         serde_json::from_str(&text).unwrap()
     }
+}
+
+/// The answer to a request, which must be one that the document has.
+async fn documented(
+    method: &str,
+    target: &str,
+    response: hyper::Response<hyper::body::Incoming>,
+) -> (u16, Bytes) {
+    let status = response.status().as_u16();
+    let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    openapi::tests::check(method, target, (status, &kind, &bytes));
+    (status, bytes)
 }
 
 fn drain_thread(inbox: &mpsc::Receiver<Request>, watermark: u64) {
@@ -610,19 +621,19 @@ async fn what_is_wrong_is_told_as_a_problem() {
         ("/v1/flows?sicne=1h", 400, "unknown parameter `sicne`; did you mean `since`?"),
         ("/v1/flows?since=soon", 400, "`since` is `soon`; it must be"),
         ("/v1/flows?limit=0", 400, "`limit` is `0`; it must be a number from 1 to 10000"),
-        ("/v1/flows?cursor=page2", 400, "`cursor` is `page2`; it must be the `next_cursor`"),
+        ("/v1/flows?cursor=page2", 422, "`cursor` is `page2`; it must be the `next_cursor`"),
         ("/v1/flows?sort=size", 400, "`sort` is `size`; it must be one of start, last, duration"),
         (
             "/v1/flows?sort=bytes&cursor=1~6~::~1~::~2~0~wg0",
-            400,
+            422,
             "`cursor` is `1~6~::~1~::~2~0~wg0`",
         ),
         ("/v1/flows?port=1&port=2", 400, "`port` is given twice"),
         ("/v1/summary?limit=1", 400, "unknown parameter `limit`"),
-        ("/v1/summary?since=1h&until=2h", 400, "`since` is not before `until`"),
+        ("/v1/summary?since=1h&until=2h", 422, "`since` is not before `until`"),
         ("/v1/peers?user=x", 400, "unknown parameter `user`"),
         ("/v1/peers/=alice?since=soon", 400, "`since` is `soon`; it must be"),
-        ("/v1/peers/=alice?since=1h&until=2h", 400, "`since` is not before `until`"),
+        ("/v1/peers/=alice?since=1h&until=2h", 422, "`since` is not before `until`"),
         ("/v1/peers/=alice?peer=x", 400, "unknown parameter `peer`"),
         ("/v1/peers/xTI", 404, "there is no peer `xTI`, and was none; see /v1/peers"),
         ("/v1/peers/b%0aob", 404, "there is no peer `b\\nob`, and was none; did you mean `bob`?"),
@@ -634,10 +645,10 @@ async fn what_is_wrong_is_told_as_a_problem() {
         ("/v1/series?step=7m", 400, "`step` is `7m`; it must be a part of a day such as 1m, 5m"),
         (
             "/v1/series?step=1m&since=365d",
-            400,
+            422,
             "a step of 1m makes 525601 points of 1 lines; 10000",
         ),
-        ("/v1/series?step=1m&by=dst&limit=100&since=24h", 400, "a step of 1m makes 1441 points"),
+        ("/v1/series?step=1m&by=dst&limit=100&since=24h", 422, "a step of 1m makes 1441 points"),
         ("/v1/series?by=colour", 400, "`by` is `colour`; it must be one of peer, user, src, dst"),
         ("/v1/top?sort=size", 400, "`sort` is `size`; it must be one of bytes, packets, flows"),
         ("/v1/top?limit=10001", 400, "`limit` is `10001`; it must be a number from 1 to 10000"),
@@ -648,7 +659,7 @@ async fn what_is_wrong_is_told_as_a_problem() {
         ("/v1/gaps?stage=lost", 400, "`stage` is `lost`; it must be one of daemon, reboot, attach"),
         ("/v1/gaps?interface=", 400, "`interface` is ``; it must be the name of an interface"),
         ("/v1/gaps?peer=", 400, "`peer` is ``; it must be a peer's name"),
-        ("/v1/gaps?since=1h&until=2h", 400, "`since` is not before `until`"),
+        ("/v1/gaps?since=1h&until=2h", 422, "`since` is not before `until`"),
         ("/v1/gaps?state=open", 400, "unknown parameter `state`; did you mean `stage`?"),
         ("/v1/gaps?limit=100001", 400, "`limit` is `100001`; it must be a number from 1 to 100000"),
         ("/v1/flows?verdict=no", 400, "`verdict` is `no`; it must be `allow` or `deny`"),
@@ -665,7 +676,7 @@ async fn what_is_wrong_is_told_as_a_problem() {
         let response = served.send(target, "*/*").await;
         assert_eq!(response.status().as_u16(), status, "{target}");
         assert_eq!(response.headers()["content-type"], "application/problem+json", "{target}");
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let (_, bytes) = documented("GET", target, response).await;
         let problem: wire::Problem = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(problem.status, status);
         assert!(problem.detail.starts_with(detail), "{target}: {}", problem.detail);
@@ -687,6 +698,7 @@ async fn a_watcher_sees_matching_records_and_the_end() {
     served.watchers.send(Arc::new(denied)).unwrap();
     let mut body = response.into_body();
     let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    openapi::tests::check("GET", target, (200, "application/x-ndjson", &frame));
     let line: wire::Record = serde_json::from_slice(&frame).unwrap();
     assert_eq!((line.src.port, line.rule.as_deref()), (Some(7), Some("no-web")));
     drop(served.stop.take());

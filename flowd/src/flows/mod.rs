@@ -34,7 +34,7 @@ pub use grouping::{Group, Grouping, NotAGrouping};
 pub use identity::Identity;
 pub use opening::Opening;
 pub use peer_session::{Look, Moment, PeerEvent, PeerEventKind, PeerSession, Session, sessions};
-pub use protocol::{protocol_name, protocol_number};
+pub use protocol::{protocol_name, protocol_names, protocol_number};
 pub use record::{Counters, EndReason, Entry, Icmp, Initiator, Record, TcpFlags, Tuple, Verdict};
 pub use routes::{Prefixes, Routes};
 pub use series::{Line, NotAStep, Series, Step};

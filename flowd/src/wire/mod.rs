@@ -17,6 +17,7 @@ mod status;
 mod summary;
 mod timestamp;
 mod top;
+mod watched;
 
 pub use coverage::{Balance, BalanceState, Coverage};
 pub use csv::{
@@ -46,3 +47,4 @@ pub use status::{
 pub use summary::Summary;
 pub use timestamp::Timestamp;
 pub use top::{Top, TopRow, Traffic, share};
+pub use watched::Watched;

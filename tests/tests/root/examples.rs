@@ -13,8 +13,8 @@ use flowd_tests::{
 use crate::books::flowd_on;
 
 /// A policy for the examples that need a file of one.
-const POLICY: &str = "default = \"allow\"\n[[rules]]\nid = \"no-smtp\"\naction = \"deny\"\n\
-    from = [\"any\"]\nto = [\"any\"]\nprotocols = [\"tcp\"]\nports = [\"25\"]\n";
+pub(crate) const POLICY: &str = "default = \"allow\"\n[[rules]]\nid = \"no-smtp\"\n\
+    action = \"deny\"\nfrom = [\"any\"]\nto = [\"any\"]\nprotocols = [\"tcp\"]\nports = [\"25\"]\n";
 /// An example that goes on until it is interrupted.
 const ENDLESS: &str = "flowctl watch";
 

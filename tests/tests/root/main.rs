@@ -4,6 +4,7 @@ mod harness;
 
 mod books;
 
+mod api;
 mod change;
 mod counting;
 mod coverage;
