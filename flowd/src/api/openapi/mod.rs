@@ -61,6 +61,8 @@ fn document() -> Value {
         path.insert(operation.method.to_owned(), operation.json(&mut schemas));
     }
     let responses = operation::refusals(&mut schemas);
+    let parameters: BTreeMap<_, _> =
+        parameters::shared().iter().map(|parameter| (parameter.name, parameter.whole())).collect();
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -74,7 +76,11 @@ fn document() -> Value {
             "description": "the Unix socket; any host is taken",
         }],
         "paths": paths,
-        "components": { "responses": responses, "schemas": schemas.json() },
+        "components": {
+            "parameters": parameters,
+            "responses": responses,
+            "schemas": schemas.json(),
+        },
     })
 }
 

@@ -17,6 +17,7 @@ pub(super) struct Parameter {
     schema: Value,
     /// Further members, such as a style.
     more: Value,
+    is_shared: bool,
 }
 
 /// Where it stands.
@@ -30,7 +31,8 @@ enum Place {
 impl Parameter {
     fn new(name: &'static str, description: impl Into<String>, schema: Value) -> Self {
         let description = description.into();
-        Self { name, place: Place::Query, description, schema, more: json!({}) }
+        let more = json!({});
+        Self { name, place: Place::Query, description, schema, more, is_shared: false }
     }
 
     fn in_path(self) -> Self {
@@ -42,9 +44,22 @@ impl Parameter {
         Self { place: Place::RequiredQuery, ..self }
     }
 
-    /// As the document has it.
+    /// The same wherever it is taken.
+    fn shared(self) -> Self {
+        Self { is_shared: true, ..self }
+    }
+
+    /// As an operation has it.
     pub(super) fn json(&self) -> Value {
-        let Self { name, place, description, schema, more } = self;
+        match self.is_shared {
+            true => json!({ "$ref": format!("#/components/parameters/{}", self.name) }),
+            false => self.whole(),
+        }
+    }
+
+    /// All that is said of it.
+    pub(super) fn whole(&self) -> Value {
+        let Self { name, place, description, schema, more, is_shared: _ } = self;
         let mut json = json!({
             "name": name,
             "in": if *place == Place::Path { "path" } else { "query" },
@@ -57,6 +72,13 @@ impl Parameter {
         }
         json
     }
+}
+
+/// Those that several operations take, and which are the same for all of them.
+pub(super) fn shared() -> Vec<Parameter> {
+    let mut all = filters();
+    all.push(state());
+    all
 }
 
 /// Where a range begins and ends.
@@ -73,7 +95,7 @@ pub(super) fn range() -> Vec<Parameter> {
     let (since, until) = (["24h", "2026-11-21T08:00:00Z"], ["now", "2026-11-21T09:00:00Z"]);
     let since = instant("since", "The first instant of the range:", since);
     let until = instant("until", "The first instant behind the range, later than `since`:", until);
-    vec![since, until]
+    vec![since.shared(), until.shared()]
 }
 
 /// The filters, the same for every operation that takes them.
@@ -88,7 +110,7 @@ pub(super) fn filters() -> Vec<Parameter> {
     };
     let initiator = [Initiator::Peer, Initiator::Remote, Initiator::Unknown].map(Initiator::word);
     let mut all = range();
-    all.extend([
+    let others = [
         peer("The peer at either end"),
         text("user", "The user of the peer at either end, as in peers.toml."),
         network("src", "The address of the initiator, or of the peer where nobody knows who began"),
@@ -112,13 +134,15 @@ pub(super) fn filters() -> Vec<Parameter> {
              such as 1500, 10kB or 1.5GiB.",
             json!({ "type": "string", "pattern": patterns::SIZE, "examples": ["1500", "10MB"] }),
         ),
-    ]);
+    ];
+    all.extend(others.map(Parameter::shared));
     all
 }
 
 /// Of flows, and of what is summed from them.
 pub(super) fn state() -> Parameter {
-    Parameter::new("state", "Whether the flow still lives.", words(&["open", "closed"], None))
+    let states = words(&["open", "closed"], None);
+    Parameter::new("state", "Whether the flow still lives.", states).shared()
 }
 
 /// What names a peer.

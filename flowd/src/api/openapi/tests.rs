@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, Response, body::Bytes, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use proptest::{
@@ -35,10 +35,7 @@ pub(in crate::api) fn check(method: &str, target: &str, (status, kind, body): (u
         assert_eq!(status, 405, "{what}: the document has no such method");
         return validate(&document, &problem, body, &what);
     };
-    let response = &operation["responses"][status.to_string()];
-    let response = response["$ref"].as_str().map_or(response, |reference| {
-        document.pointer(reference.strip_prefix('#').unwrap()).unwrap()
-    });
+    let response = resolved(&document, &operation["responses"][status.to_string()]);
     let schema = &response["content"][kind]["schema"];
     assert!(schema.is_object(), "{what}: it is not in the document");
     match kind {
@@ -51,6 +48,13 @@ pub(in crate::api) fn check(method: &str, target: &str, (status, kind, body): (u
         }
         _ => assert_eq!(schema["type"], "string", "{what}"),
     }
+}
+
+/// What a reference refers to, or the thing itself.
+fn resolved<'d>(document: &'d Value, thing: &'d Value) -> &'d Value {
+    thing["$ref"]
+        .as_str()
+        .map_or(thing, |reference| document.pointer(reference.strip_prefix('#').unwrap()).unwrap())
 }
 
 /// The operations of a path.
@@ -119,13 +123,16 @@ fn a_member_that_may_be_null_may_not_be_away() {
 }
 
 impl Served {
-    /// An answer without a body to the request.
+    /// The answer to a request, which has a policy in its body.
     async fn method(&self, method: &str, target: &str) -> Response<Incoming> {
         let stream = UnixStream::connect(&self.socket).await.unwrap();
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         let request = Request::builder().method(method).uri(target).header("host", "flowd");
-        sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap()
+        sender
+            .send_request(request.body(Full::<Bytes>::from("default = \"allow\"")).unwrap())
+            .await
+            .unwrap()
     }
 
     /// Status, and what is said in a refusal.
@@ -144,11 +151,16 @@ impl Served {
 
 /// Every operation: method, path with something in it, and the operation itself.
 fn operations() -> Vec<(String, String, Value)> {
+    let document = document();
     let mut all = Vec::new();
-    for (template, operations) in document()["paths"].as_object().unwrap() {
+    for (template, operations) in document["paths"].as_object().unwrap() {
         let path = filled(template);
         for (method, operation) in operations.as_object().unwrap() {
-            all.push((method.to_ascii_uppercase(), path.clone(), operation.clone()));
+            let mut operation = operation.clone();
+            for parameter in operation["parameters"].as_array_mut().unwrap() {
+                *parameter = resolved(&document, parameter).clone();
+            }
+            all.push((method.to_ascii_uppercase(), path.clone(), operation));
         }
     }
     all
