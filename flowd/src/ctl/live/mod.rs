@@ -11,6 +11,8 @@ mod list;
 mod model;
 mod panels;
 mod rows;
+#[cfg(test)]
+mod sample;
 mod terminal;
 mod view;
 
@@ -185,7 +187,7 @@ impl<'a> Live<'a> {
                 // What was asked before is no longer what is wanted.
                 (self.asking, self.next_look) = (None, Instant::now());
             }
-            Action::Repaint => full.screen.clear()?,
+            Action::Repaint => full.repaint()?,
             Action::Suspend => full.suspend()?,
             Action::Show | Action::Quit => {}
         }

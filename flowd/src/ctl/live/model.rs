@@ -204,8 +204,11 @@ impl Model {
         if self.is_typing {
             return self.type_key(key.code, control);
         }
-        if control || key.modifiers.contains(KeyModifiers::ALT) {
+        if control {
             return Action::Show;
+        }
+        if key.modifiers.contains(KeyModifiers::ALT) {
+            return self.press_behind_esc(key.code);
         }
         if let Some(details) = &mut self.details {
             match key.code {
@@ -220,6 +223,18 @@ impl Model {
             return Action::Show;
         }
         self.press_in_list(key.code)
+    }
+
+    /// Esc and a key that arrive together look like one with Alt. That ends nothing: Alt may be meant.
+    fn press_behind_esc(&mut self, code: KeyCode) -> Action {
+        let before = match self.press(KeyCode::Esc.into()) {
+            Action::Quit => return Action::Show,
+            action => action,
+        };
+        match self.press(code.into()) {
+            Action::Show => before,
+            action => action,
+        }
     }
 
     fn press_in_list(&mut self, code: KeyCode) -> Action {

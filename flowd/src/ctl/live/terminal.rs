@@ -17,6 +17,7 @@ use ratatui::{
         execute,
         terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
     },
+    layout::{Position, Rect},
 };
 
 /// Whether the terminal is ours.
@@ -64,7 +65,14 @@ impl Full {
     pub(super) fn take_again(&mut self) -> io::Result<()> {
         leave();
         take()?;
-        self.screen.clear()
+        self.repaint()
+    }
+
+    /// Clears the screen; everything is painted next time. ([`Terminal::clear`] would ask the terminal
+    /// where its cursor is, and fail where that does not answer.)
+    pub(super) fn repaint(&mut self) -> io::Result<()> {
+        let size = self.screen.size()?;
+        self.screen.resize(Rect::from((Position::ORIGIN, size)))
     }
 }
 

@@ -38,6 +38,13 @@ pub(super) struct Style {
 }
 
 impl Style {
+    /// In UTC, without colours.
+    #[cfg(test)]
+    pub(super) fn sample() -> Self {
+        let now = crate::wire::Timestamp(super::sample::NOW_MS);
+        Self { clock: Clock::fixed(now), has_color: false }
+    }
+
     pub(super) fn of(&self, tone: Tone) -> Paint {
         let paint = Paint::default();
         match tone {
@@ -233,10 +240,10 @@ fn keys(model: &Model) -> &'static str {
     }
     match model.tab {
         Tab::Flows => {
-            "q quit  ? help  Tab peers  / find  s sort  r reverse  d denied  Enter details  p pause"
+            "q quit ? help Tab peers / find s sort r reverse d denied p pause Enter details"
         }
         Tab::Peers => {
-            "q quit  ? help  Tab flows  / find  s sort  r reverse  d denied  Enter its flows  p pause"
+            "q quit ? help Tab flows / find s sort r reverse d denied p pause Enter its flows"
         }
     }
 }
