@@ -76,7 +76,7 @@ fn what_moves_is_found_sorted_and_told_in_detail() {
     pty.send("01");
     let found = |text: &str| row(text, PORTS[0]).is_some() && row(text, PORTS[1]).is_none();
     let text = pty.until("the text finds one of them", found);
-    assert!(text.contains("/7001: 1 found"), "{text}");
+    assert!(text.contains("/7001: 1 found in"), "{text}");
     pty.send("\x1b");
     pty.until("Esc clears the text", has_both);
 

@@ -25,29 +25,29 @@ use crate::{
 const BAR: usize = 10;
 
 const FLOW_COLUMNS: [Column; 11] = [
-    Column::text("PEER", 8, 20, 2),
-    Column::text("PROTO", 6, 6, 4),
-    Column::text("SOURCE", 18, 47, 3),
+    Column::text("PEER", 12, 24, 3),
+    Column::text("PROTO", 6, 6, 5),
+    Column::text("SOURCE", 15, 47, 4),
     Column::text("DESTINATION", 18, 47, 0),
     Column::number("RX/s", 7, 0),
-    Column::number("TX/s", 7, 0),
-    Column::number("PKT/s", 6, 7),
-    Column::number("TOTAL", 7, 5),
-    Column::text("VERDICT", 7, 7, 1),
-    Column::text("RULE", 8, 16, 6),
-    Column::number("AGE", 6, 8),
+    Column::number("TX/s", 7, 1),
+    Column::number("PKT/s", 6, 8),
+    Column::number("TOTAL", 7, 6),
+    Column::text("VERDICT", 7, 7, 2),
+    Column::text("RULE", 8, 16, 7),
+    Column::number("AGE", 6, 9),
 ];
 
 const PEER_COLUMNS: [Column; 9] = [
-    Column::text("PEER", 8, 24, 0),
-    Column::text("USER", 8, 28, 4),
-    Column::text("IFACE", 6, 15, 6),
+    Column::text("PEER", 12, 24, 0),
+    Column::text("USER", 12, 28, 6),
+    Column::text("IFACE", 6, 15, 5),
     Column::number("FLOWS", 6, 2),
     Column::number("DENIED", 6, 1),
     Column::number("RX/s", 7, 0),
     Column::number("TX/s", 7, 0),
     Column::number("PKT/s", 6, 3),
-    Column::text("SHARE", BAR, BAR, 5),
+    Column::text("SHARE", BAR, BAR, 4),
 ];
 
 /// A header and as many rows as there is room for.
@@ -137,7 +137,6 @@ fn flow(row: &Row<FlowRate>, now_ms: i64) -> Vec<Value> {
 fn peer(row: &Row<PeerRate>, model: &Model) -> Vec<Value> {
     let PeerRate { interface, peer, flows, denied_flows, moved } = &row.what;
     let or_none = |text: Option<&str>| text.map_or_else(|| "-".to_owned(), text::visible);
-    let all: u64 = model.peers.iter().map(|peer| peer.what.moved.bytes()).sum();
     let denied = if *denied_flows > 0 { Tone::Bad } else { Tone::Plain };
     let [rx, tx, packets] = rates(row);
     vec![
@@ -149,7 +148,7 @@ fn peer(row: &Row<PeerRate>, model: &Model) -> Vec<Value> {
         rx,
         tx,
         packets,
-        bar(share(moved.bytes(), all), BAR).into(),
+        bar(share(moved.bytes(), model.sums.moved_bytes), BAR).into(),
     ]
 }
 

@@ -61,6 +61,8 @@ pub(super) struct Sums {
     pub(super) peers: u64,
     pub(super) listed_flows: usize,
     pub(super) listed_peers: usize,
+    /// Between the last two looks.
+    pub(super) moved_bytes: u64,
 }
 
 /// Everything that is on the screen.
@@ -141,6 +143,7 @@ impl Model {
             peers: rates.peer_count,
             listed_flows: rates.flows.iter().filter(|flow| !flow.record.overflow).count(),
             listed_peers: rates.peers.len(),
+            moved_bytes: rates.moved.bytes(),
         };
         let flow = |flow| Row::<FlowRate>::flow(flow, interval_ms);
         let peer = |peer| Row::<PeerRate>::peer(peer, interval_ms);

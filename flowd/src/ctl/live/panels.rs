@@ -25,8 +25,8 @@ const HELP: [&str; 17] = [
     "RX/s is what the gateway receives from the peer, TX/s what it sends, inside the",
     "tunnel, between the last two looks (`each`); TOTAL is since the first packet.",
     "VERDICT (deny): the policy denies it, and it passed, as nothing is enforced.",
-    "`first 500 of …`: those that come first in this order; / looks at the first 5000,",
-    "and flags such as --peer, --dst, --port at all of them.",
+    "`first 500 of …`: those that come first in this order; / looks at the first",
+    "5000, flags such as --peer, --dst, --port, and d look at all of them.",
     "(overflow): packets of a peer that are in no flow, as the table was full.",
     "! says what may be lost: see `flowctl status`, `flowctl gaps`.",
 ];

@@ -81,6 +81,7 @@ pub(super) fn rates(flows: &[Flow], all: u64) -> wire::Rates {
         };
         let denied = u64::from(*verdict == Verdict::Deny);
         rates.denied_flows += denied;
+        rates.moved += moved;
         rates.flows.push(wire::FlowRate { record: record(name, *port, *verdict), moved });
         let known = rates
             .peers
@@ -124,7 +125,7 @@ fn identity(name: &str) -> Identity {
     Identity {
         public_key: format!("{name}-key="),
         name: name.to_owned(),
-        user: Some("alice@example.com".to_owned()),
+        user: name.starts_with("alice").then(|| "alice@example.com".to_owned()),
         device: None,
         groups: vec!["ops".to_owned()],
         endpoint: None,

@@ -96,14 +96,14 @@ fn above<'a>(model: &Model, style: &Style, width: usize, height: usize) -> Vec<L
     let state = state(model, width);
     let trouble = trouble(model, style);
     match height {
-        0..3 => vec![trouble.filter(|_| model.trouble.is_some()).unwrap_or(state)],
-        3..6 => vec![state],
+        0..6 => vec![trouble.filter(|_| model.trouble.is_some()).unwrap_or(state)],
         6..9 => {
             let first = trouble.filter(|_| model.trouble.is_some());
             vec![first.unwrap_or_else(|| totals(model, width)), state]
         }
         _ => {
-            let calm = || Line::styled("no losses, no open gaps", style.of(Tone::Dim));
+            let calm = if head_is_known(model) { "no losses, no open gaps" } else { "" };
+            let calm = || Line::styled(calm, style.of(Tone::Dim));
             vec![
                 title(model, style, width),
                 totals(model, width),
@@ -114,10 +114,14 @@ fn above<'a>(model: &Model, style: &Style, width: usize, height: usize) -> Vec<L
     }
 }
 
+fn head_is_known(model: &Model) -> bool {
+    !model.head.title.is_empty()
+}
+
 /// Who, since when, and what time it is there.
 fn title<'a>(model: &Model, style: &Style, width: usize) -> Line<'a> {
     let head = &model.head;
-    if head.title.is_empty() {
+    if !head_is_known(model) {
         return Line::from("flowd");
     }
     let interval = model
@@ -188,11 +192,12 @@ fn state<'a>(model: &Model, width: usize) -> Line<'a> {
     if model.is_paused {
         told.push("PAUSED".to_owned());
     }
-    if !model.text.is_empty() {
+    if model.text.is_empty() {
+        told.push(listed(model));
+    } else {
         let text = shortened(&text::visible(&model.text), 20);
-        told.push(format!("/{text}: {} found", model.shown.len()));
+        told.push(format!("/{text}: {} found in {}", model.shown.len(), listed(model)));
     }
-    told.push(listed(model));
     if let Some(peer) = &model.only_peer {
         told.push(format!("only {}", shortened(&text::visible(&peer.name), 20)));
     }
