@@ -2,13 +2,16 @@
 
 use std::{env, os::unix::process::ExitStatusExt as _, path::PathBuf, process::Command};
 
+use flowd::{flows::Counters, wire::Rates};
 use flowd_tests::{
     flowctl::Flowctl,
+    http,
     pty::Pty,
     site::{self, Settings},
     skip,
     topology::{Peer, Topology},
-    traffic::{steady::Steady, udp},
+    traffic::{Load, steady::Steady, udp},
+    wait,
 };
 
 use crate::books::flowd_on;
@@ -116,6 +119,32 @@ fn what_moves_is_found_sorted_and_told_in_detail() {
     pty.until("any key ends the help", has_both);
     pty.send("q");
     assert_eq!(pty.ended().code(), Some(0), "{}", pty.text());
+    daemon.stop();
+}
+
+#[test]
+fn looks_tell_every_byte_of_a_flow_once() {
+    let net = Topology::new(1);
+    let (site, daemon) = flowd_on(&net, &Settings::default());
+    let look = || http::get(&site.socket(), "/v1/rates?protocol=udp&dst_port=7001").json::<Rates>();
+    let pair = pair(&net, &net.peers[0], PORTS[0]);
+    pair.exchange(&[100; 3]);
+    wait::until(wait::SOON, "a first look", || look().open_flows == 1);
+    wait::until(wait::SOON, "the flow is quiet", || look().moved.packets() == 0);
+    let mut told = Counters::default();
+    let mut sent = Load::default();
+    for payload in [200, 300] {
+        sent = sent + pair.exchange(&[payload; 5]);
+        wait::until_equal("what was sent is told", &Load::both(sent, sent), || {
+            let rates = look();
+            assert!(rates.interval_ms.is_some_and(|ms| ms >= 500), "{rates:?}");
+            assert_eq!(rates.moving_flows, u64::from(rates.moved.packets() > 0));
+            assert_eq!((rates.flows[0].moved, rates.peers[0].moved), (rates.moved, rates.moved));
+            told += rates.moved;
+            told
+        });
+    }
+    assert_eq!(look().moved, Counters::default(), "and not again");
     daemon.stop();
 }
 
