@@ -38,8 +38,8 @@ pub struct PeerRate {
 pub struct Rates {
     /// When the later look was taken.
     pub now: Timestamp,
-    /// How long after the look before; `None`: there was none within a minute, and nobody knows what
-    /// moved.
+    /// How long after the look before; `None`: there was none within a minute, and nobody knows
+    /// what moved.
     pub interval_ms: Option<u64>,
     /// What flows and peers are sorted by.
     pub sort: RateSort,

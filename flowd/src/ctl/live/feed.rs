@@ -28,8 +28,8 @@ pub(super) struct Answer {
 }
 
 impl Question {
-    /// What the state of the view asks for; `filters` are those of the command line, which keys make
-    /// narrower or replace.
+    /// What the state of the view asks for; `filters` are those of the command line, which keys
+    /// make narrower or replace.
     pub(super) fn of(model: &Model, filters: &Parameters) -> Self {
         let mut rates = filters.clone();
         let mut set = |name: &'static str, value: String| {

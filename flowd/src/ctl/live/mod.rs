@@ -108,7 +108,7 @@ impl Signals {
     }
 }
 
-/// Keys and new sizes, read by a thread of their own; it ends with the process, or with the terminal.
+/// Keys and new sizes, read by a thread of their own. It ends with the process, or the terminal.
 fn keys() -> UnboundedReceiver<Event> {
     let (events, keys) = unbounded_channel();
     thread::spawn(move || {

@@ -228,7 +228,8 @@ impl Model {
         self.press_in_list(key.code)
     }
 
-    /// Esc and a key that arrive together look like one with Alt. That ends nothing: Alt may be meant.
+    /// Esc and a key that arrive together look like one with Alt. That ends nothing: Alt may be
+    /// meant.
     fn press_behind_esc(&mut self, code: KeyCode) -> Action {
         let before = match self.press(KeyCode::Esc.into()) {
             Action::Quit => return Action::Show,

@@ -48,8 +48,8 @@ impl Full {
         }
     }
 
-    /// Gives the terminal back and stops, with everything that was started together, as the key does
-    /// in other programs; takes it again when the shell goes on with us.
+    /// Gives the terminal back and stops, with everything that was started together, as the key
+    /// does in other programs; takes it again when the shell goes on with us.
     pub(super) fn suspend(&mut self) -> io::Result<()> {
         leave();
         // SAFETY: the call takes two numbers; our own process group is named by zero.
@@ -68,8 +68,8 @@ impl Full {
         self.repaint()
     }
 
-    /// Clears the screen; everything is painted next time. ([`Terminal::clear`] would ask the terminal
-    /// where its cursor is, and fail where that does not answer.)
+    /// Clears the screen; everything is painted next time. ([`Terminal::clear`] would ask the
+    /// terminal where its cursor is, and fail where that does not answer.)
     pub(super) fn repaint(&mut self) -> io::Result<()> {
         let size = self.screen.size()?;
         self.screen.resize(Rect::from((Position::ORIGIN, size)))
