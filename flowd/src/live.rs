@@ -5,12 +5,15 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::{Arc, mpsc},
+    time::Duration,
 };
 
 use tokio::sync::{broadcast, oneshot};
 
 use crate::{
-    flows::{Filter, FlowId, Gap, Grouping, Identity, Ranking, Record, Series, Summary, Tuple},
+    flows::{
+        Board, Filter, FlowId, Gap, Grouping, Identity, Ranking, Record, Series, Summary, Tuple,
+    },
     identity::Names,
     policy::World,
     wire, wireguard,
@@ -60,6 +63,17 @@ pub struct PendingSummary {
     pub summary: Summary,
     /// How many flows match and live, whether or not they did anything since.
     pub open_flows: u64,
+}
+
+/// What flows moved between two looks.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// When the later look was taken, in Unix milliseconds.
+    pub now_ms: i64,
+    /// How long after the one before; `None`: there was none, and nothing can be said.
+    pub interval: Option<Duration>,
+    /// The flows that match.
+    pub board: Board,
 }
 
 /// What a policy is applied to, and whom it may name.
@@ -129,6 +143,16 @@ pub enum Request {
         empty: Series,
         /// Where the answer goes.
         reply: oneshot::Sender<Pending<Series>>,
+    },
+    /// What open flows move now: each question takes a look at them, which the next one is compared
+    /// with.
+    Rates {
+        /// Which flows.
+        filter: Filter,
+        /// Nothing yet, and how much of it is wanted.
+        empty: Board,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Measured>,
     },
     /// The gaps that the store may not have as they are; the watermark is the highest number of a
     /// gap in the store.

@@ -12,6 +12,7 @@ mod params;
 mod peers;
 mod policy;
 pub mod query;
+mod rates;
 mod records;
 mod replay;
 mod room;
@@ -79,6 +80,7 @@ fn routes() -> Routes {
         .route("/v1/flows", get(flows::list).fallback(wrong_method))
         .route("/v1/flows/{flow_id}", get(flows::detail).fallback(wrong_method))
         .route("/v1/records", get(records::list).fallback(wrong_method))
+        .route("/v1/rates", get(rates::rates).fallback(wrong_method))
         .route("/v1/gaps", get(gaps::list).fallback(wrong_method))
         .route("/v1/series", get(series::series).fallback(wrong_method))
         .route("/v1/top", get(top::top).fallback(wrong_method))

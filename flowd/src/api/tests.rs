@@ -22,7 +22,7 @@ use crate::{
         Bound, Counters, EndReason, Entry, FlowId, Gap, Identity, Initiator, Ranking, Record,
         Stage, Summary, TcpFlags, Tuple, Verdict,
     },
-    live::{Live, Pending, PendingSummary, Position, Request, Surroundings},
+    live::{Live, Measured, Pending, PendingSummary, Position, Request, Surroundings},
     store::{Leaving, Reader, Writer},
     wire,
 };
@@ -218,6 +218,14 @@ fn drain_thread(inbox: &mpsc::Receiver<Request>, watermark: u64) {
                 }
                 drop(reply.send(Pending { watermark, answer }));
             }
+            Request::Rates { filter, empty, reply } => {
+                let mut board = empty;
+                if filter.matches(&open) {
+                    board.absorb(&open, open.counters);
+                }
+                let interval = Some(Duration::from_millis(1_500));
+                drop(reply.send(Measured { now_ms: START_MS, interval, board }));
+            }
             Request::Gaps { reply } => {
                 // One that the store has as open, and has taken nothing since; one without a number.
                 let closed = Gap { gap_id: 1, closed_ms: Some(START_MS + 500), ..gap() };
@@ -285,6 +293,26 @@ async fn a_peer_is_found_by_name_and_key_also_when_only_the_store_knows_it() {
         assert_eq!(removed.identity.name, "=alice");
         assert_eq!((removed.interfaces, removed.sessions), (vec![], vec![]), "{wanted}");
     }
+}
+
+#[tokio::test]
+async fn rates_are_of_open_flows_and_their_peers() {
+    let served = Served::start();
+    let rates = async |query: &str| -> wire::Rates {
+        serde_json::from_value(served.json(&format!("/v1/rates?{query}")).await).unwrap()
+    };
+    let moved = record(1000, 1).counters;
+    let all = rates("sort=total&order=asc&limit=5").await;
+    assert_eq!((all.interval_ms, all.open_flows, all.moving_flows), (Some(1_500), 1, 1));
+    assert_eq!((all.moved, all.sort.word(), all.peer_count), (moved, "total", 1));
+    assert_eq!((all.flows[0].moved, all.flows[0].record.record_id), (moved, None));
+    let peer = &all.peers[0];
+    assert_eq!((peer.peer.as_ref().unwrap().name.as_str(), peer.moved), ("=alice", moved));
+    let none = rates("verdict=deny").await;
+    assert_eq!(
+        (none.open_flows, none.moved, none.flows, none.peers),
+        (0, Counters::default(), vec![], vec![])
+    );
 }
 
 #[tokio::test]
@@ -639,6 +667,14 @@ async fn what_is_wrong_is_told_as_a_problem() {
         ("/v1/peers/b%0aob", 404, "there is no peer `b\\nob`, and was none; did you mean `bob`?"),
         ("/v1/peers/bob", 409, "`bob` means 2 peers: give the public key of one, such as AAAA="),
         ("/v1/status?verbose=1", 400, "unknown parameter `verbose`; this endpoint takes none"),
+        ("/v1/rates?sort=size", 400, "`sort` is `size`; it must be one of rate, rx, tx, packets"),
+        (
+            "/v1/rates?since=1h",
+            400,
+            "`since` makes no sense here: these are the flows that are open",
+        ),
+        ("/v1/rates?state=open", 400, "`state` makes no sense here"),
+        ("/v1/rates?limit=10001", 400, "`limit` is `10001`; it must be a number from 1 to 10000"),
         ("/v1/top?by=colour", 400, "`by` is `colour`; it must be one of peer, user, src, dst"),
         ("/v1/top?by=peer,peer", 400, "`by` is `peer,peer`; it must be one of peer, user, src"),
         ("/v1/top?order=up", 400, "`order` is `up`; it must be `desc` or `asc`"),

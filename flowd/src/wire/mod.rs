@@ -10,6 +10,7 @@ mod gap;
 mod peer;
 mod policy;
 mod problem;
+mod rates;
 mod record;
 mod segment;
 mod series;
@@ -38,6 +39,7 @@ pub use policy::{
     RuleHits, Why, WhyEnd,
 };
 pub use problem::Problem;
+pub use rates::{FlowRate, PeerRate, Rates};
 pub use record::{Endpoint, Record, RecordPage};
 pub use segment::{Segment, SegmentList};
 pub use series::{Point, Series, SeriesLine};

@@ -15,6 +15,7 @@ mod examples;
 mod export;
 mod gaps;
 mod identity;
+mod live;
 mod mishaps;
 mod policy;
 mod pressure;
