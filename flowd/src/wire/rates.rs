@@ -1,6 +1,7 @@
 //! What open flows and their peers move now.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Record, Timestamp};
 use crate::{
@@ -9,7 +10,7 @@ use crate::{
 };
 
 /// An open flow, and what it moved between the two looks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FlowRate {
     /// The flow, as what it did since its last record; overflow is the sum of a peer.
     #[serde(flatten)]
@@ -19,7 +20,7 @@ pub struct FlowRate {
 }
 
 /// The open flows of a peer on an interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PeerRate {
     /// The interface that has it.
     pub interface: String,
@@ -34,7 +35,7 @@ pub struct PeerRate {
 }
 
 /// `GET /v1/rates`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Rates {
     /// When the later look was taken.
     pub now: Timestamp,

@@ -137,7 +137,7 @@ fn looks_tell_every_byte_of_a_flow_once() {
         sent = sent + pair.exchange(&[payload; 5]);
         wait::until_equal("what was sent is told", &Load::both(sent, sent), || {
             let rates = look();
-            assert!(rates.interval_ms.is_some_and(|ms| ms >= 500), "{rates:?}");
+            assert!(rates.interval_ms.is_some(), "{rates:?}");
             assert_eq!(rates.moving_flows, u64::from(rates.moved.packets() > 0));
             assert_eq!((rates.flows[0].moved, rates.peers[0].moved), (rates.moved, rates.moved));
             told += rates.moved;

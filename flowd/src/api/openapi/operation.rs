@@ -109,6 +109,13 @@ impl Operation {
         self.refuses(&["422"])
     }
 
+    /// Takes the filters that make sense for what is open now.
+    pub(super) fn takes_filters_of_now(mut self) -> Self {
+        let filters = parameters::filters().into_iter().skip(parameters::range().len());
+        self.parameters.extend(filters);
+        self
+    }
+
     /// Takes a policy in its body.
     pub(super) fn takes_policy(self) -> Self {
         Self { takes_policy: true, ..self }.refuses(&["413"])

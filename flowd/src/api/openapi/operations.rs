@@ -2,7 +2,7 @@
 
 use super::{operation::Operation, parameters as p};
 use crate::{
-    api::{flows, gaps, query, records, series, top},
+    api::{flows, gaps, query, rates, records, series, top},
     flows::By,
     wire,
 };
@@ -78,6 +78,17 @@ fn flows_and_sums() -> Vec<Operation> {
             .takes(p::limit("Lines.", series::DEFAULT_LINES, series::MAX_LINES))
             .answers::<wire::Series>()
             .reads_store(),
+        Operation::get("/v1/rates", "measure")
+            .says(
+                "What open flows and their peers move now",
+                "Between this look at them and the look before, whoever took that. Sums are of all \
+                 flows that match, lists of the first of them.",
+            )
+            .takes_filters_of_now()
+            .takes(p::rate_sort())
+            .takes(p::order())
+            .takes(p::limit("Flows, and peers.", rates::DEFAULT_LIMIT, rates::MAX_LIMIT))
+            .answers::<wire::Rates>(),
     ]
 }
 

@@ -4,7 +4,10 @@ use serde_json::{Value, json};
 
 use super::patterns;
 use crate::{
-    flows::{By, FlowSort, Grouping, Initiator, Order, Sort, Stage, Step, Verdict, protocol_names},
+    flows::{
+        By, FlowSort, Grouping, Initiator, Order, RateSort, Sort, Stage, Step, Verdict,
+        protocol_names,
+    },
     when,
 };
 
@@ -192,6 +195,12 @@ pub(super) fn flow_sort() -> Parameter {
 pub(super) fn sort() -> Parameter {
     let schema = words(&Sort::ALL.map(Sort::word), Some(Sort::Bytes.word()));
     Parameter::new("sort", "What is compared.", schema)
+}
+
+/// What open flows and their peers are sorted by.
+pub(super) fn rate_sort() -> Parameter {
+    let schema = words(&RateSort::ALL.map(RateSort::word), Some(RateSort::Rate.word()));
+    Parameter::new("sort", "What the flows and their peers are sorted by.", schema)
 }
 
 pub(super) fn order() -> Parameter {

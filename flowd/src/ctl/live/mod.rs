@@ -47,6 +47,10 @@ use super::{
 /// A look that takes long is not followed by another one before it has paid for itself: the daemon
 /// works on it a quarter of the time at most.
 const REST: u32 = 3;
+/// After the first look.
+const SOON: Duration = Duration::from_millis(500);
+/// What moves in so short a time is not told: it may be one packet, or none.
+pub(super) const SHORT: Duration = Duration::from_millis(200);
 /// How long an answer may take before the screen says so.
 const LATE: Duration = Duration::from_secs(3);
 
@@ -225,9 +229,13 @@ impl<'a> Live<'a> {
         let mut pause = self.interval.max(took * REST);
         match answer {
             Ok(Answer { status, rates, flow }) => {
-                // The first look has nothing to compare with.
-                if rates.interval_ms.is_none() {
-                    pause = Duration::ZERO;
+                match rates.interval_ms.map(Duration::from_millis) {
+                    // The first look has nothing to compare with.
+                    None => pause = SOON,
+                    // Too short to say anything: somebody else has just looked. Between two of
+                    // their looks there is room for ours.
+                    Some(interval) if interval < SHORT => pause = self.interval / 2,
+                    Some(_) => {}
                 }
                 self.model.take(&status, rates);
                 if let Some((flow_id, told)) = flow {

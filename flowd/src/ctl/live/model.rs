@@ -5,9 +5,12 @@
 //! - the selection keeps to its flow; when that has gone, to its place
 //! - what a key changes in the question is asked at once
 
+use std::time::Duration;
+
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::{
+    SHORT,
     details::Details,
     head::Head,
     rows::{Row, RowKey, Sorted as _},
@@ -133,8 +136,12 @@ impl Model {
         if self.is_paused {
             return;
         }
-        self.head.take(status);
         self.trouble = None;
+        let is_told = |ms| Duration::from_millis(ms) >= SHORT;
+        if !rates.interval_ms.is_none_or(is_told) && !self.flows.is_empty() {
+            return;
+        }
+        self.head.take(status);
         self.interval_ms = rates.interval_ms;
         let interval_ms = rates.interval_ms;
         self.sums = Sums {

@@ -10,6 +10,7 @@ use crate::{
         view,
     },
     flows::{Order, RateSort, Verdict},
+    wire,
 };
 
 fn model(flows: &[Flow]) -> Model {
@@ -173,6 +174,17 @@ fn a_restart_and_counters_that_go_back_give_no_rate() {
     model.take(&again, sample::nothing());
     assert_eq!((model.head.rate, model.head.restarted), (None, Some(again.now)));
     assert_eq!(model.head.history.len(), 1);
+}
+
+#[test]
+fn a_look_right_behind_another_one_changes_no_rate() {
+    let mut model = model(&FLOWS);
+    let short = |ms| wire::Rates { interval_ms: Some(ms), ..sample::rates(&FLOWS[..1], 1) };
+    model.take(&sample::status(1_100), short(100));
+    assert_eq!((model.flows.len(), model.interval_ms), (FLOWS.len(), Some(1_000)));
+    model.take(&sample::status(1_600), short(500));
+    assert_eq!((model.flows.len(), model.interval_ms), (1, Some(500)));
+    assert_eq!(model.flows[0].rate.unwrap().rx_bytes, 2 * FLOWS[0].2);
 }
 
 #[test]
