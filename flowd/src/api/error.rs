@@ -61,9 +61,12 @@ impl ApiError {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Policy(_) | Self::Senseless(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Conflict(_) => StatusCode::CONFLICT,
-            Self::Store(ReadError::TooLong(_) | ReadError::Abandoned | ReadError::Beside(_)) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Store(
+                ReadError::TooLong(_)
+                | ReadError::Abandoned
+                | ReadError::Beside(_)
+                | ReadError::Removed,
+            ) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(
                 ReadError::TooManyGroups(_)
                 | ReadError::TooMuchMemory(_)

@@ -176,6 +176,9 @@ pub enum ReadError {
     /// Temporary files cannot be written.
     #[error("cannot sort what the statement asks for: {0}")]
     Temporary(String),
+    /// A statement was not done with a segment when it went.
+    #[error("a day was removed from the store while the statement read it: ask again")]
+    Removed,
     /// What the daemon knows besides the store is not to be had.
     #[error("{0}")]
     Beside(String),

@@ -26,12 +26,13 @@ use super::tables::{GAPS, PEERS, RECORDS};
 use crate::store::{Leash, ReadError};
 
 /// Bytes of a statement.
-pub const MAX_BYTES: usize = 64 * 1024;
-/// Bytes of one value, and of one row.
-const VALUE_BYTES: i32 = 1024 * 1024;
+pub const MAX_BYTES: usize = 32 * 1024;
+/// Bytes of one value, and of one row. SQLite looks at the memory between two rounds of a loop; a
+/// round makes no more values than a statement has words.
+const VALUE_BYTES: i32 = 256 * 1024;
 /// Mebibytes that SQLite may take while a statement runs, beyond what it had.
-const MEMORY_MIB: i64 = 128;
-/// Steps of SQLite's machine between two looks. Each may take as much as a value has.
+pub(super) const MEMORY_MIB: i64 = 128;
+/// Steps of SQLite's machine between two looks.
 const STEPS: i32 = 100;
 /// Looks between two at the disk.
 const LOOKS: u32 = 100;
@@ -68,7 +69,11 @@ impl Stopped {
 }
 
 /// From now on only reading is possible, within limits.
-pub(super) fn restrict(conn: &mut Connection, leash: &Leash) -> rusqlite::Result<(Named, Stopped)> {
+pub(super) fn restrict(
+    conn: &mut Connection,
+    leash: &Leash,
+    memory_mib: i64,
+) -> rusqlite::Result<(Named, Stopped)> {
     // Two quotation marks are around names, never around texts: who mistypes a name is told.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
@@ -89,7 +94,7 @@ pub(super) fn restrict(conn: &mut Connection, leash: &Leash) -> rusqlite::Result
     let (named, stopped) = (Named::default(), Stopped::default());
     let noted = named.clone();
     conn.authorizer(Some(move |context: AuthContext<'_>| noted.judge(&context.action)))?;
-    let mut watch = Watch::new(leash.clone(), stopped.clone());
+    let mut watch = Watch::new(leash.clone(), stopped.clone(), memory_mib);
     conn.progress_handler(STEPS, Some(move || watch.is_over()))?;
     Ok((named, stopped))
 }
@@ -144,6 +149,7 @@ impl Named {
 struct Watch {
     leash: Leash,
     stopped: Stopped,
+    memory_mib: i64,
     /// What SQLite had when it began.
     begun_bytes: i64,
     temporary: PathBuf,
@@ -153,18 +159,18 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(leash: Leash, stopped: Stopped) -> Self {
+    fn new(leash: Leash, stopped: Stopped, memory_mib: i64) -> Self {
         let temporary = temporary();
-        let free_bytes = free_bytes(&temporary);
-        Self { leash, stopped, begun_bytes: memory_bytes(), temporary, free_bytes, looks: 0 }
+        let (begun_bytes, free_bytes) = (memory_bytes(), free_bytes(&temporary));
+        Self { leash, stopped, memory_mib, begun_bytes, temporary, free_bytes, looks: 0 }
     }
 
     fn is_over(&mut self) -> bool {
         if let Some(over) = self.leash.over() {
             return self.stopped.set(over.into());
         }
-        if memory_bytes() - self.begun_bytes > MEMORY_MIB * 1024 * 1024 {
-            return self.stopped.set(ReadError::TooMuchMemory(MEMORY_MIB));
+        if memory_bytes() - self.begun_bytes > self.memory_mib * 1024 * 1024 {
+            return self.stopped.set(ReadError::TooMuchMemory(self.memory_mib));
         }
         self.looks = self.looks.wrapping_add(1);
         // Half of what is free, so that many statements leave something too.
@@ -199,4 +205,21 @@ fn free_bytes(path: &Path) -> u64 {
     // SAFETY: the call filled it.
     let stat = unsafe { stat.assume_init() };
     stat.f_bavail * stat.f_frsize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LOOKS, MEMORY_MIB, Stopped, Watch};
+    use crate::store::{Leash, ReadError};
+
+    #[test]
+    fn a_statement_that_fills_the_disk_is_ended() {
+        let stopped = Stopped::default();
+        let mut watch = Watch::new(Leash::default(), stopped.clone(), MEMORY_MIB);
+        // As if there had been all the room that one can write down.
+        watch.free_bytes = u64::MAX;
+        let looks = (0..=LOOKS).take_while(|_| !watch.is_over()).count();
+        assert!(looks < LOOKS as usize, "{looks}");
+        assert!(matches!(stopped.take(), Some(ReadError::TooLittleRoom(_))));
+    }
 }

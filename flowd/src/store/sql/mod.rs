@@ -80,6 +80,17 @@ pub fn ask(
     beside: &dyn Beside,
     answer: &mut dyn Answer,
 ) -> Result<u64, ReadError> {
+    ask_within(guard::MEMORY_MIB, reader, leash, question, beside, answer)
+}
+
+fn ask_within(
+    memory_mib: i64,
+    reader: &Reader,
+    leash: &Leash,
+    question: &Question,
+    beside: &dyn Beside,
+    answer: &mut dyn Answer,
+) -> Result<u64, ReadError> {
     let source = Arc::new(Source {
         reader: reader.clone().on(leash.clone()),
         gateway: question.gateway.clone(),
@@ -88,7 +99,7 @@ pub fn ask(
         read: AtomicU64::new(0),
     });
     let mut conn = open(question, source.clone()).map_err(refused)?;
-    let (named, stopped) = guard::restrict(&mut conn, leash).map_err(refused)?;
+    let (named, stopped) = guard::restrict(&mut conn, leash, memory_mib).map_err(refused)?;
     match run(&conn, &question.text, &named, beside, answer) {
         Ok(()) => Ok(source.read.load(Ordering::Relaxed)),
         // What a table or the guard said is the reason of what SQLite says.

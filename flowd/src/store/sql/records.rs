@@ -7,6 +7,7 @@ use std::{
     ffi::{CStr, CString, c_int},
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -91,7 +92,8 @@ unsafe impl VTab<'_> for Records {
     fn open(&mut self) -> rusqlite::Result<Cursor> {
         let source = self.source.clone();
         let base = sqlite3_vtab_cursor::default();
-        Ok(Cursor { base, source, range: None, page: Vec::new(), at: 0, size: FIRST_PAGE })
+        let (range, oldest, page) = (None, None, Vec::new());
+        Ok(Cursor { base, source, range, oldest, page, at: 0, size: FIRST_PAGE })
     }
 }
 
@@ -102,6 +104,8 @@ pub(super) struct Cursor {
     source: Arc<Source>,
     /// What is left to read; `None`: nothing.
     range: Option<Range>,
+    /// The first segment of the range, once a page did not have all of it.
+    oldest: Option<PathBuf>,
     page: Vec<Named>,
     at: usize,
     /// Records of the next page.
@@ -117,7 +121,7 @@ unsafe impl VTabCursor for Cursor {
         values: &Filters<'_>,
     ) -> rusqlite::Result<()> {
         self.range = Some(plan::range(plan.unwrap_or_default(), values, self.source.watermark));
-        self.size = FIRST_PAGE;
+        (self.oldest, self.size) = (None, FIRST_PAGE);
         self.turn()
     }
 
@@ -170,6 +174,10 @@ impl Cursor {
             records.into_iter().flatten().for_each(take);
             return Ok(());
         }
+        let first = match self.oldest {
+            Some(_) => None,
+            None => reader.paths(&range.filter)?.into_iter().next(),
+        };
         let mut left = self.size;
         reader.records(&range.filter, range.after, range.last, &mut |record| {
             range.after = record.record_id;
@@ -177,6 +185,11 @@ impl Cursor {
             left -= 1;
             if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
+        // A page begins behind the last one: it would miss what retention took from before it.
+        self.oldest = self.oldest.take().or(first);
+        if self.oldest.as_ref().is_some_and(|path| !path.exists()) {
+            return Err(ReadError::Removed);
+        }
         self.range = (left == 0).then_some(range);
         Ok(())
     }
