@@ -145,7 +145,7 @@ fn run(
         return Err(ReadError::Statement("there is more than one statement: ask one".to_owned()));
     }
     if !statement.readonly() {
-        return Err(ReadError::Statement(ONLY_READS.to_owned()));
+        return Err(only_reads());
     }
     if statement.parameter_count() > 0 {
         let wrong = "nothing stands for a `?` or a `:name` here: write the value";
@@ -208,14 +208,20 @@ fn unique(statement: &Statement<'_>) -> Vec<String> {
 /// What SQLite does not do, in one line.
 fn refused(error: Error) -> ReadError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::AuthorizationForStatementDenied) => {
-            ReadError::Statement(ONLY_READS.to_owned())
-        }
+        Some(ErrorCode::AuthorizationForStatementDenied) => only_reads(),
         Some(ErrorCode::CannotOpen | ErrorCode::DiskFull | ErrorCode::SystemIoFailure) => {
             ReadError::Temporary(failure::with_remedy(&error))
         }
-        _ => ReadError::Statement(one_line(&told(error))),
+        _ => match told(error) {
+            // Of a function, which has no code of its own.
+            told if told.starts_with("not authorized") => only_reads(),
+            told => ReadError::Statement(one_line(&told)),
+        },
     }
+}
+
+fn only_reads() -> ReadError {
+    ReadError::Statement(ONLY_READS.to_owned())
 }
 
 fn told(error: Error) -> String {
@@ -235,5 +241,7 @@ fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
 
+#[cfg(test)]
+mod doc_tests;
 #[cfg(test)]
 mod tests;
