@@ -51,8 +51,8 @@ fn sums_in_sql_are_what_was_sent() {
             json!(peer.name),
         ]);
     }
-    let text = "SELECT peer_name, src_ip, sum(rx_packets), sum(rx_bytes), sum(tx_packets), \
-        sum(tx_bytes), name FROM records JOIN peers ON public_key = peer_public_key \
+    let text = "SELECT peer_name, src_ip, sum(r.rx_packets), sum(r.rx_bytes), sum(r.tx_packets), \
+        sum(r.tx_bytes), name FROM records r JOIN peers ON public_key = peer_public_key \
         WHERE protocol = 'udp' AND end_reason = 'idle' GROUP BY peer_name ORDER BY src_ip";
     expected.sort_by_key(|row| row[1].to_string());
     wait::until_equal("both flows end", &expected, || rows(&ctl, text));
@@ -66,7 +66,7 @@ fn sums_in_sql_are_what_was_sent() {
     let output = piped(&ctl, &["-o", "csv"], &one);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "n\n1\n");
     let output = piped(&ctl, &[], "SELECT 'a' || char(27) AS x, NULL AS y");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "x       y\na\\x1b  -\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "x      y\na\\x1b  -\n");
 
     let tables: SqlTables = ctl.json(&["sql"]);
     let names: Vec<_> = tables.tables.iter().map(|table| table.name.as_str()).collect();

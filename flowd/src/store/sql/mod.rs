@@ -144,7 +144,8 @@ fn run(
     if !matches!(batch.next(), Ok(None)) {
         return Err(ReadError::Statement("there is more than one statement: ask one".to_owned()));
     }
-    if !statement.readonly() {
+    // What has no columns answers nothing, such as REINDEX where there is no index.
+    if !statement.readonly() || statement.column_count() == 0 {
         return Err(only_reads());
     }
     if statement.parameter_count() > 0 {
