@@ -251,14 +251,16 @@ impl Rows {
             }
             Format::JsonLines => {
                 // By hand, in the order of the columns.
+                let names = std::mem::take(&mut self.names);
                 let mut comma = b'{';
-                for index in 0..cells.len() {
+                for (name, cell) in names.iter().zip(cells) {
                     self.buffer.push(std::mem::replace(&mut comma, b','));
-                    self.json(&self.names[index].as_str().into());
+                    self.json(&name.as_str().into());
                     self.buffer.push(b':');
-                    self.json(&value(&cells[index]));
+                    self.json(&value(cell));
                 }
                 self.buffer.extend_from_slice(b"}\n");
+                self.names = names;
             }
             Format::Csv => self.csv(cells.iter().map(text_of).collect()),
         }

@@ -41,12 +41,12 @@ const OF_JSON: [&str; 2] = ["json_each", "json_tree"];
 /// Where SQLite puts temporary files: the first of them that is there.
 const TEMPORARY: [&str; 3] = ["/var/tmp", "/usr/tmp", "/tmp"];
 
-/// Which tables a statement names that have to be filled for it.
+/// What a statement may name, and which tables that it names have to be filled for it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Named(Arc<Tables>);
+pub(super) struct Access(Arc<Noted>);
 
 #[derive(Debug, Default)]
-struct Tables {
+struct Noted {
     gaps: AtomicBool,
     peers: AtomicBool,
     is_filling: AtomicBool,
@@ -73,7 +73,7 @@ pub(super) fn restrict(
     conn: &mut Connection,
     leash: &Leash,
     memory_mib: i64,
-) -> rusqlite::Result<(Named, Stopped)> {
+) -> rusqlite::Result<(Access, Stopped)> {
     // Two quotation marks are around names, never around texts: who mistypes a name is told.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
@@ -91,15 +91,15 @@ pub(super) fn restrict(
     for (limit, value) in limits {
         conn.set_limit(limit, value)?;
     }
-    let (named, stopped) = (Named::default(), Stopped::default());
-    let noted = named.clone();
-    conn.authorizer(Some(move |context: AuthContext<'_>| noted.judge(&context.action)))?;
+    let (access, stopped) = (Access::default(), Stopped::default());
+    let judge = access.clone();
+    conn.authorizer(Some(move |context: AuthContext<'_>| judge.judge(&context.action)))?;
     let mut watch = Watch::new(leash.clone(), stopped.clone(), memory_mib);
     conn.progress_handler(STEPS, Some(move || watch.is_over()))?;
-    Ok((named, stopped))
+    Ok((access, stopped))
 }
 
-impl Named {
+impl Access {
     /// Whether the statement needs the gaps.
     pub(super) fn has_gaps(&self) -> bool {
         self.0.gaps.load(Ordering::Relaxed)
@@ -133,12 +133,13 @@ impl Named {
     }
 
     fn reads(&self, table: &str, column: &str) -> Authorization {
-        if table == GAPS.name {
+        // Without a column it is as it was typed, and may be a part of the statement itself.
+        let is = |known: &str| table.eq_ignore_ascii_case(known);
+        if is(GAPS.name) {
             self.0.gaps.store(true, Ordering::Relaxed);
-        } else if table == PEERS.name {
+        } else if is(PEERS.name) {
             self.0.peers.store(true, Ordering::Relaxed);
-        } else if table != RECORDS.name && !OF_JSON.contains(&table) && !column.is_empty() {
-            // Without a column it is also the name of a part of the statement itself.
+        } else if !is(RECORDS.name) && !OF_JSON.contains(&table) && !column.is_empty() {
             return Authorization::Deny;
         }
         Authorization::Allow

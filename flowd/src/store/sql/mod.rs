@@ -31,7 +31,7 @@ pub use self::{
     tables::{ColumnInfo, Table, tables},
 };
 use self::{
-    guard::Named,
+    guard::Access,
     records::Source,
     tables::{Column, GAP_COLUMNS, GAPS, PEER_COLUMNS, PEERS, RECORDS},
 };
@@ -99,8 +99,8 @@ fn ask_within(
         read: AtomicU64::new(0),
     });
     let mut conn = open(question, source.clone()).map_err(refused)?;
-    let (named, stopped) = guard::restrict(&mut conn, leash, memory_mib).map_err(refused)?;
-    match run(&conn, &question.text, &named, beside, answer) {
+    let (access, stopped) = guard::restrict(&mut conn, leash, memory_mib).map_err(refused)?;
+    match run(&conn, &question.text, &access, beside, answer) {
         Ok(()) => Ok(source.read.load(Ordering::Relaxed)),
         // What a table or the guard said is the reason of what SQLite says.
         Err(error) => Err(source.failure().or_else(|| stopped.take()).unwrap_or(error)),
@@ -132,7 +132,7 @@ fn open(question: &Question, source: Arc<Source>) -> rusqlite::Result<Connection
 fn run(
     conn: &Connection,
     text: &str,
-    named: &Named,
+    access: &Access,
     beside: &dyn Beside,
     answer: &mut dyn Answer,
 ) -> Result<(), ReadError> {
@@ -152,13 +152,13 @@ fn run(
         let wrong = "nothing stands for a `?` or a `:name` here: write the value";
         return Err(ReadError::Statement(wrong.to_owned()));
     }
-    if named.has_gaps() {
+    if access.has_gaps() {
         let gaps = beside.gaps().map_err(ReadError::Beside)?;
-        named.filling(|| fill(conn, GAPS.name, GAP_COLUMNS, &gaps)).map_err(refused)?;
+        access.filling(|| fill(conn, GAPS.name, GAP_COLUMNS, &gaps)).map_err(refused)?;
     }
-    if named.has_peers() {
+    if access.has_peers() {
         let peers = beside.peers().map_err(ReadError::Beside)?;
-        named.filling(|| fill(conn, PEERS.name, PEER_COLUMNS, &peers)).map_err(refused)?;
+        access.filling(|| fill(conn, PEERS.name, PEER_COLUMNS, &peers)).map_err(refused)?;
     }
     answer.columns(unique(&statement));
     let count = statement.column_count();

@@ -247,6 +247,9 @@ fn tables_are_joined_and_a_large_one_is_read_once() {
     let cases = [
         ("SELECT stage, packets, closed FROM gaps", "detached|7|NULL"),
         ("SELECT count(*) FROM gaps, peers", "1"),
+        ("SELECT count(*) FROM GAPS AS g, \"Peers\"", "1"),
+        ("SELECT EXISTS (SELECT 1 FROM main.gaps)", "1"),
+        ("WITH mine AS (SELECT 7 AS x) SELECT count(*), (SELECT x FROM mine) FROM mine", "1|7"),
         ("SELECT value FROM peers, json_each(peers.groups)", "ops all"),
         (
             "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4) SELECT i FROM n",
@@ -297,6 +300,7 @@ fn a_statement_only_reads() {
         "SELECT * FROM sqlite_schema",
         "SELECT name FROM dbstat",
         "SELECT load_extension('x')",
+        "SELECT LOAD_EXTENSION('x', 'y')",
         "EXPLAIN DROP TABLE gaps",
         "REINDEX",
         "ANALYZE",
@@ -445,7 +449,7 @@ proptest! {
         is("verdict = ", wanted.verdict.map(|verdict| format!("'{}'", verdict.word())));
         is("src_port = ", wanted.src_port.map(|port| port.to_string()));
         is("dst_port = ", wanted.dst_port.map(|port| port.to_string()));
-        is("interface = ", wanted.interface.clone().map(|name| format!("'{name}'")));
+        is("interface = ", wanted.interface.as_ref().map(|name| format!("'{name}'")));
         is("rule IS ", wanted.rule.as_ref().map(|rule| match rule.rule() {
             Some(rule) => format!("'{rule}'"),
             None => "NULL".to_owned(),
@@ -457,8 +461,8 @@ proptest! {
             verdict: wanted.verdict,
             src_port: wanted.src_port,
             dst_port: wanted.dst_port,
-            interface: wanted.interface.clone(),
-            rule: wanted.rule.clone(),
+            interface: wanted.interface,
+            rule: wanted.rule,
             ..Filter::default()
         };
         let text = format!(
