@@ -111,7 +111,7 @@ type Pieces = mpsc::Sender<Result<Piece, ReadError>>;
 
 /// Runs a statement where it may block, as long as somebody waits for its answer.
 async fn run(state: ApiState, question: Question, rows: Rows, pieces: Pieces) {
-    let Ok(_turn) = STATEMENTS.acquire().await else { return };
+    let Ok(turn) = STATEMENTS.acquire().await else { return };
     let leash = Leash::new(state.query_timeout);
     let (waiting, client) = (Waiting(leash.clone()), pieces.clone());
     let limit = state.query_timeout;
@@ -119,21 +119,21 @@ async fn run(state: ApiState, question: Question, rows: Rows, pieces: Pieces) {
         let daemon = Daemon { state: state.clone(), runtime: Handle::current() };
         let mut answer = Stream { rows, pieces, leash, limit, ended: None };
         let asked = sql::ask(&state.reader, &answer.leash.clone(), &question, &daemon, &mut answer);
-        answer.end(asked.map(|_read| ()));
+        answer.last(asked.map(|_read| ()))
     };
     let mut work = tokio::task::spawn_blocking(work);
-    let ended = tokio::select! {
-        ended = &mut work => ended,
+    let last = tokio::select! {
+        last = &mut work => last,
         () = client.closed() => {
             drop(waiting);
             work.await
         }
     };
-    if ended.is_err() {
-        let cut_off = ReadError::Beside("the statement was cut off".to_owned());
-        // Nobody is told who has gone.
-        let _gone = client.send(Err(cut_off)).await;
-    }
+    // Somebody else's, also while this client takes its time.
+    drop(turn);
+    let cut_off = |_| Err(ReadError::Beside("the statement was cut off".to_owned()));
+    // Fails when the client has gone.
+    let _gone = client.send(last.unwrap_or_else(cut_off)).await;
 }
 
 /// The drain thread, asked from where one may block.
@@ -172,14 +172,22 @@ impl Answer for Stream {
 
     fn row(&mut self, cells: &[Cell<'_>]) -> ControlFlow<()> {
         self.rows.row(cells)?;
-        if self.rows.buffer.len() < CHUNK_BYTES {
-            return ControlFlow::Continue(());
+        while self.rows.buffer.len() >= CHUNK_BYTES {
+            self.send()?;
         }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Stream {
+    /// Sends a piece when the client has room for it.
+    fn send(&mut self) -> ControlFlow<()> {
         let room = tokio::time::timeout(self.limit, self.pieces.reserve());
         match Handle::current().block_on(room) {
             Ok(Ok(room)) => {
                 self.leash.renew();
-                room.send(Ok(Piece { bytes: self.rows.take(), is_last: false }));
+                let bytes = self.rows.take(CHUNK_BYTES);
+                room.send(Ok(Piece { bytes, is_last: false }));
                 return ControlFlow::Continue(());
             }
             Ok(Err(_)) => self.ended = Some(ReadError::Abandoned),
@@ -187,20 +195,15 @@ impl Answer for Stream {
         }
         ControlFlow::Break(())
     }
-}
 
-impl Stream {
-    fn end(mut self, asked: Result<(), ReadError>) {
-        let last = match (asked, self.ended) {
-            (Err(error), _) | (Ok(()), Some(error)) => Err(error),
-            (Ok(()), None) => {
-                self.rows.end();
-                Ok(Piece { bytes: self.rows.take(), is_last: true })
-            }
-        };
-        let sent = tokio::time::timeout(self.limit, self.pieces.send(last));
-        // A client that has gone, or does not read, needs it no more.
-        let _gone = Handle::current().block_on(sent);
+    /// What is left to send.
+    fn last(mut self, asked: Result<(), ReadError>) -> Result<Piece, ReadError> {
+        asked?;
+        if let Some(error) = self.ended {
+            return Err(error);
+        }
+        self.rows.end();
+        Ok(Piece { bytes: self.rows.take(usize::MAX), is_last: true })
     }
 }
 
@@ -273,8 +276,13 @@ impl Rows {
         }
     }
 
-    fn take(&mut self) -> Bytes {
-        std::mem::take(&mut self.buffer).into()
+    /// The first bytes of what is not sent.
+    fn take(&mut self, most: usize) -> Bytes {
+        let length = self.buffer.len().min(most);
+        // A copy of just this length: it was made in a buffer that grew by doubling.
+        let bytes = Bytes::copy_from_slice(&self.buffer[..length]);
+        self.buffer.drain(..length);
+        bytes
     }
 
     fn json(&mut self, value: &serde_json::Value) {

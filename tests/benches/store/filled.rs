@@ -115,13 +115,13 @@ impl Filled {
 
     /// Has the kernel forget what it read of the store.
     pub(super) fn cool(&self) -> Result<(), Box<dyn Error>> {
-        each_file(&self.store(), &mut |path, _| {
+        for path in files(&self.store())? {
             let file = File::open(path)?;
             file.sync_all()?;
             // SAFETY: the descriptor is open as long as the file is.
             unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
-            Ok(())
-        })
+        }
+        Ok(())
     }
 }
 
@@ -148,24 +148,22 @@ impl Facts {
 /// What the files below a directory take on the disk.
 fn bytes(directory: &Path) -> Result<u64, Box<dyn Error>> {
     let mut sum = 0;
-    each_file(directory, &mut |_, metadata| {
-        sum += metadata.blocks() * 512;
-        Ok(())
-    })?;
+    for path in files(directory)? {
+        sum += fs::metadata(path)?.blocks() * 512;
+    }
     Ok(sum)
 }
 
-fn each_file(
-    directory: &Path,
-    visit: &mut dyn FnMut(&Path, &fs::Metadata) -> Result<(), Box<dyn Error>>,
-) -> Result<(), Box<dyn Error>> {
+/// The files below a directory.
+fn files(directory: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
-        let (path, metadata) = entry.and_then(|entry| Ok((entry.path(), entry.metadata()?)))?;
-        if metadata.is_dir() {
-            each_file(&path, visit)?;
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(files(&path)?);
         } else {
-            visit(&path, &metadata)?;
+            found.push(path);
         }
     }
-    Ok(())
+    Ok(found)
 }

@@ -137,6 +137,18 @@ async fn what_is_wrong_is_told_before_anything_is_sent() {
 }
 
 #[tokio::test]
+async fn a_long_answer_is_whole() {
+    let served = Served::start();
+    let text = "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) \
+        SELECT i, CASE i % 5000 WHEN 0 THEN hex(zeroblob(100000)) END AS x FROM n";
+    let answer = served.rows(text).await;
+    let rows = answer["rows"].as_array().unwrap();
+    assert!((1..=20_000).eq(rows.iter().map(|row| row[0].as_i64().unwrap())));
+    let long = rows.iter().filter_map(|row| row[1].as_str()).map(str::len);
+    assert!(long.eq([200_000; 4]));
+}
+
+#[tokio::test]
 async fn an_answer_that_cannot_be_finished_breaks_off() {
     let served = Served::start();
     // The error comes long after the first piece.
