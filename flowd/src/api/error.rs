@@ -69,10 +69,10 @@ impl ApiError {
             ) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Store(
                 ReadError::TooManyGroups(_)
+                | ReadError::Statement(_)
                 | ReadError::TooMuchMemory(_)
                 | ReadError::TooLittleRoom(_),
             ) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Store(ReadError::Statement(_)) => StatusCode::BAD_REQUEST,
             Self::Store(_) | Self::NotApplied(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -8,7 +8,7 @@ use axum::{
     Json,
     body::{Body, Bytes},
     extract::{State, rejection::BytesRejection},
-    http::HeaderMap,
+    http::{HeaderMap, StatusCode},
     response::Response,
 };
 use tokio::{
@@ -35,6 +35,8 @@ use crate::{
     wire::{Peer, SqlColumn, SqlTable, SqlTables, csv_text},
 };
 
+/// Rows that may be asked for.
+pub(super) const MAX_LIMIT: usize = 1_000_000_000;
 /// Statements at a time; the others wait for their turn.
 static STATEMENTS: Semaphore = Semaphore::const_new(4);
 
@@ -63,7 +65,7 @@ pub(super) async fn ask(
 ) -> Result<Response, ApiError> {
     params.only(&["limit"])?;
     let format = Format::wanted(&headers, "/v1/sql")?;
-    let limit = params.limit(usize::MAX)?.unwrap_or(usize::MAX);
+    let limit = params.limit(MAX_LIMIT)?.unwrap_or(usize::MAX);
     let text = text(body)?;
     let watermark = state.live.ask(|reply| Request::Watermark { reply }).await?;
     let question = Question { text, gateway: state.gateway.clone(), watermark, now_ms: now_ms() };
@@ -88,9 +90,11 @@ pub(super) async fn ask(
 }
 
 fn text(body: Result<Bytes, BytesRejection>) -> Result<String, ApiError> {
-    let body = body.map_err(|_| {
-        let most = sql::MAX_BYTES;
-        ApiError::BadRequest(format!("the statement has more than {most} bytes, or broke off"))
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            ApiError::TooLarge(format!("the statement has more than {} bytes", sql::MAX_BYTES))
+        }
+        _ => ApiError::BadRequest("the statement broke off".to_owned()),
     })?;
     String::from_utf8(body.into())
         .map_err(|_| ApiError::BadRequest("the statement is no UTF-8 text".to_owned()))

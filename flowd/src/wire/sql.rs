@@ -1,16 +1,17 @@
 //! SQL: the tables, and answers.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// `GET /v1/sql`: what a statement may read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SqlTables {
     /// The large one first.
     pub tables: Vec<SqlTable>,
 }
 
 /// A table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SqlTable {
     /// Its name.
     pub name: String,
@@ -21,7 +22,7 @@ pub struct SqlTable {
 }
 
 /// A column.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SqlColumn {
     /// Its name.
     pub name: String,
@@ -32,7 +33,7 @@ pub struct SqlColumn {
 }
 
 /// `POST /v1/sql` as JSON.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct SqlRows {
     /// The names of the columns, each once.
     pub columns: Vec<String>,

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
 use super::{START_MS, Served, limits::SOON};
+use crate::api::openapi::tests::check;
 
 /// A statement that would take years.
 const ENDLESS: &str =
@@ -41,6 +42,7 @@ impl Served {
         let kind = response.headers()[CONTENT_TYPE].to_str().unwrap().to_owned();
         let status = response.status().as_u16();
         let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        check("POST", "/v1/sql", (status, &kind, &bytes));
         (status, kind, String::from_utf8(bytes.to_vec()).unwrap())
     }
 
@@ -115,10 +117,11 @@ async fn what_is_wrong_is_told_before_anything_is_sent() {
     let served = Served::start();
     let long = format!("SELECT '{}'", "x".repeat(40_000));
     let cases = [
-        ("", "SELECT 1 FORM x", 400, "near \"x\": syntax error, at byte 15"),
-        ("", "DROP TABLE gaps", 400, "a statement only reads"),
-        ("", "SELECT json('{')", 400, "malformed JSON"),
-        ("", &long, 400, "the statement has more than 32768 bytes, or broke off"),
+        ("", "SELECT 1 FORM x", 422, "near \"x\": syntax error, at byte 15"),
+        ("", "DROP TABLE gaps", 422, "a statement only reads"),
+        ("", "SELECT json('{')", 422, "malformed JSON"),
+        ("", "", 422, "there is no statement"),
+        ("", &long, 413, "the statement has more than 32768 bytes"),
         ("?limit=0", "SELECT 1", 400, "`limit` is `0`"),
         ("?since=1h", "SELECT 1", 400, "unknown parameter `since`"),
     ];
