@@ -1,7 +1,8 @@
 //! The store by the crate's own writer and reader: records a second, bytes a record, and how long
 //! questions take, warm and with nothing of the files in memory, beside DuckDB on the same records.
 //!
-//! `FLOWD_BENCH_LARGE=1` adds a hundred million records, `FLOWD_BENCH_RECORDS=1000000` has other sizes.
+//! `FLOWD_BENCH_LARGE=1` adds a hundred million records, `FLOWD_BENCH_RECORDS=1000000` has other
+//! sizes.
 
 #[path = "store/duckdb.rs"]
 mod duckdb;

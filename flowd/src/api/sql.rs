@@ -1,6 +1,7 @@
 //! `/v1/sql`: a statement of the client's own, its rows streamed in constant memory.
 //!
-//! A statement that fails before its first piece is sent gets a problem; later, the body breaks off.
+//! A statement that fails before its first piece is sent gets a problem; later, the body breaks
+//! off.
 
 use std::{io, ops::ControlFlow, sync::Arc, time::Duration};
 

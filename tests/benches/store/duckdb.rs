@@ -1,4 +1,5 @@
-//! DuckDB on the same records, where a Python has it: bulk-loaded from Parquet, asked in one process.
+//! DuckDB on the same records, where a Python has it: bulk-loaded from Parquet, asked in one
+//! process.
 
 use std::{
     error::Error,

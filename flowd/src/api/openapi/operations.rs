@@ -121,8 +121,8 @@ fn statements() -> Vec<Operation> {
         Operation::post("/v1/sql", "askSql")
             .says(
                 "The answer to a statement of SQL",
-                "It only reads. `Accept` chooses the format: JSON, JSON lines (an object a row), or \
-                 CSV. All of them are streams, and one that fails breaks off.",
+                "It only reads. `Accept` chooses the format: JSON, JSON lines (an object a row), \
+                 or CSV. All of them are streams, and one that fails breaks off.",
             )
             .takes(p::most("Rows; all of them unless given.", sql::MAX_LIMIT))
             .takes_statement()

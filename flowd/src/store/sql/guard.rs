@@ -1,8 +1,8 @@
 //! What a statement may do: read its tables, for so long, with so much memory and room on the disk.
 //!
 //! - what it may not name is refused while it is prepared
-//! - what it takes is looked at while it runs; sorting goes through temporary files, of which SQLite
-//!   keeps no more than a few megabytes in memory
+//! - what it takes is looked at while it runs; sorting goes through temporary files, of which
+//!   SQLite keeps no more than a few megabytes in memory
 
 use std::{
     ffi::CString,
