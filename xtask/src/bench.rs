@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::command::{as_root, cargo, run, workspace};
+use crate::command::{as_root, cargo, command, run, workspace};
 use crate::setup::{self, Purpose};
 
 /// What to measure.
@@ -13,21 +13,34 @@ pub(crate) enum Subject {
     Datapath,
     /// Policies of 10 to 100,000 rules: time to compile, kernel memory, nanoseconds a packet
     Policy,
+    /// The store: records a second, bytes a record, questions at 1 and 10 million records
+    Store,
 }
 
-/// Builds, then measures as root.
-pub(crate) fn measure(subject: Subject) -> Result<()> {
+/// Builds, then measures: what is in the kernel as root.
+///
+/// `large` adds a hundred million records to what the store is measured with.
+pub(crate) fn measure(subject: Subject, large: bool) -> Result<()> {
     setup::ensure(&[Purpose::Build])?;
     let name = match subject {
         Subject::Datapath => "datapath",
         Subject::Policy => "policy",
+        Subject::Store => "store",
     };
     let target = ["bench", "--package", "flowd-tests", "--bench", name];
     run(cargo(&target).arg("--no-run"))?;
     let mut words = vec![std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())];
     words.extend(target.map(str::to_owned));
     let json = workspace().join(format!("target/bench-{name}.json"));
-    run(as_root(words)?.current_dir(workspace()).env("FLOWD_BENCH_JSON", &json))?;
+    let mut bench = match subject {
+        Subject::Datapath | Subject::Policy => as_root(words)?,
+        Subject::Store => command(words),
+    };
+    bench.current_dir(workspace()).env("FLOWD_BENCH_JSON", &json);
+    if large {
+        bench.env("FLOWD_BENCH_LARGE", "1");
+    }
+    run(&mut bench)?;
     println!("\nas JSON: {}", json.display());
     Ok(())
 }

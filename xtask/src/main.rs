@@ -77,11 +77,14 @@ enum Task {
         #[arg(long, hide = true)]
         without_flowd: bool,
     },
-    /// Measure, as root, and print a table
+    /// Measure, and print a table
     Bench {
         /// What to measure
         #[arg(value_enum)]
         subject: bench::Subject,
+        /// Measure the store with a hundred million records too
+        #[arg(long)]
+        large: bool,
     },
     /// Boot the test kernels and run a test executable inside
     Vm {
@@ -108,7 +111,7 @@ fn main() -> ExitCode {
         }
         Task::Soak { kills, minutes, seed } => soak::run_all(soak::Bounds { kills, minutes }, seed),
         Task::Lint => lint::run_all(),
-        Task::Bench { subject } => bench::measure(subject),
+        Task::Bench { subject, large } => bench::measure(subject, large),
         Task::Demo { no_build, without_flowd } => {
             demo::run(demo::Options { no_build, without_flowd })
         }

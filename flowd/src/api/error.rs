@@ -61,10 +61,18 @@ impl ApiError {
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Policy(_) | Self::Senseless(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Conflict(_) => StatusCode::CONFLICT,
-            Self::Store(ReadError::TooLong(_) | ReadError::Abandoned) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::Store(ReadError::TooManyGroups(_)) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Store(
+                ReadError::TooLong(_)
+                | ReadError::Abandoned
+                | ReadError::Beside(_)
+                | ReadError::Removed,
+            ) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Store(
+                ReadError::TooManyGroups(_)
+                | ReadError::Statement(_)
+                | ReadError::TooMuchMemory(_)
+                | ReadError::TooLittleRoom(_),
+            ) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Store(_) | Self::NotApplied(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

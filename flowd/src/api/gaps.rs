@@ -61,7 +61,7 @@ fn sum_of(gaps: &[Gap]) -> GapSum {
 }
 
 /// The gaps that touch a range, in the order in which they began.
-async fn touching(
+pub(super) async fn touching(
     state: &ApiState,
     (since_ms, until_ms): (Option<i64>, Option<i64>),
 ) -> Result<Vec<Gap>, ApiError> {

@@ -21,6 +21,7 @@ mod series;
 mod serve;
 mod socket;
 mod sorting;
+mod sql;
 mod top;
 mod totals;
 
@@ -39,7 +40,7 @@ pub use socket::{BindError, Prepared, bind};
 use self::{error::ApiError, params::Params, room::Room, routes::Routes};
 use crate::{
     live::{Live, Request},
-    store::Reader,
+    store::{Reader, sql::MAX_BYTES},
     wire,
 };
 
@@ -110,6 +111,13 @@ fn routes() -> Routes {
                 .fallback(policy::wrong_method),
         )
         .route("/v1/openapi.json", get(openapi::show).fallback(wrong_method))
+        .route(
+            "/v1/sql",
+            get(sql::tables)
+                .post(sql::ask)
+                .layer(DefaultBodyLimit::max(MAX_BYTES))
+                .fallback(sql::wrong_method),
+        )
         .route("/metrics", get(metrics::metrics).fallback(wrong_method))
 }
 

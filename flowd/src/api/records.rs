@@ -35,9 +35,9 @@ use crate::{
 pub(super) const DEFAULT_PAGE: usize = 1_000;
 pub(super) const MAX_PAGE: usize = 10_000;
 /// Chunks of a stream that wait for a slow reader; then the query waits.
-const CHUNKS: usize = 4;
+pub(super) const CHUNKS: usize = 4;
 /// Bytes of a chunk.
-const CHUNK_BYTES: usize = 64 * 1024;
+pub(super) const CHUNK_BYTES: usize = 64 * 1024;
 /// What a stream holds for a reader that does not read: the chunks that wait, one that is being
 /// written and one that is being sent, none of them full to the byte.
 pub(super) const STREAM_BYTES: usize = (CHUNKS + 4) * CHUNK_BYTES;
@@ -48,7 +48,7 @@ static STREAMS: Semaphore = Semaphore::const_new(8);
 
 /// How records are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
+pub(super) enum Format {
     Json,
     JsonLines,
     Csv,
@@ -58,8 +58,8 @@ impl Format {
     const JSON_LINES: &str = "application/x-ndjson";
     const CSV: &str = "text/csv";
 
-    /// The first format of `Accept` that the API has.
-    fn wanted(headers: &HeaderMap) -> Result<Self, ApiError> {
+    /// The first format of `Accept` that a path has.
+    pub(super) fn wanted(headers: &HeaderMap, path: &str) -> Result<Self, ApiError> {
         let Some(accept) = headers.get(ACCEPT) else {
             return Ok(Self::Json);
         };
@@ -72,11 +72,19 @@ impl Format {
                 _ => None,
             })
             .ok_or_else(|| {
-                ApiError::NotAcceptable(
-                    "/v1/records has application/json, application/x-ndjson and text/csv"
-                        .to_owned(),
-                )
+                ApiError::NotAcceptable(format!(
+                    "{path} has application/json, application/x-ndjson and text/csv"
+                ))
             })
+    }
+
+    /// As `Content-Type` has it.
+    pub(super) fn kind(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::JsonLines => Self::JSON_LINES,
+            Self::Csv => "text/csv; charset=utf-8; header=present",
+        }
     }
 }
 
@@ -86,7 +94,7 @@ pub(super) async fn list(
     headers: HeaderMap,
     params: Params,
 ) -> Result<Response, ApiError> {
-    let format = Format::wanted(&headers)?;
+    let format = Format::wanted(&headers, "/v1/records")?;
     let filter = params.filter(&["limit", "cursor"], now_ms())?;
     let after = params.cursor(CURSOR, digits::<u64>)?.unwrap_or(0);
     let max = if format == Format::Json { MAX_PAGE } else { usize::MAX };
@@ -145,11 +153,7 @@ fn stream(
     let lines = Lines { format, buffer: Vec::new(), begun: false };
     let stream = Stream { state, filter, watermark, after, left: limit, lines, chunks };
     tokio::spawn(stream.run());
-    let kind = match format {
-        Format::Csv => "text/csv; charset=utf-8; header=present",
-        Format::Json | Format::JsonLines => Format::JSON_LINES,
-    };
-    typed(kind, Body::from_stream(ReceiverStream::new(body)))
+    typed(format.kind(), Body::from_stream(ReceiverStream::new(body)))
 }
 
 /// Records on their way to one reader.
@@ -248,7 +252,7 @@ impl Stream {
     }
 }
 
-fn typed(kind: &'static str, body: Body) -> Response {
+pub(super) fn typed(kind: &'static str, body: Body) -> Response {
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response

@@ -2,6 +2,7 @@
 
 mod limits;
 mod replay;
+mod sql;
 mod sums;
 
 use std::{path::PathBuf, sync::Arc, sync::mpsc, time::Duration};

@@ -11,6 +11,7 @@ use super::{
     filters::{Filters, Parameters, Range},
     lists::{FlowList, Page, Series, Top, words},
     output::Output,
+    sql::Sql,
     text::Clock,
 };
 use crate::{config::DEFAULT_SOCKET, flows::Stage};
@@ -130,6 +131,14 @@ pub(super) enum Command {
     /// Stored records, oldest first.
     #[command(after_help = "Example: flowctl records --since 24h -o csv > records.csv")]
     Records(Page),
+    /// Ask in SQL, over every stored record: one SELECT.
+    ///
+    /// Without a statement: the tables and their columns. docs/sql.md has more examples.
+    #[command(
+        after_help = "Example: flowctl sql \"SELECT peer_name, sum(rx_bytes + tx_bytes) AS bytes \
+            FROM records GROUP BY peer_name ORDER BY bytes DESC LIMIT 10\""
+    )]
+    Sql(Sql),
     /// Stored records in the format of another tool.
     ///
     /// Writes to standard output, oldest first. Exits with 0 when something was exported, and with

@@ -82,6 +82,19 @@ impl<'a> Client<'a> {
         success(self.send(request, Full::default()).await?).await
     }
 
+    /// The body of the answer to a text, which may be long.
+    pub(super) async fn post(
+        &self,
+        path: &str,
+        pairs: &Pairs,
+        (kind, body): (&str, String),
+        accept: &str,
+    ) -> Result<Incoming, CtlError> {
+        let request = Request::post(target(path, pairs));
+        let request = request.header(CONTENT_TYPE, kind).header(ACCEPT, accept);
+        success(self.send(request, Full::from(body)).await?).await
+    }
+
     async fn send(
         &self,
         request: Builder,

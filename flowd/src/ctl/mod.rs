@@ -23,6 +23,7 @@ mod progress;
 mod records;
 mod segments;
 mod series;
+mod sql;
 mod status;
 mod summary;
 mod table;
@@ -144,6 +145,7 @@ async fn execute(cli: &Cli) -> Result<(), CtlError> {
         Command::Segments { command: SegmentsCommand::Verify { segments, store } } => {
             segments::verify(&mut screen, format, store, segments)
         }
+        Command::Sql(asked) => sql::run(&client, &mut screen, format, asked).await,
         Command::Totals(totals) => {
             let answer: wire::DayTotalList = client.query("/v1/totals", &totals.pairs()).await?;
             totals::run(&mut screen, format, &answer)

@@ -59,6 +59,11 @@ impl Table {
         Self { columns: columns.collect(), rows: Vec::new() }
     }
 
+    /// Columns that came with their rows; none of them goes.
+    pub(super) fn titled(titles: impl Iterator<Item = (String, Align)>) -> Self {
+        Self { columns: titles.map(|(title, align)| (title, align, 0)).collect(), rows: Vec::new() }
+    }
+
     /// Says in the title of a column which zone its times are in.
     pub(super) fn zone(&mut self, column: &str, zone: &str) {
         for (title, ..) in &mut self.columns {

@@ -53,6 +53,6 @@ pub(crate) fn record() -> Record {
 }
 
 /// What of alice's packets found the flow table full.
-pub(super) fn overflow() -> Record {
+pub(crate) fn overflow() -> Record {
     Record { tuple: Tuple::NONE, overflow: true, ..record() }
 }

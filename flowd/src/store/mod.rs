@@ -22,6 +22,7 @@ mod row;
 mod salvage;
 mod schema;
 mod segment;
+pub mod sql;
 mod state;
 mod total;
 mod totals;
@@ -157,6 +158,30 @@ pub enum ReadError {
     /// The answer would take too much memory.
     #[error("there are more than {0} groups: narrow the range or the filters, or group by less")]
     TooManyGroups(usize),
+    /// A statement of SQL is wrong, or would do what none may.
+    #[error("{0}")]
+    Statement(String),
+    /// A statement takes too much memory.
+    #[error(
+        "the statement needs more than {0} MiB of memory: narrow its range, or select and group \
+         by less"
+    )]
+    TooMuchMemory(i64),
+    /// A statement fills the disk with temporary files.
+    #[error(
+        "the statement fills half of what is free in {}: narrow its range, sort or group by less, \
+         or name a larger disk in flowd's environment (SQLITE_TMPDIR)", .0.display()
+    )]
+    TooLittleRoom(PathBuf),
+    /// Temporary files cannot be written.
+    #[error("cannot sort what the statement asks for: {0}")]
+    Temporary(String),
+    /// A statement was not done with a segment when it went.
+    #[error("a day was removed from the store while the statement read it: ask again")]
+    Removed,
+    /// What the daemon knows besides the store is not to be had.
+    #[error("{0}")]
+    Beside(String),
     /// SQLite failed.
     #[error("cannot read segment {path}: {}", failure::with_remedy(source))]
     Sqlite {

@@ -14,6 +14,7 @@ mod rates;
 mod record;
 mod segment;
 mod series;
+mod sql;
 mod status;
 mod summary;
 mod timestamp;
@@ -43,6 +44,7 @@ pub use rates::{FlowRate, PeerRate, Rates};
 pub use record::{Endpoint, Record, RecordPage};
 pub use segment::{Segment, SegmentList};
 pub use series::{Point, Series, SeriesLine};
+pub use sql::{SqlColumn, SqlRows, SqlTable, SqlTables};
 pub use status::{
     DrainStatus, InterfaceStatus, NamedTally, PolicyStatus, Status, StoreStatus, TableStatus,
 };

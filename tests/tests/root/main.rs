@@ -24,6 +24,7 @@ mod reboot;
 mod records;
 mod refusals;
 mod restart;
+mod sql;
 mod store;
 mod strays;
 mod verdicts;

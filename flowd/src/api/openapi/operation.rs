@@ -35,11 +35,19 @@ pub(super) struct Operation {
     summary: &'static str,
     description: String,
     parameters: Vec<Parameter>,
-    takes_policy: bool,
+    body: Option<Body>,
     /// Media type, and the shape of what has it.
     answers: Vec<(&'static str, Shape)>,
     links: Vec<Link>,
     refusals: Vec<&'static str>,
+}
+
+/// What a request has in its body.
+#[derive(Clone, Copy, Debug)]
+struct Body {
+    description: &'static str,
+    kind: &'static str,
+    example: &'static str,
 }
 
 /// What stands in an answer.
@@ -67,7 +75,7 @@ impl Operation {
             summary: "",
             description: String::new(),
             parameters: Vec::new(),
-            takes_policy: false,
+            body: None,
             answers: Vec::new(),
             links: Vec::new(),
             refusals: vec!["400", "405", "503"],
@@ -118,7 +126,16 @@ impl Operation {
 
     /// Takes a policy in its body.
     pub(super) fn takes_policy(self) -> Self {
-        Self { takes_policy: true, ..self }.refuses(&["413"])
+        let description = "A policy as in docs/policy.md, in UTF-8; of any media type.";
+        let (kind, example) = ("application/toml", "default = \"allow\"\n");
+        Self { body: Some(Body { description, kind, example }), ..self }.refuses(&["413"])
+    }
+
+    /// Takes a statement of SQL in its body.
+    pub(super) fn takes_statement(self) -> Self {
+        let description = "One SELECT as in docs/sql.md, in UTF-8; of any media type.";
+        let (kind, example) = ("text/plain", "SELECT count(*) AS records FROM records");
+        Self { body: Some(Body { description, kind, example }), ..self }.refuses(&["413", "422"])
     }
 
     /// Answers with a `T` as JSON.
@@ -138,9 +155,9 @@ impl Operation {
         self
     }
 
-    /// Answers with any JSON.
-    pub(super) fn answers_json(mut self) -> Self {
-        self.answers.push(("application/json", Shape::Json(|_| json!({ "type": "object" }))));
+    /// Answers with objects of any shape.
+    pub(super) fn answers_objects(mut self, kind: &'static str) -> Self {
+        self.answers.push((kind, Shape::Json(|_| json!({ "type": "object" }))));
         self
     }
 
@@ -199,13 +216,12 @@ impl Operation {
         if !self.description.is_empty() {
             json["description"] = self.description.clone().into();
         }
-        if self.takes_policy {
-            let policy =
-                json!({ "type": "string", "minLength": 1, "examples": ["default = \"allow\"\n"] });
+        if let Some(Body { description, kind, example }) = self.body {
+            let text = json!({ "type": "string", "minLength": 1, "examples": [example] });
             json["requestBody"] = json!({
-                "description": "A policy as in docs/policy.md, in UTF-8; of any media type.",
+                "description": description,
                 "required": true,
-                "content": { "application/toml": { "schema": policy } },
+                "content": { kind: { "schema": text } },
             });
         }
         json

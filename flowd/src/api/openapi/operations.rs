@@ -2,7 +2,7 @@
 
 use super::{operation::Operation, parameters as p};
 use crate::{
-    api::{flows, gaps, query, rates, records, series, top},
+    api::{flows, gaps, query, rates, records, series, sql, top},
     flows::By,
     wire,
 };
@@ -16,6 +16,7 @@ const NEXT: &str = "The `next_cursor` of the page before; the other parameters s
 pub(super) fn all() -> Vec<Operation> {
     let mut all = flows_and_sums();
     all.extend(records());
+    all.extend(statements());
     all.extend(peers());
     all.extend(policy());
     all.extend(daemon());
@@ -123,6 +124,27 @@ fn records() -> Vec<Operation> {
     ]
 }
 
+fn statements() -> Vec<Operation> {
+    vec![
+        Operation::get("/v1/sql", "listTables")
+            .says("The tables and columns that a statement may read", "")
+            .answers::<wire::SqlTables>(),
+        Operation::post("/v1/sql", "askSql")
+            .says(
+                "The answer to a statement of SQL",
+                "It only reads. `Accept` chooses the format: JSON, JSON lines (an object a row), \
+                 or CSV. All of them are streams, and one that fails breaks off.",
+            )
+            .takes(p::most("Rows; all of them unless given.", sql::MAX_LIMIT))
+            .takes_statement()
+            .answers::<wire::SqlRows>()
+            .answers_objects("application/x-ndjson")
+            .answers_text("text/csv")
+            .refuses(&["406"])
+            .reads_store(),
+    ]
+}
+
 fn peers() -> Vec<Operation> {
     vec![
         Operation::get("/v1/peers", "listPeers")
@@ -213,6 +235,8 @@ fn daemon() -> Vec<Operation> {
         Operation::get("/metrics", "metrics")
             .says("Counters and gauges in Prometheus' text format", "")
             .answers_text("text/plain"),
-        Operation::get("/v1/openapi.json", "describe").says("This document", "").answers_json(),
+        Operation::get("/v1/openapi.json", "describe")
+            .says("This document", "")
+            .answers_objects("application/json"),
     ]
 }

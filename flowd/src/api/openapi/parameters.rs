@@ -178,6 +178,12 @@ pub(super) fn limit(description: &str, default: usize, maximum: usize) -> Parame
     Parameter::new("limit", description, schema)
 }
 
+/// How much of an answer that has an end of its own.
+pub(super) fn most(description: &str, maximum: usize) -> Parameter {
+    let schema = json!({ "type": "integer", "minimum": 1, "maximum": maximum });
+    Parameter::new("limit", description, schema)
+}
+
 /// Where a page begins.
 pub(super) fn cursor(description: &str, example: &str) -> Parameter {
     let mut cursor = text("cursor", description);

@@ -123,16 +123,15 @@ fn a_member_that_may_be_null_may_not_be_away() {
 }
 
 impl Served {
-    /// The answer to a request, which has a policy in its body.
+    /// The answer to a request, which has a policy, or a statement, in its body.
     async fn method(&self, method: &str, target: &str) -> Response<Incoming> {
         let stream = UnixStream::connect(&self.socket).await.unwrap();
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         let request = Request::builder().method(method).uri(target).header("host", "flowd");
-        sender
-            .send_request(request.body(Full::<Bytes>::from("default = \"allow\"")).unwrap())
-            .await
-            .unwrap()
+        let is_sql = target.starts_with("/v1/sql");
+        let body = if is_sql { "SELECT 1" } else { "default = \"allow\"" };
+        sender.send_request(request.body(Full::<Bytes>::from(body)).unwrap()).await.unwrap()
     }
 
     /// Status, and what is said in a refusal.

@@ -13,7 +13,7 @@ use crate::{
     wire,
 };
 
-const SOON: Duration = Duration::from_secs(60);
+pub(super) const SOON: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_query_that_takes_too_long_is_ended_and_says_what_to_do() {

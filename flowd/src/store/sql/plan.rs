@@ -1,0 +1,272 @@
+//! Which of a statement's conditions narrow what is read of the store.
+//!
+//! - SQLite judges every row once more, so a condition may let more through than it says, and never
+//!   less
+//! - what narrows is written down as a letter a condition, and read again with their values
+
+use rusqlite::{
+    types::ValueRef,
+    vtab::{Filters, IndexConstraintOp as Op, IndexFlags, IndexInfo},
+};
+
+use super::tables::RECORD_COLUMNS;
+use crate::flows::{Decider, Filter, FlowId, Verdict, protocol_number};
+
+/// What SQLite takes a history for, in records.
+const MANY: f64 = 1e7;
+/// What a condition leaves of it.
+const RANGE_LEAVES: f64 = 0.1;
+const EQUAL_LEAVES: f64 = 0.05;
+/// Reading a record that is not wanted costs so much of reading one that is.
+const SKIPPED: f64 = 0.5;
+
+/// What to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    /// Which records.
+    pub(super) filter: Filter,
+    /// Only those of one flow.
+    pub(super) flow: Option<FlowId>,
+    /// Those above this number.
+    pub(super) after: u64,
+    /// Those up to this number.
+    pub(super) last: u64,
+}
+
+/// What a condition narrows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Narrow {
+    Flow,
+    Record,
+    RecordFrom,
+    RecordTo,
+    At,
+    Since,
+    Until,
+    Peer,
+    Key,
+    User,
+    Src,
+    Dst,
+    SrcPort,
+    DstPort,
+    Protocol,
+    ProtocolNumber,
+    Verdict,
+    Rule,
+    NoRule,
+    Interface,
+}
+
+impl Narrow {
+    const ALL: [(Self, char); 20] = [
+        (Self::Flow, 'f'),
+        (Self::Record, '='),
+        (Self::RecordFrom, '>'),
+        (Self::RecordTo, '<'),
+        (Self::At, 'a'),
+        (Self::Since, 's'),
+        (Self::Until, 'u'),
+        (Self::Peer, 'p'),
+        (Self::Key, 'k'),
+        (Self::User, 'w'),
+        (Self::Src, 'S'),
+        (Self::Dst, 'D'),
+        (Self::SrcPort, 'x'),
+        (Self::DstPort, 'y'),
+        (Self::Protocol, 't'),
+        (Self::ProtocolNumber, 'n'),
+        (Self::Verdict, 'v'),
+        (Self::Rule, 'r'),
+        (Self::NoRule, '0'),
+        (Self::Interface, 'i'),
+    ];
+
+    fn of(column: &str, operator: &Op) -> Option<Self> {
+        let is_equal = *operator == Op::SQLITE_INDEX_CONSTRAINT_EQ;
+        Some(match (column, operator) {
+            ("flow_id", _) if is_equal => Self::Flow,
+            ("record_id", Op::SQLITE_INDEX_CONSTRAINT_EQ) => Self::Record,
+            ("record_id", Op::SQLITE_INDEX_CONSTRAINT_GT | Op::SQLITE_INDEX_CONSTRAINT_GE) => {
+                Self::RecordFrom
+            }
+            ("record_id", Op::SQLITE_INDEX_CONSTRAINT_LT | Op::SQLITE_INDEX_CONSTRAINT_LE) => {
+                Self::RecordTo
+            }
+            ("window_end", Op::SQLITE_INDEX_CONSTRAINT_EQ) => Self::At,
+            ("window_end", Op::SQLITE_INDEX_CONSTRAINT_GT | Op::SQLITE_INDEX_CONSTRAINT_GE) => {
+                Self::Since
+            }
+            ("window_end", Op::SQLITE_INDEX_CONSTRAINT_LT | Op::SQLITE_INDEX_CONSTRAINT_LE) => {
+                Self::Until
+            }
+            // A filter means the peers at both ends.
+            ("peer_name" | "src_peer" | "dst_peer", _) if is_equal => Self::Peer,
+            ("peer_public_key", _) if is_equal => Self::Key,
+            ("peer_user", _) if is_equal => Self::User,
+            ("src_ip", _) if is_equal => Self::Src,
+            ("dst_ip", _) if is_equal => Self::Dst,
+            ("src_port", _) if is_equal => Self::SrcPort,
+            ("dst_port", _) if is_equal => Self::DstPort,
+            ("protocol", _) if is_equal => Self::Protocol,
+            ("protocol_number", _) if is_equal => Self::ProtocolNumber,
+            ("verdict", _) if is_equal => Self::Verdict,
+            ("rule", Op::SQLITE_INDEX_CONSTRAINT_ISNULL) => Self::NoRule,
+            ("rule", _) if is_equal => Self::Rule,
+            ("interface", _) if is_equal => Self::Interface,
+            _ => return None,
+        })
+    }
+
+    /// Whether it is a place in the order of time and numbers, which spares whole segments.
+    fn is_range(self) -> bool {
+        matches!(self, Self::RecordFrom | Self::RecordTo | Self::At | Self::Since | Self::Until)
+    }
+
+    /// Whether it leads straight to what is wanted.
+    fn is_point(self) -> bool {
+        matches!(self, Self::Flow | Self::Record)
+    }
+}
+
+/// Chooses the conditions that narrow, and says what that costs.
+pub(super) fn choose(info: &mut IndexInfo) -> rusqlite::Result<()> {
+    let conditions: Vec<_> =
+        info.constraints().map(|one| (one.column(), one.operator(), one.is_usable())).collect();
+    let (mut plan, mut rows, mut cost) = (String::new(), MANY, MANY);
+    let mut is_point = false;
+    for (index, (column, operator, is_usable)) in conditions.iter().enumerate() {
+        // The row's number is the record's.
+        let name = match usize::try_from(*column) {
+            Ok(at) => RECORD_COLUMNS.get(at).map_or("", |column| column.name),
+            Err(_) => "record_id",
+        };
+        let Some(narrow) = Narrow::of(name, operator).filter(|_| *is_usable) else { continue };
+        // Other orders of text may mean other text; a list is a scan for each of its values.
+        if info.collation(index)? != "BINARY"
+            || (info.is_in_constraint(index)? && !narrow.is_point())
+        {
+            continue;
+        }
+        let letter = Narrow::ALL.iter().find(|(known, _)| *known == narrow);
+        plan.extend(letter.map(|(_, letter)| letter));
+        let count = i32::try_from(plan.len()).expect("a statement has fewer conditions");
+        info.constraint_usage(index).set_argv_index(count);
+        if narrow.is_point() {
+            is_point = true;
+        } else if narrow.is_range() {
+            (rows, cost) = (rows * RANGE_LEAVES, cost * RANGE_LEAVES);
+        } else {
+            (rows, cost) = (rows * EQUAL_LEAVES, cost * SKIPPED);
+        }
+    }
+    if is_point {
+        (rows, cost) = (10.0, 100.0);
+        if plan.contains('=') {
+            rows = 1.0;
+            info.set_idx_flags(IndexFlags::SQLITE_INDEX_SCAN_UNIQUE);
+        }
+    }
+    info.set_estimated_rows(rows.max(1.0) as i64);
+    info.set_estimated_cost(cost + rows);
+    let by_number = {
+        let mut by = info.order_bys().map(|one| (one.column(), one.is_order_by_desc()));
+        matches!((by.next(), by.next()), (Some((-1 | 0, false)), None))
+    };
+    info.set_order_by_consumed(by_number);
+    info.set_idx_str(&plan);
+    Ok(())
+}
+
+/// What a plan means with these values, of the records up to `watermark`.
+pub(super) fn range(plan: &str, values: &Filters<'_>, watermark: u64) -> Range {
+    let mut range = Range { filter: Filter::default(), flow: None, after: 0, last: watermark };
+    for (letter, value) in plan.chars().zip(values.iter()) {
+        let known = Narrow::ALL.iter().find(|(_, known)| *known == letter);
+        if let Some((narrow, _)) = known {
+            range.narrow(*narrow, value);
+        }
+    }
+    range
+}
+
+impl Range {
+    /// A value of another type narrows nothing.
+    fn narrow(&mut self, narrow: Narrow, value: ValueRef<'_>) {
+        match value {
+            ValueRef::Text(bytes) => {
+                if let Ok(text) = std::str::from_utf8(bytes) {
+                    self.narrow_to_text(narrow, text);
+                }
+            }
+            ValueRef::Integer(number) => self.narrow_to_numbers(narrow, number, number),
+            ValueRef::Real(number) => {
+                self.narrow_to_numbers(narrow, number.floor() as i64, number.ceil() as i64);
+            }
+            ValueRef::Null if narrow == Narrow::NoRule => {
+                self.filter.rule = Some(Decider::Nobody);
+            }
+            ValueRef::Null | ValueRef::Blob(_) => {}
+        }
+    }
+
+    fn narrow_to_text(&mut self, narrow: Narrow, text: &str) {
+        let filter = &mut self.filter;
+        let owned = || Some(text.to_owned());
+        match narrow {
+            Narrow::Flow => self.flow = text.parse().ok().or(self.flow),
+            Narrow::Peer => filter.peer = owned(),
+            // The start of a key is no shorter than that.
+            Narrow::Key if text.len() >= 4 => filter.peer = owned(),
+            Narrow::User => filter.user = owned(),
+            Narrow::Src => filter.src = address(text).or(filter.src),
+            Narrow::Dst => filter.dst = address(text).or(filter.dst),
+            // Records of a full table have protocol 0, and are of no protocol to a filter.
+            Narrow::Protocol => {
+                filter.protocol = protocol_number(text).filter(|it| *it > 0).or(filter.protocol);
+            }
+            Narrow::Verdict => filter.verdict = Verdict::from_word(text).or(filter.verdict),
+            Narrow::Rule => filter.rule = Some(Decider::Rule(text.to_owned())),
+            Narrow::NoRule => filter.rule = Some(Decider::Nobody),
+            Narrow::Interface => filter.interface = owned(),
+            _ => {}
+        }
+    }
+
+    /// To the numbers from `low` to `high`.
+    fn narrow_to_numbers(&mut self, narrow: Narrow, low: i64, high: i64) {
+        let number = |at: i64| u64::try_from(at).unwrap_or(0);
+        let filter = &mut self.filter;
+        if matches!(narrow, Narrow::Record | Narrow::RecordFrom) {
+            self.after = self.after.max(number(low.saturating_sub(1)));
+        }
+        if matches!(narrow, Narrow::Record | Narrow::RecordTo) {
+            self.last = self.last.min(number(high));
+        }
+        if matches!(narrow, Narrow::At | Narrow::Since) {
+            filter.since_ms = filter.since_ms.max(Some(low));
+        }
+        if matches!(narrow, Narrow::At | Narrow::Until) {
+            let until_ms = high.saturating_add(1);
+            filter.until_ms = Some(filter.until_ms.map_or(until_ms, |it| it.min(until_ms)));
+        }
+        if low != high {
+            return;
+        }
+        let port = || u16::try_from(low).ok();
+        match narrow {
+            Narrow::SrcPort => filter.src_port = port().or(filter.src_port),
+            Narrow::DstPort => filter.dst_port = port().or(filter.dst_port),
+            Narrow::ProtocolNumber => {
+                let protocol = u8::try_from(low).ok().filter(|it| *it > 0);
+                filter.protocol = protocol.or(filter.protocol);
+            }
+            Narrow::NoRule => filter.rule = Some(Decider::Nobody),
+            _ => {}
+        }
+    }
+}
+
+fn address(text: &str) -> Option<ipnet::IpNet> {
+    text.parse::<std::net::IpAddr>().ok().map(Into::into)
+}

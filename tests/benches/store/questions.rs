@@ -1,0 +1,220 @@
+//! What the store is asked, and how the same is said in SQL.
+
+use std::{
+    error::Error,
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use flowd::{
+    flows::{By, Filter, Gap, Order, Ranking, Sort},
+    store::{
+        Leash, ReadError, Reader,
+        sql::{self, Answer, Beside, Cell, Question as Statement},
+    },
+    wire,
+};
+use ipnet::IpNet;
+
+use super::{
+    Figure,
+    filled::{Facts, Filled, GATEWAY},
+};
+
+const HOUR_MS: i64 = 3_600_000;
+/// Times that something is asked, of which the median counts; fewer of what takes long.
+const TRIES: usize = 7;
+const LONG: Duration = Duration::from_secs(10);
+
+/// A question with a number for an answer, so that answers can be compared.
+pub(super) struct Question {
+    pub(super) what: &'static str,
+    /// For DuckDB: a number, or rows of which the number counts.
+    pub(super) duckdb: String,
+    ask: Ask,
+}
+
+type Ask = Box<dyn Fn(&Reader) -> Result<u64, ReadError>>;
+
+/// What an answer was and how long it took.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answered {
+    pub(super) answer: u64,
+    pub(super) warm: Duration,
+    pub(super) cold: Duration,
+}
+
+/// The questions of the targets.
+pub(super) fn all(facts: &Facts) -> Vec<Question> {
+    let Facts { peer, source, needle, flow, last_ms } = facts.clone();
+    let hour_ms = last_ms - HOUR_MS;
+    let bytes = "SELECT coalesce(sum(rx_bytes + tx_bytes), 0) FROM records";
+    let of_peer = format!("(src_peer = '{peer}' OR dst_peer = '{peer}')");
+    let of_address = format!("(src_ip = '{source}' OR dst_ip = '{source}')");
+    let named = Filter { peer: Some(peer), ..Filter::default() };
+    let from = Filter { src: Some(IpNet::from(source)), ..Filter::default() };
+    let at = |address| Filter { ip: Some(IpNet::from(address)), ..Filter::default() };
+    let lately = Filter { since_ms: Some(hour_ms), ..at(source) };
+    let unserved = Filter { dst_port: Some(9_100), min_bytes: Some(100_000), ..Filter::default() };
+    let newest = named.clone();
+    let top = "SELECT dst_ip, sum(rx_bytes + tx_bytes) AS bytes FROM records \
+        GROUP BY dst_ip ORDER BY bytes DESC LIMIT 10";
+    vec![
+        sum("one peer, sum", named, format!("{bytes} WHERE {of_peer}")),
+        sum("one source, sum", from, format!("{bytes} WHERE src_ip = '{source}'")),
+        Question {
+            what: "rows of one address, last hour",
+            duckdb: format!(
+                "SELECT * FROM records WHERE {of_address} AND epoch_ms(window_end) >= {hour_ms}"
+            ),
+            ask: Box::new(move |reader| {
+                let mut count = 0;
+                reader.records(&lately, 0, u64::MAX >> 1, &mut |_record| {
+                    count += 1;
+                    ControlFlow::Continue(())
+                })?;
+                Ok(count)
+            }),
+        },
+        Question {
+            what: "last 100 flows of a peer",
+            duckdb: format!(
+                "SELECT flow_id, max(first_seen) AS first, sum(rx_bytes), sum(tx_bytes) \
+                 FROM records WHERE {of_peer} GROUP BY flow_id ORDER BY first DESC LIMIT 100"
+            ),
+            ask: Box::new(move |reader| {
+                Ok(reader.flows(&newest, None, 100, u64::MAX >> 1)?.len() as u64)
+            }),
+        },
+        Question {
+            what: "flow by id",
+            duckdb: format!("SELECT * FROM records WHERE flow_id = '{flow}'"),
+            ask: Box::new(move |reader| {
+                let found = reader.flow(flow, u64::MAX >> 1)?;
+                Ok(found.map_or(0, |(records, _)| records.len() as u64))
+            }),
+        },
+        sum("one remote address, sum", at(needle), {
+            format!("{bytes} WHERE src_ip = '{needle}' OR dst_ip = '{needle}'")
+        }),
+        Question {
+            what: "top 10 destinations of all",
+            duckdb: format!("SELECT sum(bytes) FROM ({top})"),
+            ask: Box::new(|reader| {
+                Ok(first(reader.top(&Filter::default(), By::Dst, u64::MAX >> 1)?))
+            }),
+        },
+        Question {
+            what: "the same in SQL",
+            duckdb: format!("SELECT sum(bytes) FROM ({top})"),
+            ask: Box::new(move |reader| in_sql(reader, &format!("SELECT sum(bytes) FROM ({top})"))),
+        },
+        Question {
+            what: "sum by verdict",
+            duckdb: "SELECT sum(bytes) FROM (SELECT verdict, sum(rx_bytes + tx_bytes) AS bytes \
+                FROM records GROUP BY verdict) WHERE verdict = 'deny'"
+                .to_owned(),
+            ask: Box::new(|reader| {
+                Ok(reader.summary(&Filter::default(), u64::MAX >> 1)?.denied.bytes)
+            }),
+        },
+        sum("a port and a size, sum", unserved, {
+            format!("{bytes} WHERE dst_port = 9100 AND total_rx_bytes + total_tx_bytes >= 100000")
+        }),
+    ]
+}
+
+fn sum(what: &'static str, filter: Filter, duckdb: String) -> Question {
+    let ask: Ask =
+        Box::new(move |reader| Ok(reader.summary(&filter, u64::MAX >> 1)?.counters.bytes()));
+    Question { what, duckdb, ask }
+}
+
+fn first(ranking: Ranking) -> u64 {
+    let (rows, _) = ranking.first(10, Sort::Bytes, Order::Descending);
+    rows.iter().map(|(_, sum)| sum.counters.bytes()).sum()
+}
+
+/// The one number that a statement answers.
+fn in_sql(reader: &Reader, text: &str) -> Result<u64, ReadError> {
+    let statement = Statement {
+        text: text.to_owned(),
+        gateway: GATEWAY.into(),
+        watermark: u64::MAX >> 1,
+        now_ms: 0,
+    };
+    let mut number = Number(0);
+    sql::ask(reader, &Leash::default(), &statement, &Nothing, &mut number)?;
+    Ok(number.0)
+}
+
+struct Number(u64);
+
+impl Answer for Number {
+    fn columns(&mut self, _names: Vec<String>) {}
+
+    fn row(&mut self, cells: &[Cell<'_>]) -> ControlFlow<()> {
+        if let [Cell::Integer(number)] = cells {
+            self.0 = number.cast_unsigned();
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// No daemon.
+struct Nothing;
+
+impl Beside for Nothing {
+    fn gaps(&self) -> Result<Vec<Gap>, String> {
+        Ok(Vec::new())
+    }
+
+    fn peers(&self) -> Result<Arc<Vec<wire::Peer>>, String> {
+        Ok(Arc::default())
+    }
+}
+
+impl Question {
+    /// Asks the store until the median is known.
+    pub(super) fn ask(&self, filled: &Filled) -> Result<Answered, Box<dyn Error>> {
+        let reader = Reader::new(&filled.store(), GATEWAY);
+        let answer = (self.ask)(&reader)?;
+        let mut cold = || -> Result<Duration, Box<dyn Error>> {
+            filled.cool()?;
+            timed(|| (self.ask)(&reader))
+        };
+        let cold = median(&mut cold)?;
+        let warm = median(&mut || timed(|| (self.ask)(&reader)))?;
+        Ok(Answered { answer, warm, cold })
+    }
+}
+
+fn timed(ask: impl FnOnce() -> Result<u64, ReadError>) -> Result<Duration, Box<dyn Error>> {
+    let start = Instant::now();
+    std::hint::black_box(ask()?);
+    Ok(start.elapsed())
+}
+
+fn median(
+    time: &mut dyn FnMut() -> Result<Duration, Box<dyn Error>>,
+) -> Result<Duration, Box<dyn Error>> {
+    let mut taken: Vec<Duration> = Vec::new();
+    while taken.len() < TRIES && taken.iter().sum::<Duration>() < LONG {
+        taken.push(time()?);
+    }
+    taken.sort();
+    Ok(taken[taken.len() / 2])
+}
+
+/// The figures of an answer.
+pub(super) fn figures(what: &str, who: &'static str, answered: &Answered) -> [Figure; 2] {
+    let Answered { warm, cold, answer: _ } = answered;
+    let figure = |how: &str, time: &Duration| Figure {
+        what: format!("{what}, {how}"),
+        who,
+        value: time.as_secs_f64() * 1e3,
+        unit: "ms",
+    };
+    [figure("warm", warm), figure("cold", cold)]
+}
