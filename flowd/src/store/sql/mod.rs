@@ -226,15 +226,16 @@ fn only_reads() -> ReadError {
 }
 
 fn told(error: Error) -> String {
-    match error {
-        Error::SqlInputError { msg, offset, .. } => match usize::try_from(offset) {
-            _ if msg.starts_with("no such table") => {
-                format!("{msg}; the tables are records, gaps and peers")
-            }
-            Ok(at) => format!("{msg}, at byte {}", at + 1),
-            Err(_) => msg,
-        },
-        error => error.to_string(),
+    let (said, offset) = match error {
+        Error::SqlInputError { msg, offset, .. } => (msg, usize::try_from(offset).ok()),
+        error => (error.to_string(), None),
+    };
+    match offset {
+        _ if said.starts_with("no such table") => {
+            format!("{said}; the tables are records, gaps and peers")
+        }
+        Some(at) => format!("{said}, at byte {}", at + 1),
+        None => said,
     }
 }
 
