@@ -1,0 +1,259 @@
+//! One column of numbers: bins, then a page after the other. A page is read without the others.
+
+use std::ops::Range;
+
+use super::{
+    ChunkError,
+    bins::{Bins, Index, Table},
+    bytes::{Reader, put_bytes, put_varint},
+    error::damaged,
+    plane::{Packer, Plane, Unpacker},
+};
+
+/// So many zero bytes follow the last bits: bits are read some words at a time.
+const PADDING: usize = 16;
+
+/// Encodes a column whose pages have these lengths.
+pub(super) fn encode(values: &[i64], pages: &[usize], packer: &mut Packer) -> Vec<u8> {
+    let bins = Bins::fit(values);
+    let index = bins.index();
+    let mut bodies = Vec::with_capacity(values.len() * 2);
+    let mut lengths = Vec::with_capacity(pages.len());
+    let mut rest = values;
+    for count in pages {
+        let (page, after) = rest.split_at(*count);
+        let before = bodies.len();
+        encode_page(page, &index, packer, &mut bodies);
+        lengths.push(bodies.len() - before);
+        rest = after;
+    }
+    let mut out = Vec::with_capacity(bodies.len() + 512);
+    bins.write(&mut out);
+    for length in lengths {
+        put_varint(&mut out, length as u64);
+    }
+    out.append(&mut bodies);
+    out.extend([0; PADDING]);
+    out
+}
+
+fn encode_page(page: &[i64], index: &Index, packer: &mut Packer, out: &mut Vec<u8>) {
+    let mut plane = Vec::with_capacity(page.len());
+    let mut bits = Vec::with_capacity(page.len() * 2);
+    let (mut word, mut used) = (0_u128, 0);
+    for value in page {
+        let (bin, width, own) = index.place(*value);
+        plane.push(bin);
+        word |= u128::from(own) << used;
+        used += width;
+        if used >= u64::BITS {
+            bits.extend((word as u64).to_le_bytes());
+            word >>= u64::BITS;
+            used -= u64::BITS;
+        }
+    }
+    bits.extend(&word.to_le_bytes()[..used.div_ceil(8) as usize]);
+    packer.pack(&plane, out);
+    put_bytes(out, &bits);
+}
+
+/// A column that can be read.
+#[derive(Debug)]
+pub(super) struct Numbers {
+    table: Box<Table>,
+    pages: Vec<Range<usize>>,
+}
+
+impl Numbers {
+    /// Reads what stands before the pages. `blob` is the column without anything before or after.
+    pub(super) fn parse(blob: &[u8], pages: usize) -> Result<Self, ChunkError> {
+        let mut reader = Reader(blob);
+        let table = Box::new(Bins::read(&mut reader)?);
+        let mut ends = Vec::new();
+        let mut end = 0_usize;
+        for _ in 0..pages {
+            end += reader.count(blob.len())?;
+            ends.push(end);
+        }
+        let first = blob.len() - reader.0.len();
+        if reader.0.len() != end + PADDING {
+            return damaged("a column has another length than its pages");
+        }
+        let mut start = first;
+        let mut ranges = Vec::with_capacity(pages);
+        for end in ends {
+            ranges.push(start..first + end);
+            start = first + end;
+        }
+        Ok(Self { table, pages: ranges })
+    }
+
+    /// Appends the numbers of a page, which has `count` of them.
+    pub(super) fn page(
+        &self,
+        blob: &[u8],
+        page: usize,
+        count: usize,
+        unpacker: &mut Unpacker,
+        out: &mut Vec<i64>,
+    ) -> Result<(), ChunkError> {
+        let Some(range) = self.pages.get(page) else { return damaged("it has too few pages") };
+        let Some(body) = blob.get(range.clone()) else { return damaged("it is cut short") };
+        let mut reader = Reader(body);
+        let plane = unpacker.unpack(count, &mut reader)?;
+        let bits = reader.bytes()?;
+        reader.end()?;
+        // The bits end their page: what follows them is the next page or the padding.
+        let readable = &blob[range.end - bits.len()..];
+        let table = &*self.table;
+        let used = match plane {
+            Plane::Equal(bin) => equal(table, bin, count, readable, out)?,
+            Plane::Each(bins) => {
+                let most = bins.iter().copied().max().unwrap_or(0);
+                if usize::from(most) >= table.count {
+                    return damaged("a value is in no bin");
+                }
+                if table.widest == 0 {
+                    out.extend(bins.iter().map(|bin| table.starts[usize::from(*bin)]));
+                    0
+                } else if table.widest <= 56 {
+                    narrow(table, bins, readable, out)?
+                } else {
+                    wide(table, bins, readable, out)?
+                }
+            }
+        };
+        if used.div_ceil(8) == bits.len() { Ok(()) } else { damaged("bits are missing or left") }
+    }
+}
+
+/// All values are in one bin. Gives the number of bits that were read, as do the next two.
+fn equal(
+    table: &Table,
+    bin: u8,
+    count: usize,
+    bits: &[u8],
+    out: &mut Vec<i64>,
+) -> Result<usize, ChunkError> {
+    let bin = usize::from(bin);
+    if count == 0 {
+        return Ok(0);
+    }
+    if bin >= table.count {
+        return damaged("a value is in no bin");
+    }
+    if table.widths[bin] == 0 {
+        out.resize(out.len() + count, table.starts[bin]);
+        return Ok(0);
+    }
+    wide(table, &vec![bin as u8; count], bits, out)
+}
+
+/// Where no bin has more than 56 bits, each value's bits are within one unaligned word.
+fn narrow(
+    table: &Table,
+    bins: &[u8],
+    bits: &[u8],
+    out: &mut Vec<i64>,
+) -> Result<usize, ChunkError> {
+    let mut at = 0_usize;
+    let first = out.len();
+    out.resize(first + bins.len(), 0);
+    for (value, bin) in out[first..].iter_mut().zip(bins) {
+        let bin = usize::from(*bin);
+        let width = table.widths[bin];
+        let Some(word) = bits.get(at / 8..).and_then(<[u8]>::first_chunk) else {
+            return damaged("bits are missing");
+        };
+        let own = (u64::from_le_bytes(*word) >> (at % 8)) & !(u64::MAX << (width & 63));
+        *value = table.starts[bin].wrapping_add(own.cast_signed());
+        at += usize::from(width);
+    }
+    Ok(at)
+}
+
+fn wide(table: &Table, bins: &[u8], bits: &[u8], out: &mut Vec<i64>) -> Result<usize, ChunkError> {
+    let mut at = 0_usize;
+    out.reserve(bins.len());
+    for bin in bins {
+        let bin = usize::from(*bin);
+        let width = table.widths[bin];
+        let Some(words) = bits.get(at / 8..).and_then(<[u8]>::first_chunk) else {
+            return damaged("bits are missing");
+        };
+        let own = (u128::from_le_bytes(*words) >> (at % 8)) as u64 & !(u64::MAX << (width & 63));
+        out.push(table.starts[bin].wrapping_add(own.cast_signed()));
+        at += usize::from(width);
+    }
+    Ok(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Numbers, Packer, Unpacker, encode};
+
+    fn decode(blob: &[u8], pages: &[usize]) -> Result<Vec<i64>, super::ChunkError> {
+        let numbers = Numbers::parse(blob, pages.len())?;
+        let (mut out, mut unpacker) = (Vec::new(), Unpacker::new());
+        for (page, count) in pages.iter().enumerate() {
+            numbers.page(blob, page, *count, &mut unpacker, &mut out)?;
+        }
+        Ok(out)
+    }
+
+    fn values() -> impl Strategy<Value = Vec<i64>> {
+        let value = prop_oneof![
+            4 => -3_i64..200,
+            2 => 1_795_219_200_000_i64..1_795_219_300_000,
+            1 => any::<i64>(),
+        ];
+        prop_oneof![
+            prop::collection::vec(value, 0..3_000),
+            (any::<i64>(), 0_usize..3_000).prop_map(|(value, count)| vec![value; count]),
+            prop::collection::vec(1_024_i64..2_048, 0..3_000),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_come_back_whatever_the_pages(values in values(), cut in 0.0..1.0) {
+            let first = (values.len() as f64 * cut) as usize;
+            let pages = [first, values.len() - first];
+            let blob = encode(&values, &pages, &mut Packer::new());
+            prop_assert_eq!(decode(&blob, &pages), Ok(values));
+        }
+
+        #[test]
+        fn bytes_that_are_no_column_are_read_or_refused(
+            values in values(),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            cut: prop::sample::Index,
+        ) {
+            let pages = [values.len()];
+            let mut blob = encode(&values, &pages, &mut Packer::new());
+            for (at, byte) in damage {
+                let at = at.index(blob.len());
+                blob[at] ^= byte;
+            }
+            if let Ok(back) = decode(&blob, &pages) {
+                prop_assert_eq!(back.len(), values.len());
+            }
+            prop_assert!(decode(&blob[..cut.index(blob.len())], &pages).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_equal_or_only_grows_takes_next_to_nothing() {
+        let cases = [
+            // values, bytes at most
+            (vec![7; 16_384], 64),
+            ((0..16_384).map(|n| n % 4).collect(), 400),
+        ];
+        for (values, most) in cases {
+            let blob = encode(&values, &[values.len()], &mut Packer::new());
+            assert!(blob.len() <= most, "{} bytes of {:?}…", blob.len(), &values[..4]);
+        }
+    }
+}
