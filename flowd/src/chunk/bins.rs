@@ -13,7 +13,7 @@ use super::{
 };
 
 /// One of every so many values is looked at to find frequent ones.
-const SAMPLE: usize = 8;
+const SAMPLE: usize = 32;
 /// A frequent value must save this much over its bucket: its entry in the table takes some bytes.
 const WORTH_BITS: usize = 64;
 const MOST_FREQUENT: usize = 120;
@@ -72,22 +72,65 @@ pub(super) struct Bins {
 }
 
 impl Bins {
-    /// Chooses bins for these values.
-    pub(super) fn fit(values: &[i64]) -> Self {
-        let candidates = frequent(values);
-        for more_bits in [2, 1, 0] {
-            let slots = Slots::new(&candidates, 0);
-            let mut seen = [false; MOST_BUCKETS];
-            for value in values.iter().filter(|value| slots.find(**value).is_none()) {
-                seen[Bucket::of(*value, more_bits).number] = true;
-            }
-            let buckets: Vec<usize> = (0..MOST_BUCKETS).filter(|number| seen[*number]).collect();
-            if buckets.len() + candidates.len() <= MOST_BINS {
-                return Self { more_bits, buckets, frequent: candidates };
+    /// Chooses bins for these values; gives each one's bin.
+    pub(super) fn fit(values: &[i64]) -> (Self, Vec<u8>) {
+        let frequent = frequent(values);
+        let slots = Slots::new(&frequent);
+        for more_bits in [2, 1] {
+            if let Some(fitting) = Self::with(values, &frequent, &slots, more_bits) {
+                return fitting;
             }
         }
-        // 130 buckets and 120 frequent values are fewer than 256.
-        unreachable!("buckets without more bits always fit")
+        let coarsest = Self::with(values, &frequent, &slots, 0);
+        coarsest.expect("130 buckets and 120 frequent values are fewer than 256")
+    }
+
+    /// The same with buckets of that kind, if they are few enough.
+    fn with(
+        values: &[i64],
+        frequent: &[i64],
+        slots: &Slots,
+        more_bits: u32,
+    ) -> Option<(Self, Vec<u8>)> {
+        // Frequent values are counted as if they were more buckets.
+        let mut numbers = [u16::MAX; MOST_BUCKETS + MOST_FREQUENT];
+        let places: Vec<u16> = values
+            .iter()
+            .map(|value| {
+                let number = slots
+                    .find(*value)
+                    .map_or_else(|| Bucket::of(*value, more_bits).number, |nth| MOST_BUCKETS + nth);
+                numbers[number] = 0;
+                number as u16
+            })
+            .collect();
+        let buckets: Vec<usize> =
+            (0..MOST_BUCKETS).filter(|number| numbers[*number] == 0).collect();
+        if buckets.len() + frequent.len() > MOST_BINS {
+            return None;
+        }
+        for (bin, bucket) in buckets.iter().enumerate() {
+            numbers[*bucket] = bin as u16;
+        }
+        for nth in 0..frequent.len() {
+            numbers[MOST_BUCKETS + nth] = (buckets.len() + nth) as u16;
+        }
+        let placed = places.iter().map(|place| numbers[usize::from(*place)] as u8).collect();
+        Some((Self { more_bits, buckets, frequent: frequent.to_vec() }, placed))
+    }
+
+    /// The bins as they are looked up.
+    pub(super) fn table(&self) -> Table {
+        let mut table = Table::new();
+        for bucket in &self.buckets {
+            let bounds = Bucket::bounds(*bucket, self.more_bits);
+            let (start, width) = bounds.expect("the bucket of a value has bounds");
+            table.push(start, width);
+        }
+        for value in &self.frequent {
+            table.push(*value, 0);
+        }
+        table
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>) {
@@ -111,7 +154,7 @@ impl Bins {
         if more_bits > 2 {
             return damaged("bins are of an unknown kind");
         }
-        let mut table = Table { starts: [0; MOST_BINS], widths: [0; MOST_BINS], count: 0, widest: 0 };
+        let mut table = Table::new();
         let mut number = 0_usize;
         for _ in 0..reader.count(MOST_BINS)? {
             number += reader.count(MOST_BUCKETS)?;
@@ -126,16 +169,6 @@ impl Bins {
             table.push(value, 0);
         }
         Ok(table)
-    }
-
-    /// The bins as they are looked up by value.
-    pub(super) fn index(&self) -> Index {
-        let mut by_bucket = [0; MOST_BUCKETS];
-        for (bin, bucket) in self.buckets.iter().enumerate() {
-            by_bucket[*bucket] = bin as u8;
-        }
-        let slots = Slots::new(&self.frequent, self.buckets.len());
-        Index { more_bits: self.more_bits, by_bucket, slots }
     }
 }
 
@@ -153,7 +186,7 @@ fn frequent(values: &[i64]) -> Vec<i64> {
     values
 }
 
-/// A small hash table from frequent values to bins.
+/// A small hash table from frequent values to their positions.
 struct Slots {
     slots: Box<[(i64, u16); SLOTS]>,
 }
@@ -161,27 +194,27 @@ struct Slots {
 impl Slots {
     const FREE: u16 = u16::MAX;
 
-    fn new(values: &[i64], first_bin: usize) -> Self {
+    fn new(values: &[i64]) -> Self {
         let mut slots = Box::new([(0, Self::FREE); SLOTS]);
         for (nth, value) in values.iter().enumerate() {
             let mut at = Self::slot(*value);
             while slots[at].1 != Self::FREE {
                 at = (at + 1) % SLOTS;
             }
-            slots[at] = (*value, (first_bin + nth) as u16);
+            slots[at] = (*value, nth as u16);
         }
         Self { slots }
     }
 
-    fn find(&self, value: i64) -> Option<u8> {
+    fn find(&self, value: i64) -> Option<usize> {
         let mut at = Self::slot(value);
         loop {
-            let (key, bin) = self.slots[at];
-            if bin == Self::FREE {
+            let (key, nth) = self.slots[at];
+            if nth == Self::FREE {
                 return None;
             }
             if key == value {
-                return Some(bin as u8);
+                return Some(usize::from(nth));
             }
             at = (at + 1) % SLOTS;
         }
@@ -190,27 +223,6 @@ impl Slots {
     fn slot(value: i64) -> usize {
         let mixed = value.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (mixed >> (u64::BITS - SLOTS.ilog2())) as usize
-    }
-}
-
-/// From values to bins.
-pub(super) struct Index {
-    more_bits: u32,
-    by_bucket: [u8; MOST_BUCKETS],
-    slots: Slots,
-}
-
-impl Index {
-    /// The bin, the width, and the value's own bits.
-    pub(super) fn place(&self, value: i64) -> (u8, u32, u64) {
-        if let Some(bin) = self.slots.find(value) {
-            return (bin, 0, 0);
-        }
-        let Bucket { number, width } = Bucket::of(value, self.more_bits);
-        // Within a bucket of negative values, bits count from the lowest.
-        let low = (1_u64 << width) - 1;
-        let bits = value.unsigned_abs() & low;
-        (self.by_bucket[number], width, if value < 0 { low - bits } else { bits })
     }
 }
 
@@ -224,6 +236,10 @@ pub(super) struct Table {
 }
 
 impl Table {
+    fn new() -> Self {
+        Self { starts: [0; MOST_BINS], widths: [0; MOST_BINS], count: 0, widest: 0 }
+    }
+
     fn push(&mut self, start: i64, width: u32) {
         self.starts[self.count] = start;
         self.widths[self.count] = width as u8;
@@ -256,19 +272,17 @@ mod tests {
         fn every_value_is_its_bin_and_its_bits(values in prop::collection::vec(
             prop_oneof![any::<i64>(), -300_i64..300, (0_u32..63).prop_map(|bit| 1 << bit)], 1..400,
         )) {
-            let bins = Bins::fit(&values);
+            let (bins, placed) = Bins::fit(&values);
             let mut out = Vec::new();
             bins.write(&mut out);
             let mut reader = Reader(&out);
             let table = Bins::read(&mut reader).unwrap();
             prop_assert!(reader.end().is_ok());
-            let index = bins.index();
-            for value in values {
-                let (bin, width, bits) = index.place(value);
-                prop_assert!(usize::from(bin) < table.count);
-                prop_assert_eq!(u32::from(table.widths[usize::from(bin)]), width);
-                let back = table.starts[usize::from(bin)].wrapping_add(bits.cast_signed());
-                prop_assert_eq!(back, value);
+            for (value, bin) in values.into_iter().zip(placed) {
+                let bin = usize::from(bin);
+                prop_assert!(bin < table.count);
+                let own = value.wrapping_sub(table.starts[bin]).cast_unsigned();
+                prop_assert_eq!(own >> table.widths[bin], 0, "{} in bin {}", value, bin);
             }
         }
     }

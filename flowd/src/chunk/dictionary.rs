@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, hash::Hash};
 
+use foldhash::fast::RandomState;
+
 use super::{
     ChunkError,
     entry::Entry,
@@ -12,7 +14,8 @@ use super::{
 
 /// Gives entries numbers in the order in which they come.
 pub(super) struct Collector<T> {
-    codes: HashMap<T, u32>,
+    // Whoever sends packets chooses addresses: the seed is random.
+    codes: HashMap<T, u32, RandomState>,
     entries: Vec<(T, u32)>,
     /// What came last: the next one is often the same.
     last: Option<(T, u32)>,
@@ -20,7 +23,7 @@ pub(super) struct Collector<T> {
 
 impl<T: Copy + Eq + Hash> Collector<T> {
     pub(super) fn new() -> Self {
-        Self { codes: HashMap::new(), entries: Vec::new(), last: None }
+        Self { codes: HashMap::default(), entries: Vec::new(), last: None }
     }
 
     /// The number of an entry.

@@ -1,13 +1,13 @@
 //! Rows to a chunk.
 
-use std::collections::BTreeMap;
+use std::{array, collections::BTreeMap};
 
 use super::{
-    ChunkError, ColumnId, MAX_ROWS, Number, Row, VERSION,
+    ChunkError, ColumnId, MAX_ROWS, Number, PAGE_ROWS, Row, VERSION,
     column::Level,
     dictionary::{self, Collector},
     header::{Header, Seal},
-    layout::{Layout, Place, earlier},
+    layout::{Layout, Place, Shape, earlier},
     members::{Member, Members},
     numbers,
     plane::Packer,
@@ -48,12 +48,12 @@ impl Encoded {
         parts.add(ColumnId::States, dictionary::encode(&layout.states, &mut packer));
         let clock = Clock::of(rows);
         parts.add(ColumnId::Clock, clock.encode(&mut packer));
-        parts.add(ColumnId::Members, members(rows, &layout).encode());
-        let (totals, step_minutes) = add_sums(rows, &layout, &mut parts, &mut packer);
-        add_values(rows, &layout, &clock, &mut parts, &mut packer);
+        parts.add(ColumnId::Members, members(&layout).encode());
+        let (totals, step_minutes) = add_sums(&layout, &mut parts, &mut packer);
+        let zones = add_values(&layout, &clock, &mut parts, &mut packer);
         let opened = rows.iter().filter(|row| row.opens()).map(|row| row.first_seen_ms);
         let header = Header {
-            zones: Number::ALL.map(|number| bounds(rows.iter().map(|row| number.of(row)))),
+            zones,
             opened: rows.iter().any(Row::opens).then(|| bounds(opened)),
             totals,
             clock_shift: clock.shift,
@@ -136,117 +136,115 @@ impl Clock {
             .map(|(before, time_ms)| time_ms.wrapping_sub(before))
             .collect();
         let mut out = vec![VERSION];
-        out.extend(numbers::encode(&steps, &[steps.len()], packer));
+        numbers::encode(&steps, &[steps.len()], packer, &mut out);
         out
     }
 }
 
 /// The columns that have values for flows and records.
 fn add_values(
-    rows: &[Row],
     layout: &Layout,
     clock: &Clock,
     parts: &mut Parts,
     packer: &mut Packer,
-) {
-    for column in ColumnId::ALL.iter().copied().filter(|column| column.level() != Level::Chunk) {
-        let mut values = Vec::with_capacity(rows.len());
-        let mut pages = Vec::with_capacity(layout.pages.len());
-        let mut rest = &layout.places[..];
-        for shape in &layout.pages {
-            let (page, after) = rest.split_at(shape.rows);
-            rest = after;
-            let before = values.len();
-            add_page(column, rows, page, clock, &mut values);
-            pages.push(values.len() - before);
-        }
+) -> [(i64, i64); Number::ALL.len()] {
+    let mut values = Values::of(layout.rows.len());
+    for (rows, places) in layout.rows.chunks(PAGE_ROWS).zip(layout.places.chunks(PAGE_ROWS)) {
+        values.add_page(rows, places, clock);
+    }
+    for column in ColumnId::ALL.iter().copied() {
+        let lengths = |of: fn(&Shape) -> usize| layout.pages.iter().map(of).collect::<Vec<_>>();
+        let pages = match column.level() {
+            Level::Chunk => continue,
+            Level::Flow => lengths(|page| page.flows),
+            Level::Later => lengths(|page| page.rows - page.flows),
+            Level::Record => lengths(|page| page.rows),
+        };
         let mut blob = vec![VERSION];
-        blob.extend(numbers::encode(&values, &pages, packer));
+        numbers::encode(&values.columns[column.index()], &pages, packer, &mut blob);
         parts.add(column, blob);
     }
+    values.zones.map(|zone| zone.unwrap_or((0, 0)))
 }
 
-/// The values of one column on one page.
-fn add_page(
-    column: ColumnId,
-    rows: &[Row],
-    page: &[Place],
-    clock: &Clock,
-    out: &mut Vec<i64>,
-) {
-    let row = |place: &Place| &rows[place.row as usize];
-    let mut starts = |of: &dyn Fn(&Place) -> i64| {
-        out.extend(page.iter().filter(|place| place.starts).map(of));
-    };
-    let id = |place: &Place| row(place).record_id.cast_signed();
-    match column {
-        ColumnId::Peer => {
-            let mut before = 0;
-            let firsts = page.iter().filter(|place| place.starts);
-            out.extend(firsts.map(|place| i64::from(place.peer) - std::mem::replace(&mut before, i64::from(place.peer))));
+/// The numbers of all columns, and between what those of the records lie.
+struct Values {
+    columns: [Vec<i64>; ColumnId::COUNT],
+    zones: [Option<(i64, i64)>; Number::ALL.len()],
+}
+
+impl Values {
+    fn of(rows: usize) -> Self {
+        let room = |column: usize| match ColumnId::ALL[column].level() {
+            Level::Chunk => 0,
+            Level::Flow | Level::Later | Level::Record => rows,
+        };
+        let columns = array::from_fn(|column| Vec::with_capacity(room(column)));
+        Self { columns, zones: [None; Number::ALL.len()] }
+    }
+
+    fn push(&mut self, column: ColumnId, value: i64) {
+        self.columns[column.index()].push(value);
+    }
+
+    fn add_page(&mut self, rows: &[Row], places: &[Place], clock: &Clock) {
+        let mut flow_before = (0, clock.first_id);
+        let mut id_before = 0;
+        for (row, place) in rows.iter().zip(places) {
+            let id = row.record_id.cast_signed();
+            if place.starts {
+                self.add_flow(row, place, &mut flow_before);
+            } else {
+                self.push(ColumnId::LaterId, id.wrapping_sub(id_before));
+            }
+            id_before = id;
+            self.add_record(row, place, clock);
+            for (zone, number) in self.zones.iter_mut().zip(Number::ALL) {
+                let value = number.of(row);
+                let (least, most) = zone.unwrap_or((value, value));
+                *zone = Some((least.min(value), most.max(value)));
+            }
         }
-        ColumnId::FirstId => {
-            let mut before = clock.first_id;
-            let firsts = page.iter().filter(|place| place.starts);
-            out.extend(firsts.map(|place| id(place).wrapping_sub(std::mem::replace(&mut before, id(place)))));
-        }
-        ColumnId::LaterId => {
-            let later = page.windows(2).filter(|pair| !pair[1].starts);
-            out.extend(later.map(|pair| id(&pair[1]).wrapping_sub(id(&pair[0]))));
-        }
-        ColumnId::Remote => starts(&|place| i64::from(place.remote)),
-        ColumnId::Kind => starts(&|place| i64::from(place.kind)),
-        ColumnId::SrcPort => starts(&|place| Number::SrcPort.of(row(place))),
-        ColumnId::DstPort => starts(&|place| Number::DstPort.of(row(place))),
-        ColumnId::WindowStart => starts(&|place| {
-            let row = row(place);
-            row.window_end_ms.wrapping_sub(row.window_start_ms)
-        }),
-        ColumnId::FirstSeen => starts(&|place| {
-            let row = row(place);
-            row.window_start_ms.wrapping_sub(row.first_seen_ms)
-        }),
-        ColumnId::RxPacketsBefore => starts(&|place| earlier(row(place))[0].cast_signed()),
-        ColumnId::RxBytesBefore => starts(&|place| earlier(row(place))[1].cast_signed()),
-        ColumnId::TxPacketsBefore => starts(&|place| earlier(row(place))[2].cast_signed()),
-        ColumnId::TxBytesBefore => starts(&|place| earlier(row(place))[3].cast_signed()),
-        ColumnId::State => out.extend(page.iter().map(|place| i64::from(place.state))),
-        ColumnId::WindowEnd => out.extend(page.iter().map(|place| {
-            let row = row(place);
-            clock.times_ms[clock.slot(row.record_id)].wrapping_sub(row.window_end_ms)
-        })),
-        ColumnId::LastSeen => out.extend(page.iter().map(|place| {
-            let row = row(place);
-            row.window_end_ms.wrapping_sub(row.last_seen_ms)
-        })),
-        ColumnId::RxPackets => each(page, rows, 0, out),
-        ColumnId::RxBytes => each(page, rows, 1, out),
-        ColumnId::TxPackets => each(page, rows, 2, out),
-        ColumnId::TxBytes => each(page, rows, 3, out),
-        ColumnId::PeerEnds
-        | ColumnId::RemoteEnds
-        | ColumnId::Kinds
-        | ColumnId::States
-        | ColumnId::Clock
-        | ColumnId::Members
-        | ColumnId::MinuteSums
-        | ColumnId::PeerSums
-        | ColumnId::RemoteSums
-        | ColumnId::PortSums => {}
+    }
+
+    /// What a run shares. Ends and ids are differences from the run before.
+    fn add_flow(&mut self, row: &Row, place: &Place, before: &mut (i64, i64)) {
+        let (peer, id) = (i64::from(place.peer), row.record_id.cast_signed());
+        self.push(ColumnId::Peer, peer - before.0);
+        self.push(ColumnId::FirstId, id.wrapping_sub(before.1));
+        *before = (peer, id);
+        self.push(ColumnId::Remote, i64::from(place.remote));
+        self.push(ColumnId::Kind, i64::from(place.kind));
+        self.push(ColumnId::SrcPort, Number::SrcPort.of(row));
+        self.push(ColumnId::DstPort, Number::DstPort.of(row));
+        self.push(ColumnId::WindowStart, row.window_end_ms.wrapping_sub(row.window_start_ms));
+        self.push(ColumnId::FirstSeen, row.window_start_ms.wrapping_sub(row.first_seen_ms));
+        let [rx_packets, rx_bytes, tx_packets, tx_bytes] = earlier(row).map(u64::cast_signed);
+        self.push(ColumnId::RxPacketsBefore, rx_packets);
+        self.push(ColumnId::RxBytesBefore, rx_bytes);
+        self.push(ColumnId::TxPacketsBefore, tx_packets);
+        self.push(ColumnId::TxBytesBefore, tx_bytes);
+    }
+
+    fn add_record(&mut self, row: &Row, place: &Place, clock: &Clock) {
+        let read_ms = clock.times_ms[clock.slot(row.record_id)];
+        self.push(ColumnId::State, i64::from(place.state));
+        self.push(ColumnId::WindowEnd, read_ms.wrapping_sub(row.window_end_ms));
+        self.push(ColumnId::LastSeen, row.window_end_ms.wrapping_sub(row.last_seen_ms));
+        let [rx_packets, rx_bytes, tx_packets, tx_bytes] =
+            row.counters_window().map(u64::cast_signed);
+        self.push(ColumnId::RxPackets, rx_packets);
+        self.push(ColumnId::RxBytes, rx_bytes);
+        self.push(ColumnId::TxPackets, tx_packets);
+        self.push(ColumnId::TxBytes, tx_bytes);
     }
 }
 
-fn each(page: &[Place], rows: &[Row], counter: usize, out: &mut Vec<i64>) {
-    let window = |place: &Place| rows[place.row as usize].counters_window()[counter];
-    out.extend(page.iter().map(|place| window(place).cast_signed()));
-}
-
-fn members(rows: &[Row], layout: &Layout) -> Members {
+fn members(layout: &Layout) -> Members {
     let ends = || layout.peer_ends.iter().chain(&layout.remote_ends);
     let mut keys: Vec<Member> = ends().map(|end| Member::Address(end.addr)).collect();
     keys.extend(ends().map(|end| Member::Peer(end.peer)));
-    let older = layout.places.iter().filter(|place| place.starts);
-    let older = older.map(|place| &rows[place.row as usize]).filter(|row| !row.opens());
+    let older = layout.firsts().filter(|row| !row.opens());
     keys.extend(older.map(|row| Member::Older(row.first_seen_ms)));
     keys.sort_unstable();
     keys.dedup();
@@ -281,16 +279,14 @@ impl Adding {
 }
 
 fn add_sums(
-    rows: &[Row],
     layout: &Layout,
     parts: &mut Parts,
     packer: &mut Packer,
 ) -> (BTreeMap<Fate, Sum>, u32) {
-    let mut totals = BTreeMap::new();
-    let [mut peers, mut remotes, mut ports, mut minutes] = [(); 4].map(|()| Adding(Vec::new()));
+    let [mut all, mut peers, mut remotes] = [(); 3].map(|()| Adding(Vec::new()));
+    let [mut ports, mut minutes] = [(); 2].map(|()| Adding(Vec::new()));
     let (mut port_codes, mut minute_codes) = (Collector::new(), Collector::new());
-    for place in &layout.places {
-        let row = &rows[place.row as usize];
+    for (row, place) in layout.rows.iter().zip(&layout.places) {
         let fate = Fate {
             verdict: row.verdict,
             overflow: row.overflow,
@@ -298,15 +294,17 @@ fn add_sums(
         };
         let flows = u64::from(row.opens() && !row.overflow);
         let sum = Sum { records: 1, flows, counters: row.counters };
-        totals.entry(fate).or_insert_with(Sum::default).absorb(&sum);
+        all.add(0, fate, &sum);
         peers.add(place.peer, fate, &sum);
         remotes.add(place.remote, fate, &sum);
         let port = i64::from(row.tuple.protocol) << 16 | Number::DstPort.of(row);
         ports.add(port_codes.code(port), fate, &sum);
         minutes.add(minute_codes.code(row.window_end_ms.div_euclid(MINUTE_MS)), fate, &sum);
     }
+    let rows = layout.rows.len();
+    let totals = all.sums(|_| 0).0.into_iter().map(|((_, fate), sum)| (fate, sum)).collect();
     let (port_keys, minute_keys) = (port_codes.by_code(), minute_codes.by_code());
-    let few = rows.len() / RECORDS_PER_SUM;
+    let few = rows / RECORDS_PER_SUM;
     for (column, sums) in [
         (ColumnId::PeerSums, peers.sums(|code| code as i64)),
         (ColumnId::RemoteSums, remotes.sums(|code| code as i64)),
@@ -317,7 +315,7 @@ fn add_sums(
         }
     }
     let minutes = minutes.sums(|code| minute_keys[code]);
-    let (steps, step_minutes) = coarser(&minutes, rows.len() / RECORDS_PER_STEP);
+    let (steps, step_minutes) = coarser(&minutes, rows / RECORDS_PER_STEP);
     parts.add(ColumnId::MinuteSums, steps.encode(packer));
     (totals, step_minutes)
 }

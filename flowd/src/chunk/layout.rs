@@ -7,6 +7,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use super::{
     PAGE_ROWS, Row,
     dictionary::Collector,
@@ -19,15 +21,15 @@ pub(super) struct Layout {
     pub(super) remote_ends: Vec<End>,
     pub(super) kinds: Vec<Kind>,
     pub(super) states: Vec<State>,
+    /// The records in their order, and what they are in the dictionaries.
+    pub(super) rows: Vec<Row>,
     pub(super) places: Vec<Place>,
     pub(super) pages: Vec<Shape>,
 }
 
-/// Where a record lies, and its numbers in the dictionaries.
+/// What a record is in the dictionaries.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
-    /// Its position in the slice.
-    pub(super) row: u32,
     pub(super) peer: u32,
     pub(super) remote: u32,
     pub(super) kind: u32,
@@ -45,64 +47,67 @@ pub(super) struct Shape {
     pub(super) peers: (u32, u32),
 }
 
-/// The numbers of one record before the order is known.
-struct Codes {
-    peer: u32,
-    remote: u32,
-    kind: u32,
-}
-
 impl Layout {
     pub(super) fn of(rows: &[Row]) -> Self {
         let mut peers = Collector::new();
         let mut remotes = Collector::new();
         let mut kinds = Collector::new();
-        let mut codes: Vec<Codes> = rows
+        let mut places: Vec<Place> = rows
             .iter()
-            .map(|row| Codes {
+            .map(|row| Place {
                 peer: peers.code(End::inside(row)),
                 remote: remotes.code(End::other(row)),
                 kind: kinds.code(Kind::of(row)),
+                state: 0,
+                starts: false,
             })
             .collect();
         let (peer_ends, peers) = peers.ascending();
         let (remote_ends, remotes) = remotes.by_frequency();
         let (kinds, kind_positions) = kinds.by_frequency();
-        for code in &mut codes {
-            code.peer = peers[code.peer as usize];
-            code.remote = remotes[code.remote as usize];
-            code.kind = kind_positions[code.kind as usize];
-        }
-        let order = order(rows, &codes);
-        let (mut places, pages) = places(rows, &codes, &order);
-        let mut states = Collector::new();
         for place in &mut places {
-            place.state = states.code(State::of(&rows[place.row as usize], place.starts));
+            place.peer = peers[place.peer as usize];
+            place.remote = remotes[place.remote as usize];
+            place.kind = kind_positions[place.kind as usize];
+        }
+        let order = order(rows, &places);
+        let rows: Vec<Row> = order.iter().map(|at| rows[*at as usize]).collect();
+        let mut places: Vec<Place> = order.iter().map(|at| places[*at as usize]).collect();
+        let pages = cut(&rows, &mut places);
+        let mut states = Collector::new();
+        for (place, row) in places.iter_mut().zip(&rows) {
+            place.state = states.code(State::of(row, place.starts));
         }
         let (states, positions) = states.by_frequency();
         for place in &mut places {
             place.state = positions[place.state as usize];
         }
-        Self { peer_ends, remote_ends, kinds, states, places, pages }
+        Self { peer_ends, remote_ends, kinds, states, rows, places, pages }
+    }
+
+    /// The records that start a run.
+    pub(super) fn firsts(&self) -> impl Iterator<Item = &Row> {
+        let both = self.rows.iter().zip(&self.places);
+        both.filter(|(_, place)| place.starts).map(|(row, _)| row)
     }
 }
 
 /// Positions in the slice, in the chunk's order.
-fn order(rows: &[Row], codes: &[Codes]) -> Vec<u32> {
+fn order(rows: &[Row], places: &[Place]) -> Vec<u32> {
     let mut by_id: Vec<u32> = (0..rows.len() as u32).collect();
     if !rows.is_sorted_by_key(|row| row.record_id) {
-        by_id.sort_by_key(|row| rows[*row as usize].record_id);
+        by_id.sort_by_key(|at| rows[*at as usize].record_id);
     }
-    let mut flows = HashMap::with_capacity(rows.len());
+    let mut flows = HashMap::with_capacity_and_hasher(rows.len(), RandomState::default());
     let mut keys: Vec<(u64, u32)> = by_id
         .iter()
         .map(|at| {
-            let (row, code) = (&rows[*at as usize], &codes[*at as usize]);
+            let (row, place) = (&rows[*at as usize], &places[*at as usize]);
             let ports = (row.tuple.peer_port, row.tuple.remote_port);
             let rest = (row.tuple.protocol, row.interface, row.first_seen_ms);
             let next = flows.len() as u32;
-            let flow = *flows.entry((code.peer, code.remote, ports, rest)).or_insert(next);
-            (u64::from(code.peer) << 32 | u64::from(flow), *at)
+            let flow = *flows.entry((place.peer, place.remote, ports, rest)).or_insert(next);
+            (u64::from(place.peer) << 32 | u64::from(flow), *at)
         })
         .collect();
     // The sort keeps the order of ids within a flow.
@@ -110,36 +115,32 @@ fn order(rows: &[Row], codes: &[Codes]) -> Vec<u32> {
     keys.into_iter().map(|(_, at)| at).collect()
 }
 
-fn places(rows: &[Row], codes: &[Codes], order: &[u32]) -> (Vec<Place>, Vec<Shape>) {
-    let mut places: Vec<Place> = Vec::with_capacity(rows.len());
-    let mut pages = Vec::with_capacity(rows.len().div_ceil(PAGE_ROWS));
-    for page in order.chunks(PAGE_ROWS) {
-        let mut before: Option<&Place> = None;
+/// Cuts the records into pages, and those into runs.
+fn cut(rows: &[Row], places: &mut [Place]) -> Vec<Shape> {
+    let both = rows.chunks(PAGE_ROWS).zip(places.chunks_mut(PAGE_ROWS));
+    both.map(|(rows, places)| {
         let mut flows = 0;
-        let first = places.len();
-        for at in page {
-            let Codes { peer, remote, kind } = codes[*at as usize];
-            let row = &rows[*at as usize];
-            let starts = before.is_none_or(|before| {
-                (before.peer, before.remote) != (peer, remote)
-                    || kind_changes(&rows[before.row as usize], row)
-                    || !continues(&rows[before.row as usize], row)
-            });
-            flows += usize::from(starts);
-            places.push(Place { row: *at, peer, remote, kind, state: 0, starts });
-            before = places.last();
+        for at in 0..rows.len() {
+            let goes_on = at > 0 && {
+                let (before, place) = (&places[at - 1], &places[at]);
+                (before.peer, before.remote) == (place.peer, place.remote)
+                    && same_kind(&rows[at - 1], &rows[at])
+                    && continues(&rows[at - 1], &rows[at])
+            };
+            places[at].starts = !goes_on;
+            flows += usize::from(!goes_on);
         }
-        let peers = (places[first].peer, places[places.len() - 1].peer);
-        pages.push(Shape { rows: page.len(), flows, peers });
-    }
-    (places, pages)
+        let peers = (places[0].peer, places[places.len() - 1].peer);
+        Shape { rows: rows.len(), flows, peers }
+    })
+    .collect()
 }
 
-/// Whether the records differ in what a run shares, besides its ends. A record that opens its flow
-/// starts a run, so the rest of the run does not open it.
-fn kind_changes(before: &Row, row: &Row) -> bool {
+/// Whether a record has what a run shares, besides its ends. One that opens its flow starts a run,
+/// so the rest of a run opens nothing.
+fn same_kind(before: &Row, row: &Row) -> bool {
     let shared = |row: &Row| Kind { opens: false, ..Kind::of(row) };
-    row.opens() || shared(before) != shared(row)
+    !row.opens() && shared(before) == shared(row)
 }
 
 /// Whether a record follows another one of its flow without a hole.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{
     ChunkError,
-    bins::{Bins, Index, Table},
+    bins::{Bins, Table},
     bytes::{Reader, put_bytes, put_varint},
     error::damaged,
     plane::{Packer, Plane, Unpacker},
@@ -13,39 +13,42 @@ use super::{
 /// So many zero bytes follow the last bits: bits are read some words at a time.
 const PADDING: usize = 16;
 
-/// Encodes a column whose pages have these lengths.
-pub(super) fn encode(values: &[i64], pages: &[usize], packer: &mut Packer) -> Vec<u8> {
-    let bins = Bins::fit(values);
-    let index = bins.index();
+/// Appends a column whose pages have these lengths.
+pub(super) fn encode(values: &[i64], pages: &[usize], packer: &mut Packer, out: &mut Vec<u8>) {
+    let (bins, placed) = Bins::fit(values);
     let mut bodies = Vec::with_capacity(values.len() * 2);
     let mut lengths = Vec::with_capacity(pages.len());
-    let mut rest = values;
+    let (mut values, mut placed) = (values, &placed[..]);
     for count in pages {
-        let (page, after) = rest.split_at(*count);
+        let (page, after) = values.split_at(*count);
+        let (bins_of_page, bins_after) = placed.split_at(*count);
         let before = bodies.len();
-        encode_page(page, &index, packer, &mut bodies);
+        packer.pack(bins_of_page, &mut bodies);
+        put_bytes(&mut bodies, &own_bits(page, bins_of_page, &bins));
         lengths.push(bodies.len() - before);
-        rest = after;
+        (values, placed) = (after, bins_after);
     }
-    let mut out = Vec::with_capacity(bodies.len() + 512);
-    bins.write(&mut out);
+    bins.write(out);
     for length in lengths {
-        put_varint(&mut out, length as u64);
+        put_varint(out, length as u64);
     }
     out.append(&mut bodies);
     out.extend([0; PADDING]);
-    out
 }
 
-fn encode_page(page: &[i64], index: &Index, packer: &mut Packer, out: &mut Vec<u8>) {
-    let mut plane = Vec::with_capacity(page.len());
-    let mut bits = Vec::with_capacity(page.len() * 2);
+/// The bits of values that their bins do not say.
+fn own_bits(page: &[i64], placed: &[u8], bins: &Bins) -> Vec<u8> {
+    let table = bins.table();
+    if table.widest == 0 {
+        return Vec::new();
+    }
+    let mut bits = Vec::with_capacity(page.len() * 2 + PADDING);
     let (mut word, mut used) = (0_u128, 0);
-    for value in page {
-        let (bin, width, own) = index.place(*value);
-        plane.push(bin);
+    for (value, bin) in page.iter().zip(placed) {
+        let bin = usize::from(*bin);
+        let own = value.wrapping_sub(table.starts[bin]).cast_unsigned();
         word |= u128::from(own) << used;
-        used += width;
+        used += u32::from(table.widths[bin]);
         if used >= u64::BITS {
             bits.extend((word as u64).to_le_bytes());
             word >>= u64::BITS;
@@ -53,8 +56,7 @@ fn encode_page(page: &[i64], index: &Index, packer: &mut Packer, out: &mut Vec<u
         }
     }
     bits.extend(&word.to_le_bytes()[..used.div_ceil(8) as usize]);
-    packer.pack(&plane, out);
-    put_bytes(out, &bits);
+    bits
 }
 
 /// A column that can be read.
@@ -194,6 +196,12 @@ mod tests {
 
     use super::{Numbers, Packer, Unpacker, encode};
 
+    fn encoded(values: &[i64], pages: &[usize]) -> Vec<u8> {
+        let mut out = Vec::new();
+        encode(values, pages, &mut Packer::new(), &mut out);
+        out
+    }
+
     fn decode(blob: &[u8], pages: &[usize]) -> Result<Vec<i64>, super::ChunkError> {
         let numbers = Numbers::parse(blob, pages.len())?;
         let (mut out, mut unpacker) = (Vec::new(), Unpacker::new());
@@ -221,7 +229,7 @@ mod tests {
         fn numbers_come_back_whatever_the_pages(values in values(), cut in 0.0..1.0) {
             let first = (values.len() as f64 * cut) as usize;
             let pages = [first, values.len() - first];
-            let blob = encode(&values, &pages, &mut Packer::new());
+            let blob = encoded(&values, &pages);
             prop_assert_eq!(decode(&blob, &pages), Ok(values));
         }
 
@@ -232,7 +240,7 @@ mod tests {
             cut: prop::sample::Index,
         ) {
             let pages = [values.len()];
-            let mut blob = encode(&values, &pages, &mut Packer::new());
+            let mut blob = encoded(&values, &pages);
             for (at, byte) in damage {
                 let at = at.index(blob.len());
                 blob[at] ^= byte;
@@ -252,7 +260,7 @@ mod tests {
             ((0..16_384).map(|n| n % 4).collect(), 400),
         ];
         for (values, most) in cases {
-            let blob = encode(&values, &[values.len()], &mut Packer::new());
+            let blob = encoded(&values, &[values.len()]);
             assert!(blob.len() <= most, "{} bytes of {:?}…", blob.len(), &values[..4]);
         }
     }

@@ -13,7 +13,9 @@ pub(super) fn encode<const WIDTH: usize>(rows: &[[i64; WIDTH]], packer: &mut Pac
     put_varint(&mut out, rows.len() as u64);
     for column in 0..WIDTH {
         let values: Vec<i64> = rows.iter().map(|row| row[column]).collect();
-        put_bytes(&mut out, &numbers::encode(&values, &[rows.len()], packer));
+        let mut blob = Vec::new();
+        numbers::encode(&values, &[rows.len()], packer, &mut blob);
+        put_bytes(&mut out, &blob);
     }
     out
 }
