@@ -240,6 +240,20 @@ impl Table {
         Self { starts: [0; MOST_BINS], widths: [0; MOST_BINS], count: 0, widest: 0 }
     }
 
+    /// The lowest value of a bin and how many bits its values have.
+    pub(super) fn bin(&self, bin: u8) -> (i64, u8) {
+        (self.starts[usize::from(bin)], self.widths[usize::from(bin)])
+    }
+
+    /// Whether all values of all bins are `u32`s.
+    pub(super) fn is_short(&self) -> bool {
+        let bins = self.starts[..self.count].iter().zip(&self.widths);
+        let most = |start: u32, width: u8| u64::from(start) + ((1_u64 << width) - 1);
+        bins.into_iter().all(|(start, width)| {
+            u32::try_from(*start).is_ok_and(|start| most(start, *width) <= u64::from(u32::MAX))
+        })
+    }
+
     fn push(&mut self, start: i64, width: u32) {
         self.starts[self.count] = start;
         self.widths[self.count] = width as u8;

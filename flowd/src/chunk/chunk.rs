@@ -1,10 +1,9 @@
 //! A chunk that is being read: its header, and those of its columns that the reader has loaded.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::RefCell;
 
 use super::{
     ChunkError, ColumnId, ColumnSet, Header, Number,
-    column::Level,
     dictionary,
     entry::{End, Kind, State},
     error::damaged,
@@ -165,14 +164,39 @@ impl Chunk {
         page: usize,
         count: usize,
     ) -> Result<Vec<i64>, ChunkError> {
-        debug_assert_ne!(column.level(), Level::Chunk);
-        let Part::Values(numbers, blob) = self.part(column)? else {
-            return Err(ChunkError::NotLoaded(column));
-        };
+        let (numbers, body) = self.numbers(column)?;
         let mut out = Vec::with_capacity(count);
-        let mut unpacker: RefMut<'_, Unpacker> = self.unpacker.borrow_mut();
-        numbers.page(&blob[1..], page, count, &mut unpacker, &mut out)?;
+        numbers.page(body, page, count, &mut self.unpacker.borrow_mut(), &mut out)?;
         Ok(out)
+    }
+
+    /// The same of a column that has codes, all of which are below `limit`.
+    pub(super) fn codes(
+        &self,
+        column: ColumnId,
+        page: usize,
+        count: usize,
+        limit: usize,
+    ) -> Result<Vec<u32>, ChunkError> {
+        let (numbers, body) = self.numbers(column)?;
+        if !numbers.is_short() {
+            return damaged("a column of codes has other numbers");
+        }
+        let mut out = Vec::with_capacity(count);
+        numbers.page(body, page, count, &mut self.unpacker.borrow_mut(), &mut out)?;
+        let most = out.iter().copied().max().unwrap_or(0);
+        if out.is_empty() || (most as usize) < limit {
+            Ok(out)
+        } else {
+            damaged("a value is in no dictionary")
+        }
+    }
+
+    fn numbers(&self, column: ColumnId) -> Result<(&Numbers, &[u8]), ChunkError> {
+        match self.part(column)? {
+            Part::Values(numbers, blob) => Ok((numbers, &blob[1..])),
+            _ => Err(ChunkError::NotLoaded(column)),
+        }
     }
 
     fn part(&self, column: ColumnId) -> Result<&Part, ChunkError> {

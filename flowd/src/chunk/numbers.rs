@@ -59,6 +59,24 @@ fn own_bits(page: &[i64], placed: &[u8], bins: &Bins) -> Vec<u8> {
     bits
 }
 
+/// What numbers are read as.
+pub(super) trait Lane: Copy {
+    /// The lowest bits.
+    fn of(value: i64) -> Self;
+}
+
+impl Lane for i64 {
+    fn of(value: i64) -> Self {
+        value
+    }
+}
+
+impl Lane for u32 {
+    fn of(value: i64) -> Self {
+        value as Self
+    }
+}
+
 /// A column that can be read.
 #[derive(Debug)]
 pub(super) struct Numbers {
@@ -90,14 +108,19 @@ impl Numbers {
         Ok(Self { table, pages: ranges })
     }
 
+    /// Whether all of its numbers surely are `u32`s.
+    pub(super) fn is_short(&self) -> bool {
+        self.table.is_short()
+    }
+
     /// Appends the numbers of a page, which has `count` of them.
-    pub(super) fn page(
+    pub(super) fn page<T: Lane>(
         &self,
         blob: &[u8],
         page: usize,
         count: usize,
         unpacker: &mut Unpacker,
-        out: &mut Vec<i64>,
+        out: &mut Vec<T>,
     ) -> Result<(), ChunkError> {
         let Some(range) = self.pages.get(page) else { return damaged("it has too few pages") };
         let Some(body) = blob.get(range.clone()) else { return damaged("it is cut short") };
@@ -116,7 +139,7 @@ impl Numbers {
                     return damaged("a value is in no bin");
                 }
                 if table.widest == 0 {
-                    out.extend(bins.iter().map(|bin| table.starts[usize::from(*bin)]));
+                    out.extend(bins.iter().map(|bin| T::of(table.starts[usize::from(*bin)])));
                     0
                 } else if table.widest <= 56 {
                     narrow(table, bins, readable, out)?
@@ -130,61 +153,62 @@ impl Numbers {
 }
 
 /// All values are in one bin. Gives the number of bits that were read, as do the next two.
-fn equal(
+fn equal<T: Lane>(
     table: &Table,
     bin: u8,
     count: usize,
     bits: &[u8],
-    out: &mut Vec<i64>,
+    out: &mut Vec<T>,
 ) -> Result<usize, ChunkError> {
-    let bin = usize::from(bin);
     if count == 0 {
         return Ok(0);
     }
-    if bin >= table.count {
+    if usize::from(bin) >= table.count {
         return damaged("a value is in no bin");
     }
-    if table.widths[bin] == 0 {
-        out.resize(out.len() + count, table.starts[bin]);
+    if table.widths[usize::from(bin)] == 0 {
+        out.resize(out.len() + count, T::of(table.starts[usize::from(bin)]));
         return Ok(0);
     }
-    wide(table, &vec![bin as u8; count], bits, out)
+    wide(table, &vec![bin; count], bits, out)
 }
 
 /// Where no bin has more than 56 bits, each value's bits are within one unaligned word.
-fn narrow(
+fn narrow<T: Lane>(
     table: &Table,
     bins: &[u8],
     bits: &[u8],
-    out: &mut Vec<i64>,
+    out: &mut Vec<T>,
 ) -> Result<usize, ChunkError> {
     let mut at = 0_usize;
-    let first = out.len();
-    out.resize(first + bins.len(), 0);
-    for (value, bin) in out[first..].iter_mut().zip(bins) {
-        let bin = usize::from(*bin);
-        let width = table.widths[bin];
-        let Some(word) = bits.get(at / 8..).and_then(<[u8]>::first_chunk) else {
-            return damaged("bits are missing");
-        };
-        let own = (u64::from_le_bytes(*word) >> (at % 8)) & !(u64::MAX << (width & 63));
-        *value = table.starts[bin].wrapping_add(own.cast_signed());
+    let mut is_short = false;
+    out.extend(bins.iter().map(|bin| {
+        let (start, width) = table.bin(*bin);
+        let word = bits.get(at / 8..).and_then(<[u8]>::first_chunk);
+        is_short |= word.is_none();
+        let word = u64::from_le_bytes(*word.unwrap_or(&[0; 8]));
+        let own = (word >> (at % 8)) & !(u64::MAX << (width & 63));
         at += usize::from(width);
-    }
-    Ok(at)
+        T::of(start.wrapping_add(own.cast_signed()))
+    }));
+    if is_short { damaged("bits are missing") } else { Ok(at) }
 }
 
-fn wide(table: &Table, bins: &[u8], bits: &[u8], out: &mut Vec<i64>) -> Result<usize, ChunkError> {
+fn wide<T: Lane>(
+    table: &Table,
+    bins: &[u8],
+    bits: &[u8],
+    out: &mut Vec<T>,
+) -> Result<usize, ChunkError> {
     let mut at = 0_usize;
     out.reserve(bins.len());
     for bin in bins {
-        let bin = usize::from(*bin);
-        let width = table.widths[bin];
+        let (start, width) = table.bin(*bin);
         let Some(words) = bits.get(at / 8..).and_then(<[u8]>::first_chunk) else {
             return damaged("bits are missing");
         };
         let own = (u128::from_le_bytes(*words) >> (at % 8)) as u64 & !(u64::MAX << (width & 63));
-        out.push(table.starts[bin].wrapping_add(own.cast_signed()));
+        out.push(T::of(start.wrapping_add(own.cast_signed())));
         at += usize::from(width);
     }
     Ok(at)
@@ -204,7 +228,7 @@ mod tests {
 
     fn decode(blob: &[u8], pages: &[usize]) -> Result<Vec<i64>, super::ChunkError> {
         let numbers = Numbers::parse(blob, pages.len())?;
-        let (mut out, mut unpacker) = (Vec::new(), Unpacker::new());
+        let (mut out, mut unpacker) = (Vec::<i64>::new(), Unpacker::new());
         for (page, count) in pages.iter().enumerate() {
             numbers.page(blob, page, *count, &mut unpacker, &mut out)?;
         }

@@ -52,9 +52,19 @@ impl Code {
 struct Runs {
     /// Of each record, the position of its flow on the page.
     flow_of: Vec<u16>,
-    /// Of each record, whether it starts a run.
-    starts: Vec<bool>,
     states: Vec<u32>,
+}
+
+impl Runs {
+    /// Of each record, the position of its flow and whether it is the first of its run.
+    fn iter(&self) -> impl Iterator<Item = (usize, bool)> {
+        let mut before = u16::MAX;
+        self.flow_of.iter().map(move |flow| {
+            let starts = *flow != before;
+            before = *flow;
+            (usize::from(*flow), starts)
+        })
+    }
 }
 
 /// One page of a chunk. What is decoded stays until the page goes.
@@ -103,8 +113,7 @@ impl<'c> Page<'c> {
         }
         let made = once(&self.codes[code as usize], || {
             let flows = self.flow_codes(code)?;
-            let flow_of = &self.runs()?.flow_of;
-            Ok(flow_of.iter().map(|flow| flows[usize::from(*flow)]).collect())
+            self.each_record(&flows)
         })?;
         Ok(made)
     }
@@ -136,9 +145,8 @@ impl<'c> Page<'c> {
         let made = once(&self.opens, || {
             let opens: Vec<bool> = self.chunk.kinds()?.iter().map(|kind| kind.opens).collect();
             let kinds = self.codes(Code::Kind)?;
-            let starts = &self.runs()?.starts;
-            let both = kinds.iter().zip(starts);
-            Ok(both.map(|(kind, starts)| opens[*kind as usize] & starts).collect())
+            let both = kinds.iter().zip(self.runs()?.iter());
+            Ok(both.map(|(kind, (_, starts))| opens[*kind as usize] & starts).collect())
         })?;
         Ok(made)
     }
@@ -153,62 +161,72 @@ impl<'c> Page<'c> {
 
     fn runs(&self) -> Result<&Runs, ChunkError> {
         once(&self.runs, || {
-            let table: Vec<bool> = self.chunk.states()?.iter().map(|state| state.starts).collect();
-            let states = below(&self.records(ColumnId::State)?, table.len())?;
-            let starts: Vec<bool> = states.iter().map(|state| table[*state as usize]).collect();
-            let flows = starts.iter().filter(|starts| **starts).count();
-            if starts.first() != Some(&true) || flows != self.shape.flows {
+            let Shape { rows, flows, .. } = self.shape;
+            let table: Vec<u16> =
+                self.chunk.states()?.iter().map(|state| u16::from(state.starts)).collect();
+            let states = self.chunk.codes(ColumnId::State, self.number, rows, table.len())?;
+            let mut flow = u16::MAX;
+            let of = |state: &u32| {
+                flow = flow.wrapping_add(table[*state as usize]);
+                flow
+            };
+            let flow_of: Vec<u16> = states.iter().map(of).collect();
+            // Pages have fewer records than would wrap around.
+            if flow_of.first() != Some(&0) || usize::from(flow) + 1 != flows {
                 return damaged("a page has more or fewer flows than it says");
             }
-            let mut flow = u16::MAX;
-            let flow_of = starts
-                .iter()
-                .map(|starts| {
-                    flow = flow.wrapping_add(u16::from(*starts));
-                    flow
-                })
-                .collect();
-            Ok(Runs { flow_of, starts, states })
+            Ok(Runs { flow_of, states })
         })
+    }
+
+    /// Values of flows as those of their records.
+    fn each_record<T: Copy>(&self, flows: &[T]) -> Result<Vec<T>, ChunkError> {
+        Ok(self.runs()?.flow_of.iter().map(|flow| flows[usize::from(*flow)]).collect())
     }
 
     /// A code of each flow.
     fn flow_codes(&self, code: Code) -> Result<Vec<u32>, ChunkError> {
-        let mut values = self.flows(code.place().0)?;
-        match code {
-            Code::Peer => {
-                sum_up(&mut values);
-                let (first, last) = self.shape.peers;
-                let inside = |value: &i64| i64::from(first) <= *value && *value <= i64::from(last);
-                if !values.iter().all(inside) {
-                    return damaged("a page has an inside end that it does not say");
-                }
-                below(&values, self.chunk.peer_ends()?.len())
+        let limit = match code {
+            Code::Peer => self.chunk.peer_ends()?.len(),
+            Code::Remote => self.chunk.remote_ends()?.len(),
+            Code::Kind => self.chunk.kinds()?.len(),
+            Code::State => self.chunk.states()?.len(),
+            Code::SrcPort | Code::DstPort => usize::from(u16::MAX) + 1,
+        };
+        let mut codes = self.chunk.codes(code.place().0, self.number, self.shape.flows, limit)?;
+        if code == Code::Peer {
+            let (first, last) = self.shape.peers;
+            let mut peer = 0_u32;
+            let mut inside = true;
+            for code in &mut codes {
+                peer = peer.wrapping_add(*code);
+                inside &= first <= peer && peer <= last;
+                *code = peer;
             }
-            Code::Remote => below(&values, self.chunk.remote_ends()?.len()),
-            Code::Kind => below(&values, self.chunk.kinds()?.len()),
-            Code::State => below(&values, self.chunk.states()?.len()),
-            Code::SrcPort | Code::DstPort => below(&values, usize::from(u16::MAX) + 1),
+            if !inside {
+                return damaged("a page has an inside end that it does not say");
+            }
         }
+        Ok(codes)
     }
 
     fn record_ids(&self) -> Result<Vec<i64>, ChunkError> {
         let (least, most) = self.chunk.header().zones[Number::RecordId as usize];
         let mut firsts = self.flows(ColumnId::FirstId)?;
+        if let Some(first) = firsts.first_mut() {
+            *first = first.wrapping_add(least);
+        }
         sum_up(&mut firsts);
-        let starts = &self.runs()?.starts;
         let later = self.shape.rows - self.shape.flows;
-        let later = self.chunk.values(ColumnId::LaterId, self.number, later)?;
-        let (mut firsts, mut later) = (firsts.iter(), later.iter());
-        let mut before = 0_i64;
+        let mut later = self.chunk.values(ColumnId::LaterId, self.number, later)?;
+        // Behind the last one a step is looked at that nobody takes.
+        later.push(0);
+        let (mut before, mut steps) = (0_i64, 0);
         let mut inside = true;
-        let ids = starts.iter().map(|starts| {
-            // Both have as many values as `starts` has of either kind.
-            before = if *starts {
-                least.wrapping_add(firsts.next().copied().unwrap_or(0))
-            } else {
-                before.wrapping_add(later.next().copied().unwrap_or(0))
-            };
+        let ids = self.runs()?.iter().map(|(flow, starts)| {
+            let (first, next) = (firsts[flow], before.wrapping_add(later[steps]));
+            before = if starts { first } else { next };
+            steps += usize::from(!starts);
             inside &= least <= before && before <= most;
             before
         });
@@ -234,27 +252,25 @@ impl<'c> Page<'c> {
 
     fn window_starts(&self) -> Result<Vec<i64>, ChunkError> {
         let ends = self.numbers(Number::WindowEnd)?;
-        let Runs { flow_of, starts, .. } = self.runs()?;
         let lengths = self.flows(ColumnId::WindowStart)?;
         let mut before = 0;
-        let of = |(end, (flow, starts)): (&i64, (&u16, &bool))| {
-            let start =
-                if *starts { end.wrapping_sub(lengths[usize::from(*flow)]) } else { before };
+        let of = |(end, (flow, starts)): (&i64, (usize, bool))| {
+            let first = end.wrapping_sub(lengths[flow]);
+            let start = if starts { first } else { before };
             before = *end;
             start
         };
-        Ok(ends.iter().zip(flow_of.iter().zip(starts)).map(of).collect())
+        Ok(ends.iter().zip(self.runs()?.iter()).map(of).collect())
     }
 
     fn first_seens(&self) -> Result<Vec<i64>, ChunkError> {
         let window_starts = self.numbers(Number::WindowStart)?;
-        let Runs { flow_of, starts, .. } = self.runs()?;
         let mut flows = self.flows(ColumnId::FirstSeen)?;
-        let firsts = window_starts.iter().zip(starts).filter(|(_, starts)| **starts);
-        for (flow, (window_start, _)) in flows.iter_mut().zip(firsts) {
-            *flow = window_start.wrapping_sub(*flow);
+        for (window_start, (flow, starts)) in window_starts.iter().zip(self.runs()?.iter()) {
+            let first = window_start.wrapping_sub(flows[flow]);
+            flows[flow] = if starts { first } else { flows[flow] };
         }
-        Ok(flow_of.iter().map(|flow| flows[usize::from(*flow)]).collect())
+        self.each_record(&flows)
     }
 
     fn last_seens(&self) -> Result<Vec<i64>, ChunkError> {
@@ -268,15 +284,14 @@ impl<'c> Page<'c> {
 
     fn totals(&self, before: ColumnId, window: Number) -> Result<Vec<i64>, ChunkError> {
         let windows = self.numbers(window)?;
-        let Runs { flow_of, starts, .. } = self.runs()?;
         let before = self.flows(before)?;
         let mut total = 0_i64;
-        let of = |(window, (flow, starts)): (&i64, (&u16, &bool))| {
-            let base = if *starts { before[usize::from(*flow)] } else { total };
+        let of = |(window, (flow, starts)): (&i64, (usize, bool))| {
+            let base = if starts { before[flow] } else { total };
             total = base.wrapping_add(*window);
             total
         };
-        Ok(windows.iter().zip(flow_of.iter().zip(starts)).map(of).collect())
+        Ok(windows.iter().zip(self.runs()?.iter()).map(of).collect())
     }
 }
 
@@ -290,14 +305,4 @@ fn once<T>(
     }
     let made = make()?;
     Ok(cell.get_or_init(|| made))
-}
-
-/// Numbers as codes that are all below `limit`.
-fn below(values: &[i64], limit: usize) -> Result<Vec<u32>, ChunkError> {
-    let all = values.iter().fold(0_u64, |all, value| all.max(value.cast_unsigned()));
-    if values.is_empty() || usize::try_from(all).is_ok_and(|most| most < limit) {
-        Ok(values.iter().map(|value| *value as u32).collect())
-    } else {
-        damaged("a value is in no dictionary")
-    }
 }
