@@ -176,7 +176,8 @@ impl Bins {
 fn frequent(values: &[i64]) -> Vec<i64> {
     let mut sample: Vec<i64> = values.iter().copied().step_by(SAMPLE).collect();
     sample.sort_unstable();
-    let saved = |group: &&[i64]| (group.len() - 1) * SAMPLE * Bucket::of(group[0], 2).width as usize;
+    let saved =
+        |group: &&[i64]| (group.len() - 1) * SAMPLE * Bucket::of(group[0], 2).width as usize;
     let mut groups: Vec<&[i64]> =
         sample.chunk_by(i64::eq).filter(|group| saved(group) >= WORTH_BITS).collect();
     groups.sort_by_key(|group| std::cmp::Reverse(saved(group)));

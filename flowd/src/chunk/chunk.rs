@@ -3,8 +3,7 @@
 use std::cell::RefCell;
 
 use super::{
-    ChunkError, ColumnId, ColumnSet, Header, Number,
-    dictionary,
+    ChunkError, ColumnId, ColumnSet, Header, Number, dictionary,
     entry::{End, Kind, State},
     error::damaged,
     header::{Seal, version},

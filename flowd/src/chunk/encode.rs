@@ -164,13 +164,17 @@ fn add_values(
         numbers::encode(&values.columns[column.index()], &pages, packer, &mut blob);
         parts.add(column, blob);
     }
-    values.zones.map(|zone| zone.unwrap_or((0, 0)))
+    let Values { least, most, .. } = values;
+    array::from_fn(
+        |number| if layout.rows.is_empty() { (0, 0) } else { (least[number], most[number]) },
+    )
 }
 
 /// The numbers of all columns, and between what those of the records lie.
 struct Values {
     columns: [Vec<i64>; ColumnId::COUNT],
-    zones: [Option<(i64, i64)>; Number::ALL.len()],
+    least: [i64; Number::ALL.len()],
+    most: [i64; Number::ALL.len()],
 }
 
 impl Values {
@@ -180,7 +184,7 @@ impl Values {
             Level::Flow | Level::Later | Level::Record => rows,
         };
         let columns = array::from_fn(|column| Vec::with_capacity(room(column)));
-        Self { columns, zones: [None; Number::ALL.len()] }
+        Self { columns, least: [i64::MAX; _], most: [i64::MIN; _] }
     }
 
     fn push(&mut self, column: ColumnId, value: i64) {
@@ -199,10 +203,9 @@ impl Values {
             }
             id_before = id;
             self.add_record(row, place, clock);
-            for (zone, number) in self.zones.iter_mut().zip(Number::ALL) {
-                let value = number.of(row);
-                let (least, most) = zone.unwrap_or((value, value));
-                *zone = Some((least.min(value), most.max(value)));
+            for (number, value) in Number::all_of(row).into_iter().enumerate() {
+                self.least[number] = self.least[number].min(value);
+                self.most[number] = self.most[number].max(value);
             }
         }
     }
@@ -278,11 +281,7 @@ impl Adding {
     }
 }
 
-fn add_sums(
-    layout: &Layout,
-    parts: &mut Parts,
-    packer: &mut Packer,
-) -> (BTreeMap<Fate, Sum>, u32) {
+fn add_sums(layout: &Layout, parts: &mut Parts, packer: &mut Packer) -> (BTreeMap<Fate, Sum>, u32) {
     let [mut all, mut peers, mut remotes] = [(); 3].map(|()| Adding(Vec::new()));
     let [mut ports, mut minutes] = [(); 2].map(|()| Adding(Vec::new()));
     let (mut port_codes, mut minute_codes) = (Collector::new(), Collector::new());

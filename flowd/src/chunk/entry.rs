@@ -112,9 +112,8 @@ impl Entry<6> for Kind {
             | i64::from(self.opens) << 2
             | i64::from(self.verdict.number()) << 3
             | i64::from(self.initiator.number()) << 11;
-        let icmp = self.icmp.map_or(0, |icmp| {
-            1 + i64::from(u16::from_be_bytes([icmp.r#type, icmp.code]))
-        });
+        let icmp =
+            self.icmp.map_or(0, |icmp| 1 + i64::from(u16::from_be_bytes([icmp.r#type, icmp.code])));
         [
             i64::from(self.interface),
             i64::from(self.protocol),
@@ -125,7 +124,9 @@ impl Entry<6> for Kind {
         ]
     }
 
-    fn from_numbers(&[interface, protocol, words, icmp, rule, revision]: &[i64; 6]) -> Option<Self> {
+    fn from_numbers(
+        &[interface, protocol, words, icmp, rule, revision]: &[i64; 6],
+    ) -> Option<Self> {
         let word = |shift: u32| u8::try_from(words >> shift & 0xff).ok();
         let icmp = match icmp {
             0 => None,

@@ -6,17 +6,20 @@
 
 use std::net::Ipv6Addr;
 
-use super::{
-    ChunkError, NameId, VERSION,
-    error::damaged,
-};
+use super::{ChunkError, NameId, VERSION, error::damaged};
 
 /// About one false answer of a hundred.
 const BITS_PER_KEY: usize = 11;
 const BLOCK_BYTES: usize = 32;
 /// Odd numbers, from the Parquet format's filter of the same kind.
 const SALTS: [u32; 8] = [
-    0x47b6_137b, 0x4497_4d91, 0x8824_ad5b, 0xa2b7_289d, 0x7054_95c7, 0x2df1_424b, 0x9efc_4947,
+    0x47b6_137b,
+    0x4497_4d91,
+    0x8824_ad5b,
+    0xa2b7_289d,
+    0x7054_95c7,
+    0x2df1_424b,
+    0x9efc_4947,
     0x5c6b_fb31,
 ];
 

@@ -23,6 +23,8 @@ mod rows;
 mod sheet;
 mod sums;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 pub use chunk::Chunk;
 pub use column::{ColumnId, ColumnSet};

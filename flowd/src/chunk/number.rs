@@ -57,33 +57,39 @@ impl Number {
         Self::DstPort,
     ];
 
+    /// The numbers of one record, in the order of [`Self::ALL`].
+    pub fn all_of(row: &Row) -> [i64; Self::ALL.len()] {
+        let (src_port, dst_port) = row.initiator.first(row.tuple.peer_port, row.tuple.remote_port);
+        let (window, total) = (&row.counters, &row.total);
+        [
+            row.record_id.cast_signed(),
+            row.window_start_ms,
+            row.window_end_ms,
+            row.first_seen_ms,
+            row.last_seen_ms,
+            window.rx_packets.cast_signed(),
+            window.rx_bytes.cast_signed(),
+            window.tx_packets.cast_signed(),
+            window.tx_bytes.cast_signed(),
+            total.rx_packets.cast_signed(),
+            total.rx_bytes.cast_signed(),
+            total.tx_packets.cast_signed(),
+            total.tx_bytes.cast_signed(),
+            i64::from(src_port),
+            i64::from(dst_port),
+        ]
+    }
+
     /// The number of one record.
     pub fn of(self, row: &Row) -> i64 {
-        let (src_port, dst_port) = row.initiator.first(row.tuple.peer_port, row.tuple.remote_port);
-        match self {
-            Self::RecordId => row.record_id.cast_signed(),
-            Self::WindowStart => row.window_start_ms,
-            Self::WindowEnd => row.window_end_ms,
-            Self::FirstSeen => row.first_seen_ms,
-            Self::LastSeen => row.last_seen_ms,
-            Self::RxPackets => row.counters.rx_packets.cast_signed(),
-            Self::RxBytes => row.counters.rx_bytes.cast_signed(),
-            Self::TxPackets => row.counters.tx_packets.cast_signed(),
-            Self::TxBytes => row.counters.tx_bytes.cast_signed(),
-            Self::RxPacketsTotal => row.total.rx_packets.cast_signed(),
-            Self::RxBytesTotal => row.total.rx_bytes.cast_signed(),
-            Self::TxPacketsTotal => row.total.tx_packets.cast_signed(),
-            Self::TxBytesTotal => row.total.tx_bytes.cast_signed(),
-            Self::SrcPort => i64::from(src_port),
-            Self::DstPort => i64::from(dst_port),
-        }
+        Self::all_of(row)[self as usize]
     }
 
     /// The columns that say it.
     pub fn columns(self) -> ColumnSet {
         use ColumnId::{
-            Clock, DstPort, FirstId, FirstSeen, LastSeen, LaterId, RxBytes, RxBytesBefore, RxPackets,
-            RxPacketsBefore, SrcPort, State, States, TxBytes, TxBytesBefore, TxPackets,
+            Clock, DstPort, FirstId, FirstSeen, LastSeen, LaterId, RxBytes, RxBytesBefore,
+            RxPackets, RxPacketsBefore, SrcPort, State, States, TxBytes, TxBytesBefore, TxPackets,
             TxPacketsBefore, WindowEnd, WindowStart,
         };
         let runs = [States, State];

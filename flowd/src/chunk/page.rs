@@ -3,10 +3,7 @@
 use std::{array, cell::OnceCell};
 
 use super::{
-    Chunk, ChunkError, ColumnId, ColumnSet, Number,
-    chunk::sum_up,
-    error::damaged,
-    layout::Shape,
+    Chunk, ChunkError, ColumnId, ColumnSet, Number, chunk::sum_up, error::damaged, layout::Shape,
 };
 
 /// A fact of a record that stands as a small number.
@@ -134,8 +131,12 @@ impl<'c> Page<'c> {
             Number::RxBytesTotal => self.totals(ColumnId::RxBytesBefore, Number::RxBytes),
             Number::TxPacketsTotal => self.totals(ColumnId::TxPacketsBefore, Number::TxPackets),
             Number::TxBytesTotal => self.totals(ColumnId::TxBytesBefore, Number::TxBytes),
-            Number::SrcPort => Ok(self.codes(Code::SrcPort)?.iter().copied().map(i64::from).collect()),
-            Number::DstPort => Ok(self.codes(Code::DstPort)?.iter().copied().map(i64::from).collect()),
+            Number::SrcPort => {
+                Ok(self.codes(Code::SrcPort)?.iter().copied().map(i64::from).collect())
+            }
+            Number::DstPort => {
+                Ok(self.codes(Code::DstPort)?.iter().copied().map(i64::from).collect())
+            }
         })?;
         Ok(made)
     }

@@ -6,24 +6,24 @@ use std::{net::Ipv6Addr, num::NonZeroU32};
 use super::Row;
 use super::flows::{Counters, EndReason, Icmp, Initiator, TcpFlags, Tuple, Verdict};
 
-pub const PEERS: usize = 800;
-pub const DESTINATIONS: usize = 5_000;
+pub(super) const PEERS: usize = 800;
+pub(super) const DESTINATIONS: usize = 5_000;
 /// 2026-11-21 00:00 UTC.
-pub const MIDNIGHT_MS: i64 = 1_795_219_200_000;
+pub(super) const MIDNIGHT_MS: i64 = 1_795_219_200_000;
 const DRAIN_MS: i64 = 5_000;
 const ACTIVE_MS: i64 = 60_000;
 const LINGER_MS: i64 = 5_000;
 const IDLE_MS: i64 = 60_000;
 
 /// SplitMix64.
-pub struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -31,7 +31,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 
@@ -81,11 +81,12 @@ struct Destination {
 
 /// What is left to happen of one flow.
 struct Live {
-    /// As of its last record.
+    /// What all its records share; `total` is what it will have been, `counters` what of it is
+    /// recorded, and `window_end_ms` until when.
     row: Row,
     ends_ms: i64,
     end: EndReason,
-    /// A millisecond, for what carries on.
+    /// Packets a millisecond, each way.
     rate: [f64; 2],
     mean_bytes: [f64; 2],
     /// When it is quiet long enough.
@@ -94,7 +95,7 @@ struct Live {
 }
 
 /// An endless stream of rows with ids from 1.
-pub struct Generator {
+pub(super) struct Generator {
     random: Random,
     peers: Zipf,
     destinations: Vec<Destination>,
@@ -110,7 +111,7 @@ pub struct Generator {
 
 impl Generator {
     /// About 10 million records a day come of 50 new flows a second.
-    pub fn new(seed: u64, flows_per_s: f64) -> Self {
+    pub(super) fn new(seed: u64, flows_per_s: f64) -> Self {
         let mut random = Random::new(seed);
         let destinations = (0..DESTINATIONS).map(|rank| destination(rank, &mut random)).collect();
         Self {
@@ -146,8 +147,8 @@ impl Generator {
         while i < self.live.len() {
             let live = &mut self.live[i];
             if live.gone_ms <= self.now_ms {
-                let live = self.live.swap_remove(i);
-                self.ready.push(last(live, &mut self.random));
+                self.ready.push(last(live));
+                self.live.swap_remove(i);
                 continue;
             }
             if self.now_ms - live.row.window_end_ms >= ACTIVE_MS
@@ -171,7 +172,7 @@ impl Generator {
     fn flow(&mut self, first_seen_ms: i64) -> Live {
         let random = &mut self.random;
         let peer = self.peers.draw(random);
-        let peer_addr = peer_addr(peer, random.below(20) == 0);
+        let peer_addr = inside_addr(peer, random.below(20) == 0);
         // Everybody has favourites besides what is popular with all.
         let rank = if random.below(2) == 0 {
             let favourite = self.favourites.draw(random);
@@ -224,7 +225,7 @@ impl Generator {
             // To another peer.
             0..3 => {
                 let other = self.peers.draw(random);
-                row.tuple.remote_addr = peer_addr_of(other);
+                row.tuple.remote_addr = inside_addr(other, false);
                 row.remote_peer = NonZeroU32::new(other as u32 + 1);
             }
             // From a server to the peer.
@@ -385,14 +386,12 @@ fn window(live: &mut Live, now_ms: i64, random: &mut Random) -> Option<Row> {
     let row = live.row;
     let start_ms = row.window_end_ms;
     let span = (now_ms.min(live.ends_ms) - start_ms).max(0) as f64;
-    let (had, all) = (recorded(&row), row.total);
+    let (had, all) = (row.counters, row.total);
     let grown = |i: usize, left: u64| -> u64 {
-        ((live.rate[i] * span * random_share(i, start_ms)).round() as u64).min(left)
+        ((live.rate[i] * span * share(i, start_ms)).round() as u64).min(left)
     };
-    let packets = [
-        grown(0, all.rx_packets - had.rx_packets),
-        grown(1, all.tx_packets - had.tx_packets),
-    ];
+    let packets =
+        [grown(0, all.rx_packets - had.rx_packets), grown(1, all.tx_packets - had.tx_packets)];
     if packets == [0, 0] {
         return None;
     }
@@ -409,7 +408,6 @@ fn window(live: &mut Live, now_ms: i64, random: &mut Random) -> Option<Row> {
     let quiet = (random.unit().powi(3) * 8_000.0) as i64;
     let last_seen_ms = now_ms.min(live.ends_ms).saturating_sub(quiet).max(start_ms);
     let open = TcpFlags { rx: live.last_flags.rx & !0x05, tx: live.last_flags.tx & !0x05 };
-    // `counters` of the entry holds what is recorded so far.
     live.row.counters = had + counters;
     live.row.window_end_ms = now_ms;
     Some(Row {
@@ -423,28 +421,22 @@ fn window(live: &mut Live, now_ms: i64, random: &mut Random) -> Option<Row> {
     })
 }
 
-fn last(live: Live, random: &mut Random) -> Row {
+fn last(live: &Live) -> Row {
     let row = live.row;
-    let had = recorded(&row);
-    let _unused = random.next();
     Row {
         window_start_ms: row.window_end_ms,
         window_end_ms: live.ends_ms.max(row.window_end_ms),
         last_seen_ms: live.ends_ms.max(row.first_seen_ms),
-        counters: row.total - had,
+        counters: row.total - row.counters,
         end_reason: Some(live.end),
         ..row
     }
 }
 
-fn recorded(row: &Row) -> Counters {
-    row.counters
-}
-
 /// Flows are not steady: this part of the mean rate, by direction and time.
-fn random_share(direction: usize, at_ms: i64) -> f64 {
+fn share(direction: usize, at_ms: i64) -> f64 {
     let mut random = Random::new(at_ms as u64 ^ (direction as u64) << 60);
-    (0.9 * random.around(0.8, 0.5)).min(2.0)
+    random.around(0.7, 0.5).min(2.0)
 }
 
 fn destination(rank: usize, random: &mut Random) -> Destination {
@@ -463,11 +455,7 @@ fn v4(octets: [u8; 4]) -> Ipv6Addr {
     std::net::Ipv4Addr::from(octets).to_ipv6_mapped()
 }
 
-fn peer_addr_of(peer: usize) -> Ipv6Addr {
-    peer_addr(peer, false)
-}
-
-fn peer_addr(peer: usize, v6: bool) -> Ipv6Addr {
+fn inside_addr(peer: usize, v6: bool) -> Ipv6Addr {
     let host = 2 + peer as u16;
     if v6 {
         return Ipv6Addr::new(0xfd00, 8, 0, 0, 0, 0, 0, host);
