@@ -6,8 +6,9 @@ use super::{
     ChunkError, ColumnId, MAX_ROWS, Number, PAGE_ROWS, Row, VERSION,
     column::Level,
     dictionary::{self, Collector},
+    entry::State,
     header::{Header, Seal},
-    layout::{Layout, Place, Shape, earlier},
+    layout::{self, Layout, Place, Shape, earlier},
     members::{Member, Members},
     numbers,
     plane::Packer,
@@ -18,7 +19,7 @@ use crate::flows::Initiator;
 const MINUTE_MS: i64 = 60_000;
 /// Sums by minute become sums by so many minutes until there are few enough.
 const STEPS_MINUTES: [u32; 5] = [1, 5, 15, 60, 1_440];
-/// Sums are kept while there is at most one for so many records.
+/// Sums are kept while there is at most one key for so many records.
 const RECORDS_PER_SUM: usize = 8;
 const RECORDS_PER_STEP: usize = 128;
 /// The clock has an entry for at least so many ids, as a power of two.
@@ -40,26 +41,37 @@ impl Encoded {
             return Err(ChunkError::TooMany { rows: rows.len() });
         }
         let layout = Layout::of(rows);
+        let clock = Clock::of(rows);
+        let mut values = Values::of(rows.len());
+        let mut adding = AllSums::of(rows.len());
+        // A page at a time: its rows are met in the order of the slice, and copied once.
+        let (mut page, mut starts) = (Vec::new(), Vec::new());
+        for (order, places) in layout.order.chunks(PAGE_ROWS).zip(layout.places.chunks(PAGE_ROWS)) {
+            page.clear();
+            page.extend(order.iter().map(|at| rows[*at as usize]));
+            layout::starts(&page, places, &mut starts);
+            values.add_page(&page, places, &starts, &clock);
+            adding.add_page(&page, places);
+        }
         let mut packer = Packer::new();
         let mut parts = Parts::default();
+        let states = values.finish_states();
         parts.add(ColumnId::PeerEnds, dictionary::encode(&layout.peer_ends, &mut packer));
         parts.add(ColumnId::RemoteEnds, dictionary::encode(&layout.remote_ends, &mut packer));
         parts.add(ColumnId::Kinds, dictionary::encode(&layout.kinds, &mut packer));
-        parts.add(ColumnId::States, dictionary::encode(&layout.states, &mut packer));
-        let clock = Clock::of(rows);
+        parts.add(ColumnId::States, dictionary::encode(&states, &mut packer));
         parts.add(ColumnId::Clock, clock.encode(&mut packer));
-        parts.add(ColumnId::Members, members(&layout).encode());
-        let (totals, step_minutes) = add_sums(&layout, &mut parts, &mut packer);
-        let zones = add_values(&layout, &clock, &mut parts, &mut packer);
-        let opened = rows.iter().filter(|row| row.opens()).map(|row| row.first_seen_ms);
+        parts.add(ColumnId::Members, members(&layout, &values.older).encode());
+        let (totals, step_minutes) = adding.finish(rows.len(), &mut parts, &mut packer);
+        values.encode(&mut parts, &mut packer);
         let header = Header {
-            zones,
-            opened: rows.iter().any(Row::opens).then(|| bounds(opened)),
+            zones: values.zones(),
+            opened: values.opened,
             totals,
             clock_shift: clock.shift,
             step_minutes,
             seals: parts.seals,
-            pages: layout.pages,
+            pages: values.pages,
         };
         Ok(Self { header: header.encode(), columns: parts.columns })
     }
@@ -141,40 +153,16 @@ impl Clock {
     }
 }
 
-/// The columns that have values for flows and records.
-fn add_values(
-    layout: &Layout,
-    clock: &Clock,
-    parts: &mut Parts,
-    packer: &mut Packer,
-) -> [(i64, i64); Number::ALL.len()] {
-    let mut values = Values::of(layout.rows.len());
-    for (rows, places) in layout.rows.chunks(PAGE_ROWS).zip(layout.places.chunks(PAGE_ROWS)) {
-        values.add_page(rows, places, clock);
-    }
-    for column in ColumnId::ALL.iter().copied() {
-        let lengths = |of: fn(&Shape) -> usize| layout.pages.iter().map(of).collect::<Vec<_>>();
-        let pages = match column.level() {
-            Level::Chunk => continue,
-            Level::Flow => lengths(|page| page.flows),
-            Level::Later => lengths(|page| page.rows - page.flows),
-            Level::Record => lengths(|page| page.rows),
-        };
-        let mut blob = vec![VERSION];
-        numbers::encode(&values.columns[column.index()], &pages, packer, &mut blob);
-        parts.add(column, blob);
-    }
-    let Values { least, most, .. } = values;
-    array::from_fn(
-        |number| if layout.rows.is_empty() { (0, 0) } else { (least[number], most[number]) },
-    )
-}
-
-/// The numbers of all columns, and between what those of the records lie.
+/// The numbers of all columns, and what the header says of them.
 struct Values {
     columns: [Vec<i64>; ColumnId::COUNT],
+    states: Collector<State>,
+    pages: Vec<Shape>,
     least: [i64; Number::ALL.len()],
     most: [i64; Number::ALL.len()],
+    opened: Option<(i64, i64)>,
+    /// First-seen times of flows that were open before.
+    older: Vec<Member>,
 }
 
 impl Values {
@@ -183,31 +171,71 @@ impl Values {
             Level::Chunk => 0,
             Level::Flow | Level::Later | Level::Record => rows,
         };
-        let columns = array::from_fn(|column| Vec::with_capacity(room(column)));
-        Self { columns, least: [i64::MAX; _], most: [i64::MIN; _] }
+        Self {
+            columns: array::from_fn(|column| Vec::with_capacity(room(column))),
+            states: Collector::new(),
+            pages: Vec::new(),
+            least: [i64::MAX; _],
+            most: [i64::MIN; _],
+            opened: None,
+            older: Vec::new(),
+        }
+    }
+
+    fn zones(&self) -> [(i64, i64); Number::ALL.len()] {
+        let zone = |number: usize| (self.least[number], self.most[number]);
+        array::from_fn(|number| if self.pages.is_empty() { (0, 0) } else { zone(number) })
+    }
+
+    /// Numbers the states by frequency.
+    fn finish_states(&mut self) -> Vec<State> {
+        let (states, positions) =
+            std::mem::replace(&mut self.states, Collector::new()).by_frequency();
+        for state in &mut self.columns[ColumnId::State.index()] {
+            *state = i64::from(positions[*state as usize]);
+        }
+        states
+    }
+
+    fn encode(&self, parts: &mut Parts, packer: &mut Packer) {
+        for column in ColumnId::ALL.iter().copied() {
+            let lengths = |of: fn(&Shape) -> usize| self.pages.iter().map(of).collect::<Vec<_>>();
+            let pages = match column.level() {
+                Level::Chunk => continue,
+                Level::Flow => lengths(|page| page.flows),
+                Level::Later => lengths(|page| page.rows - page.flows),
+                Level::Record => lengths(|page| page.rows),
+            };
+            let mut blob = vec![VERSION];
+            numbers::encode(&self.columns[column.index()], &pages, packer, &mut blob);
+            parts.add(column, blob);
+        }
     }
 
     fn push(&mut self, column: ColumnId, value: i64) {
         self.columns[column.index()].push(value);
     }
 
-    fn add_page(&mut self, rows: &[Row], places: &[Place], clock: &Clock) {
+    fn add_page(&mut self, rows: &[Row], places: &[Place], starts: &[bool], clock: &Clock) {
         let mut flow_before = (0, clock.first_id);
         let mut id_before = 0;
-        for (row, place) in rows.iter().zip(places) {
+        for ((row, place), starts) in rows.iter().zip(places).zip(starts) {
             let id = row.record_id.cast_signed();
-            if place.starts {
+            if *starts {
                 self.add_flow(row, place, &mut flow_before);
             } else {
                 self.push(ColumnId::LaterId, id.wrapping_sub(id_before));
             }
             id_before = id;
-            self.add_record(row, place, clock);
+            self.add_record(row, *starts, clock);
             for (number, value) in Number::all_of(row).into_iter().enumerate() {
                 self.least[number] = self.least[number].min(value);
                 self.most[number] = self.most[number].max(value);
             }
         }
+        let flows = starts.iter().filter(|starts| **starts).count();
+        let peers = (places[0].peer, places[places.len() - 1].peer);
+        self.pages.push(Shape { rows: rows.len(), flows, peers });
     }
 
     /// What a run shares. Ends and ids are differences from the run before.
@@ -227,11 +255,19 @@ impl Values {
         self.push(ColumnId::RxBytesBefore, rx_bytes);
         self.push(ColumnId::TxPacketsBefore, tx_packets);
         self.push(ColumnId::TxBytesBefore, tx_bytes);
+        let at = row.first_seen_ms;
+        if row.opens() {
+            let (least, most) = self.opened.unwrap_or((at, at));
+            self.opened = Some((least.min(at), most.max(at)));
+        } else {
+            self.older.push(Member::Older(at));
+        }
     }
 
-    fn add_record(&mut self, row: &Row, place: &Place, clock: &Clock) {
+    fn add_record(&mut self, row: &Row, starts: bool, clock: &Clock) {
         let read_ms = clock.times_ms[clock.slot(row.record_id)];
-        self.push(ColumnId::State, i64::from(place.state));
+        let state = self.states.code(State::of(row, starts));
+        self.push(ColumnId::State, i64::from(state));
         self.push(ColumnId::WindowEnd, read_ms.wrapping_sub(row.window_end_ms));
         self.push(ColumnId::LastSeen, row.window_end_ms.wrapping_sub(row.last_seen_ms));
         let [rx_packets, rx_bytes, tx_packets, tx_bytes] =
@@ -243,33 +279,47 @@ impl Values {
     }
 }
 
-fn members(layout: &Layout) -> Members {
+fn members(layout: &Layout, older: &[Member]) -> Members {
     let ends = || layout.peer_ends.iter().chain(&layout.remote_ends);
-    let mut keys: Vec<Member> = ends().map(|end| Member::Address(end.addr)).collect();
+    let mut keys = older.to_vec();
+    keys.extend(ends().map(|end| Member::Address(end.addr)));
     keys.extend(ends().map(|end| Member::Peer(end.peer)));
-    let older = layout.firsts().filter(|row| !row.opens());
-    keys.extend(older.map(|row| Member::Older(row.first_seen_ms)));
     keys.sort_unstable();
     keys.dedup();
     Members::of(&keys)
 }
 
-/// Adds up rows under numbers that start from zero.
-struct Adding(Vec<[Sum; Fate::COUNT]>);
+/// Adds up rows under numbers that start from zero, until there are too many.
+struct Adding {
+    sums: Vec<[Sum; Fate::COUNT]>,
+    most: usize,
+    is_full: bool,
+}
 
 impl Adding {
+    fn up_to(most: usize) -> Self {
+        Self { sums: Vec::new(), most, is_full: false }
+    }
+
     fn add(&mut self, code: u32, fate: Fate, sum: &Sum) {
         let code = code as usize;
-        if self.0.len() <= code {
-            self.0.resize(code + 1, [Sum::default(); Fate::COUNT]);
+        if self.is_full {
+            return;
         }
-        self.0[code][fate.index()].absorb(sum);
+        if self.sums.len() <= code {
+            if code >= self.most {
+                *self = Self { is_full: true, ..Self::up_to(0) };
+                return;
+            }
+            self.sums.resize(code + 1, [Sum::default(); Fate::COUNT]);
+        }
+        self.sums[code][fate.index()].absorb(sum);
     }
 
     /// The sums under the keys that the numbers stand for.
     fn sums(self, key: impl Fn(usize) -> i64) -> Sums {
         let mut sums = BTreeMap::new();
-        for (code, by_fate) in self.0.iter().enumerate() {
+        for (code, by_fate) in self.sums.iter().enumerate() {
             for fate in Fate::all() {
                 let sum = by_fate[fate.index()];
                 if sum.records > 0 {
@@ -281,42 +331,77 @@ impl Adding {
     }
 }
 
-fn add_sums(layout: &Layout, parts: &mut Parts, packer: &mut Packer) -> (BTreeMap<Fate, Sum>, u32) {
-    let [mut all, mut peers, mut remotes] = [(); 3].map(|()| Adding(Vec::new()));
-    let [mut ports, mut minutes] = [(); 2].map(|()| Adding(Vec::new()));
-    let (mut port_codes, mut minute_codes) = (Collector::new(), Collector::new());
-    for (row, place) in layout.rows.iter().zip(&layout.places) {
-        let fate = Fate {
-            verdict: row.verdict,
-            overflow: row.overflow,
-            inward: row.initiator == Initiator::Remote,
-        };
-        let flows = u64::from(row.opens() && !row.overflow);
-        let sum = Sum { records: 1, flows, counters: row.counters };
-        all.add(0, fate, &sum);
-        peers.add(place.peer, fate, &sum);
-        remotes.add(place.remote, fate, &sum);
-        let port = i64::from(row.tuple.protocol) << 16 | Number::DstPort.of(row);
-        ports.add(port_codes.code(port), fate, &sum);
-        minutes.add(minute_codes.code(row.window_end_ms.div_euclid(MINUTE_MS)), fate, &sum);
-    }
-    let rows = layout.rows.len();
-    let totals = all.sums(|_| 0).0.into_iter().map(|((_, fate), sum)| (fate, sum)).collect();
-    let (port_keys, minute_keys) = (port_codes.by_code(), minute_codes.by_code());
-    let few = rows / RECORDS_PER_SUM;
-    for (column, sums) in [
-        (ColumnId::PeerSums, peers.sums(|code| code as i64)),
-        (ColumnId::RemoteSums, remotes.sums(|code| code as i64)),
-        (ColumnId::PortSums, ports.sums(|code| port_keys[code])),
-    ] {
-        if sums.0.len() <= few {
-            parts.add(column, sums.encode(packer));
+/// All sums of a chunk.
+struct AllSums {
+    all: Adding,
+    peers: Adding,
+    remotes: Adding,
+    ports: Adding,
+    minutes: Adding,
+    /// `protocol << 16 | port`.
+    port_codes: Collector<i64>,
+    minute_codes: Collector<i64>,
+}
+
+impl AllSums {
+    fn of(rows: usize) -> Self {
+        let few = rows / RECORDS_PER_SUM;
+        let [peers, remotes, ports] = array::from_fn(|_| Adding::up_to(few));
+        Self {
+            all: Adding::up_to(1),
+            peers,
+            remotes,
+            ports,
+            minutes: Adding::up_to(rows),
+            port_codes: Collector::new(),
+            minute_codes: Collector::new(),
         }
     }
-    let minutes = minutes.sums(|code| minute_keys[code]);
-    let (steps, step_minutes) = coarser(&minutes, rows / RECORDS_PER_STEP);
-    parts.add(ColumnId::MinuteSums, steps.encode(packer));
-    (totals, step_minutes)
+
+    fn add_page(&mut self, rows: &[Row], places: &[Place]) {
+        for (row, place) in rows.iter().zip(places) {
+            let fate = Fate {
+                verdict: row.verdict,
+                overflow: row.overflow,
+                inward: row.initiator == Initiator::Remote,
+            };
+            let flows = u64::from(row.opens() && !row.overflow);
+            let sum = Sum { records: 1, flows, counters: row.counters };
+            self.all.add(0, fate, &sum);
+            self.peers.add(place.peer, fate, &sum);
+            self.remotes.add(place.remote, fate, &sum);
+            let port = i64::from(row.tuple.protocol) << 16 | Number::DstPort.of(row);
+            self.ports.add(self.port_codes.code(port), fate, &sum);
+            let minute = row.window_end_ms.div_euclid(MINUTE_MS);
+            self.minutes.add(self.minute_codes.code(minute), fate, &sum);
+        }
+    }
+
+    /// Gives the totals, and the minutes of a step.
+    fn finish(
+        self,
+        rows: usize,
+        parts: &mut Parts,
+        packer: &mut Packer,
+    ) -> (BTreeMap<Fate, Sum>, u32) {
+        let (ports, minutes) = (self.port_codes.by_code(), self.minute_codes.by_code());
+        let key: fn(usize) -> i64 = |code| code as i64;
+        let port = |code: usize| ports[code];
+        for (column, adding, key) in [
+            (ColumnId::PeerSums, self.peers, &key as &dyn Fn(usize) -> i64),
+            (ColumnId::RemoteSums, self.remotes, &key),
+            (ColumnId::PortSums, self.ports, &port),
+        ] {
+            if !adding.is_full {
+                parts.add(column, adding.sums(key).encode(packer));
+            }
+        }
+        let minutes = self.minutes.sums(|code| minutes[code]);
+        let (steps, step_minutes) = coarser(&minutes, rows / RECORDS_PER_STEP);
+        parts.add(ColumnId::MinuteSums, steps.encode(packer));
+        let totals = self.all.sums(|_| 0).0.into_iter().map(|((_, fate), sum)| (fate, sum));
+        (totals.collect(), step_minutes)
+    }
 }
 
 /// Sums by as few minutes as leave few sums.

@@ -10,9 +10,9 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 
 use super::{
-    PAGE_ROWS, Row,
+    Row,
     dictionary::Collector,
-    entry::{End, Kind, State},
+    entry::{End, Kind},
 };
 
 /// How the records of a chunk lie.
@@ -20,11 +20,10 @@ pub(super) struct Layout {
     pub(super) peer_ends: Vec<End>,
     pub(super) remote_ends: Vec<End>,
     pub(super) kinds: Vec<Kind>,
-    pub(super) states: Vec<State>,
-    /// The records in their order, and what they are in the dictionaries.
-    pub(super) rows: Vec<Row>,
+    /// Positions in the slice, in the chunk's order.
+    pub(super) order: Vec<u32>,
+    /// In the chunk's order.
     pub(super) places: Vec<Place>,
-    pub(super) pages: Vec<Shape>,
 }
 
 /// What a record is in the dictionaries.
@@ -33,8 +32,6 @@ pub(super) struct Place {
     pub(super) peer: u32,
     pub(super) remote: u32,
     pub(super) kind: u32,
-    pub(super) state: u32,
-    pub(super) starts: bool,
 }
 
 /// What is on a page.
@@ -58,8 +55,6 @@ impl Layout {
                 peer: peers.code(End::inside(row)),
                 remote: remotes.code(End::other(row)),
                 kind: kinds.code(Kind::of(row)),
-                state: 0,
-                starts: false,
             })
             .collect();
         let (peer_ends, peers) = peers.ascending();
@@ -71,24 +66,8 @@ impl Layout {
             place.kind = kind_positions[place.kind as usize];
         }
         let order = order(rows, &places);
-        let rows: Vec<Row> = order.iter().map(|at| rows[*at as usize]).collect();
-        let mut places: Vec<Place> = order.iter().map(|at| places[*at as usize]).collect();
-        let pages = cut(&rows, &mut places);
-        let mut states = Collector::new();
-        for (place, row) in places.iter_mut().zip(&rows) {
-            place.state = states.code(State::of(row, place.starts));
-        }
-        let (states, positions) = states.by_frequency();
-        for place in &mut places {
-            place.state = positions[place.state as usize];
-        }
-        Self { peer_ends, remote_ends, kinds, states, rows, places, pages }
-    }
-
-    /// The records that start a run.
-    pub(super) fn firsts(&self) -> impl Iterator<Item = &Row> {
-        let both = self.rows.iter().zip(&self.places);
-        both.filter(|(_, place)| place.starts).map(|(row, _)| row)
+        let places = order.iter().map(|at| places[*at as usize]).collect();
+        Self { peer_ends, remote_ends, kinds, order, places }
     }
 }
 
@@ -115,25 +94,17 @@ fn order(rows: &[Row], places: &[Place]) -> Vec<u32> {
     keys.into_iter().map(|(_, at)| at).collect()
 }
 
-/// Cuts the records into pages, and those into runs.
-fn cut(rows: &[Row], places: &mut [Place]) -> Vec<Shape> {
-    let both = rows.chunks(PAGE_ROWS).zip(places.chunks_mut(PAGE_ROWS));
-    both.map(|(rows, places)| {
-        let mut flows = 0;
-        for at in 0..rows.len() {
-            let goes_on = at > 0 && {
-                let (before, place) = (&places[at - 1], &places[at]);
-                (before.peer, before.remote) == (place.peer, place.remote)
-                    && same_kind(&rows[at - 1], &rows[at])
-                    && continues(&rows[at - 1], &rows[at])
-            };
-            places[at].starts = !goes_on;
-            flows += usize::from(!goes_on);
-        }
-        let peers = (places[0].peer, places[places.len() - 1].peer);
-        Shape { rows: rows.len(), flows, peers }
-    })
-    .collect()
+/// Of each record of a page, whether it starts a run.
+pub(super) fn starts(rows: &[Row], places: &[Place], out: &mut Vec<bool>) {
+    out.clear();
+    out.extend((0..rows.len()).map(|at| {
+        let Some(before) = at.checked_sub(1) else { return true };
+        let ends = |at: usize| (places[at].peer, places[at].remote);
+        let goes_on = ends(before) == ends(at)
+            && same_kind(&rows[before], &rows[at])
+            && continues(&rows[before], &rows[at]);
+        !goes_on
+    }));
 }
 
 /// Whether a record has what a run shares, besides its ends. One that opens its flow starts a run,

@@ -44,6 +44,6 @@ pub use tally::{count_by, sum, sum_by, tally, tally_columns};
 /// The newest version of the format, and the first byte of every part of a chunk.
 const VERSION: u8 = 1;
 /// Records of a page; the last page of a chunk may have fewer.
-pub const PAGE_ROWS: usize = 16_384;
+pub const PAGE_ROWS: usize = 8_192;
 /// Records of a chunk at most.
 pub const MAX_ROWS: usize = 1 << 20;

@@ -90,9 +90,16 @@ impl Chunk {
         for page in self.pages() {
             rows.append(&mut page.select_rows(&Selection::All)?);
         }
-        rows.sort_by_key(|row| row.record_id);
-        Ok(rows)
+        Ok(by_id(&rows))
     }
+}
+
+/// Rows are large: numbers are sorted, and each row is moved once.
+fn by_id(rows: &[Row]) -> Vec<Row> {
+    let mut order: Vec<(u64, u32)> =
+        rows.iter().zip(0..).map(|(row, at)| (row.record_id, at)).collect();
+    order.sort_unstable();
+    order.into_iter().map(|(_, at)| rows[at as usize]).collect()
 }
 
 /// Makes one chunk of several of one segment.
@@ -101,6 +108,5 @@ pub fn merge(chunks: &[Chunk]) -> Result<Encoded, ChunkError> {
     for chunk in chunks {
         rows.append(&mut chunk.all_rows()?);
     }
-    rows.sort_by_key(|row| row.record_id);
-    Encoded::of(&rows)
+    Encoded::of(&by_id(&rows))
 }

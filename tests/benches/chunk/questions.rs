@@ -62,9 +62,9 @@ pub(super) fn ask(chunks: &[Encoded], report: &mut Report) -> Result<(), ChunkEr
         }
         Ok(format!("{} denied flows", sums[&Verdict::Deny].flows))
     })?;
-    show("top 10 peers", &|| top(chunks, ColumnId::PeerSums))?;
-    show("top 10 destinations", &|| top(chunks, ColumnId::RemoteSums))?;
-    show("traffic by minute", &|| series(chunks))?;
+    show("top 10 inside addresses, from sums", &|| top(chunks, Code::Peer))?;
+    show("top 10 other addresses, from sums", &|| top(chunks, Code::Remote))?;
+    show("traffic by minute, from sums", &|| series(chunks))?;
     show("bytes by destination port, scanned", &|| by_port(chunks))?;
     show("the same on two threads", &|| {
         let parts = chunks.chunks(chunks.len().div_ceil(THREADS));
@@ -103,17 +103,34 @@ fn only(column: ColumnId) -> ColumnSet {
     ColumnSet::default().with(column)
 }
 
-/// By what was carried, from sums.
-fn top(chunks: &[Encoded], column: ColumnId) -> Result<String, ChunkError> {
-    let dictionary =
-        if column == ColumnId::PeerSums { ColumnId::PeerEnds } else { ColumnId::RemoteEnds };
+/// By what was carried, from sums; a chunk that leaves them out is scanned.
+fn top(chunks: &[Encoded], by: Code) -> Result<String, ChunkError> {
+    let (sums, dictionary) = match by {
+        Code::Peer => (ColumnId::PeerSums, ColumnId::PeerEnds),
+        _ => (ColumnId::RemoteSums, ColumnId::RemoteEnds),
+    };
     let mut bytes: BTreeMap<Ipv6Addr, u64> = BTreeMap::new();
     for encoded in chunks {
-        let chunk = start(encoded, only(column).with(dictionary))?;
-        let ends =
-            if column == ColumnId::PeerSums { chunk.peer_ends()? } else { chunk.remote_ends()? };
-        for ((code, _), sum) in &chunk.sums(column)?.0 {
-            *bytes.entry(ends[*code as usize].addr).or_default() += sum.counters.bytes();
+        let mut chunk = start(encoded, only(sums).with(dictionary))?;
+        let mut by_code = Vec::new();
+        if chunk.header().has(sums) {
+            for ((code, _), sum) in &chunk.sums(sums)?.0 {
+                let code = *code as usize;
+                by_code.resize(by_code.len().max(code + 1), 0);
+                by_code[code] += sum.counters.bytes();
+            }
+        } else {
+            load(&mut chunk, encoded, by.columns().and(tally_columns()))?;
+            for page in chunk.pages() {
+                for number in [Number::RxBytes, Number::TxBytes] {
+                    let (codes, values) = (page.codes(by)?, page.numbers(number)?);
+                    sum_by(codes, values, &Selection::All, &mut by_code);
+                }
+            }
+        }
+        let ends = if by == Code::Peer { chunk.peer_ends()? } else { chunk.remote_ends()? };
+        for (end, sum) in ends.iter().zip(by_code) {
+            *bytes.entry(end.addr).or_default() += sum;
         }
     }
     let mut ranking: Vec<(u64, Ipv6Addr)> =
