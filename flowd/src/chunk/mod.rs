@@ -1,6 +1,16 @@
-//! Column chunks: the form that most records of a segment have.
+//! Column chunks: the form that most records of a segment have. Pure: rows and bytes come in and go
+//! out; no clock, no file, no SQLite. `docs/store.md` has the reasons and the figures.
 //!
-//! Pure: rows and bytes come in and go out; no clock, no file, no SQLite.
+//! - [`Encoded::of`] makes a header and a blob a column of rows in any order; [`merge`] makes one
+//!   chunk of several.
+//! - [`Header::decode`] reads what can be said without columns. [`Chunk`] takes the columns that its
+//!   reader loads, and refuses those that are not what the header says.
+//! - A [`Predicate`] becomes a [`Plan`] of the chunk: dictionaries are judged once an entry. A plan
+//!   selects records of a [`Page`], whose columns are typed vectors, decoded when they are asked for.
+//! - [`tally`] and [`sum_by`] add up what is selected; `Page::select_rows` gives whole records.
+//!
+//! Whatever the bytes are, reading them ends with rows or a [`ChunkError`], and takes memory for at
+//! most [`MAX_ROWS`] numbers a column.
 
 mod bins;
 mod bytes;
