@@ -13,6 +13,8 @@ pub(crate) enum Subject {
     Datapath,
     /// Policies of 10 to 100,000 rules: time to compile, kernel memory, nanoseconds a packet
     Policy,
+    /// Bytes and nanoseconds a record of column chunks, and questions over ten million in memory
+    Chunk,
 }
 
 /// Builds, then measures as root.
@@ -21,6 +23,7 @@ pub(crate) fn measure(subject: Subject) -> Result<()> {
     let name = match subject {
         Subject::Datapath => "datapath",
         Subject::Policy => "policy",
+        Subject::Chunk => "chunk",
     };
     let target = ["bench", "--package", "flowd-tests", "--bench", name];
     run(cargo(&target).arg("--no-run"))?;
