@@ -13,6 +13,7 @@ use crate::{
     flows::{Filter, FlowId, Gap, Grouping, Identity, Ranking, Record, Series, Summary, Tuple},
     identity::Names,
     policy::World,
+    store::Step,
     wire, wireguard,
 };
 
@@ -185,6 +186,13 @@ pub enum Request {
         question: Question,
         /// Where the answer goes; an error is one line for who asks.
         reply: oneshot::Sender<Result<wire::Why, String>>,
+    },
+    /// Put a chunk into its place in the store.
+    Step {
+        /// The chunk.
+        step: Box<Step>,
+        /// Whether it was taken.
+        reply: oneshot::Sender<bool>,
     },
     /// Drain for the last time and end every flow.
     Stop,

@@ -1,8 +1,7 @@
 //! Column chunks: the form that most records of a segment have. Pure: rows and bytes come in and go
 //! out; no clock, no file, no SQLite. `docs/store.md` has the reasons and the figures.
 //!
-//! - [`Encoded::of`] makes a header and a blob a column of rows in any order; [`merge`] makes one
-//!   chunk of several.
+//! - [`Encoded::of`] makes a header and a blob a column of rows in any order.
 //! - [`Header::decode`] reads what can be said without columns. [`Chunk`] takes the columns that its
 //!   reader loads, and refuses those that are not what the header says.
 //! - A [`Predicate`] becomes a [`Plan`] of the chunk: dictionaries are judged once an entry. A plan
@@ -14,6 +13,7 @@
 
 mod bins;
 mod bytes;
+mod check;
 mod chunk;
 mod column;
 mod dictionary;
@@ -47,7 +47,6 @@ pub use number::Number;
 pub use page::{Code, Page};
 pub use predicate::{Judge, Plan, Predicate, Selection};
 pub use row::{NameId, Row};
-pub use rows::merge;
 pub use sums::{Fate, Sum, Sums};
 pub use tally::{count_by, sum, sum_by, tally, tally_columns};
 

@@ -1,6 +1,6 @@
 //! Records of a page, whole.
 
-use super::{Chunk, ChunkError, Code, ColumnId, ColumnSet, Encoded, Number, Page, Row, Selection};
+use super::{Chunk, ChunkError, Code, ColumnId, ColumnSet, Number, Page, Row, Selection};
 use crate::flows::{Counters, Tuple};
 
 impl Page<'_> {
@@ -100,13 +100,4 @@ fn by_id(rows: &[Row]) -> Vec<Row> {
         rows.iter().zip(0..).map(|(row, at)| (row.record_id, at)).collect();
     order.sort_unstable();
     order.into_iter().map(|(_, at)| rows[at as usize]).collect()
-}
-
-/// Makes one chunk of several of one segment.
-pub fn merge(chunks: &[Chunk]) -> Result<Encoded, ChunkError> {
-    let mut rows = Vec::with_capacity(chunks.iter().map(|chunk| chunk.header().rows()).sum());
-    for chunk in chunks {
-        rows.append(&mut chunk.all_rows()?);
-    }
-    Encoded::of(&by_id(&rows))
 }

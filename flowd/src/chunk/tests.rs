@@ -10,7 +10,7 @@ mod generate;
 
 use super::{
     Chunk, ChunkError, Code, ColumnId, Encoded, End, Fate, Header, Kind, Member, Number, PAGE_ROWS,
-    Plan, Predicate, Row, Selection, State, Sum, header::Seal, merge, sum_by, tally,
+    Plan, Predicate, Row, Selection, State, Sum, header::Seal, sum_by, tally,
 };
 use crate::flows::{self, Counters, EndReason, Icmp, Initiator, TcpFlags, Tuple, Verdict};
 use generate::Generator;
@@ -254,13 +254,6 @@ proptest! {
     }
 
     #[test]
-    fn merged_chunks_have_the_rows_of_all(rows in rows(), cut: Index) {
-        let (first, second) = rows.split_at(cut.index(rows.len() + 1));
-        let merged = merge(&[chunk_of(second), chunk_of(first)]).unwrap();
-        prop_assert_eq!(merged, Encoded::of(&rows).unwrap());
-    }
-
-    #[test]
     fn any_damage_is_refused(rows in rows(), part: Index, at: Index, bit in 0_u8..8) {
         let mut encoded = Encoded::of(&rows).unwrap();
         let part = part.index(encoded.columns.len() + 1);
@@ -362,7 +355,6 @@ fn chunks_of_many_pages_come_back_and_stay_small() {
 #[test]
 fn a_chunk_is_bounded_and_may_be_empty() {
     assert_eq!(chunk_of(&[]).all_rows().unwrap(), []);
-    assert_eq!(merge(&[]).unwrap(), Encoded::of(&[]).unwrap());
     let row = generated(1, 1)[0];
     let rows = vec![row; super::MAX_ROWS + 1];
     assert_eq!(Encoded::of(&rows), Err(ChunkError::TooMany { rows: rows.len() }));

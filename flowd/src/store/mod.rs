@@ -6,6 +6,7 @@
 
 mod ahead;
 mod aside;
+mod chunks;
 mod coverage;
 mod daily;
 mod failure;
@@ -23,9 +24,14 @@ mod salvage;
 mod schema;
 mod segment;
 mod state;
+mod step;
+mod sums;
 mod total;
 mod totals;
 mod verify;
+mod view;
+mod walk;
+mod wanted;
 mod writer;
 
 use std::{path::PathBuf, time::Duration};
@@ -40,6 +46,7 @@ pub use ranked::{Place, RankedPage};
 pub use reader::{Reader, StoredFlow};
 pub use retention::{KeepError, Keeper, MaxBytes, NotASize, Retention};
 pub use state::{EntryId, Leaving, State, Sums};
+pub use step::{Compactor, Step, StepError, TAIL_RECORDS};
 pub use totals::TotalsError;
 pub use verify::{Verified, verify_files, verify_store};
 pub use writer::Writer;
