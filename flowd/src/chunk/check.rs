@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Chunk, ChunkError, ColumnId, End, Fate, Member, Number, Row, Selection, Sum,
-    error::damaged,
+    Chunk, ChunkError, ColumnId, End, Fate, Member, Number, Row, Selection, Sum, error::damaged,
 };
 use crate::flows::Initiator;
 

@@ -236,6 +236,11 @@ proptest! {
     }
 
     #[test]
+    fn a_chunk_says_of_its_records_what_they_say(rows in rows()) {
+        prop_assert_eq!(chunk_of(&rows).check(), Ok(()));
+    }
+
+    #[test]
     fn what_is_there_is_a_member_and_in_its_zone(rows in rows()) {
         let chunk = chunk_of(&rows);
         let members = chunk.members().unwrap();

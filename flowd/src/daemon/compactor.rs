@@ -75,6 +75,7 @@ enum Done {
 
 fn step(compactor: &Compactor, live: &Live) -> Result<Done, StepError> {
     let Some(step) = compactor.next()? else { return Ok(Done::NothingToDo) };
+    failpoint!("chunk-made");
     let (reply, taken) = oneshot::channel();
     live.tell(Request::Step { step: Box::new(step), reply });
     // A drain thread that has gone takes nothing.

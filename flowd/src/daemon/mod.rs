@@ -236,12 +236,12 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let news = live.clone();
     let names_watch = identity::watch(reader, move |names| news.tell(Request::Names(names)))
         .map_err(system("start the thread for names"))?;
-    let keeper = store::Keeper::new(&config.store, config.retention)
-        .with_tail_records(config.tail_records);
+    let keeper =
+        store::Keeper::new(&config.store, config.retention).with_tail_records(config.tail_records);
     let keeper = keeper::start(keeper).map_err(system("start the keeper thread"))?;
     let compactor = store::Compactor::new(state.reader.clone(), config.tail_records);
-    let compactor = compactor::start(compactor, live.clone())
-        .map_err(system("start the compactor thread"))?;
+    let compactor =
+        compactor::start(compactor, live.clone()).map_err(system("start the compactor thread"))?;
     let own_socket = socket.is_own();
     let listener = socket.publish().map_err(system("put the socket into its place"))?;
     let (stop_api, api_stopped) = oneshot::channel::<()>();

@@ -100,10 +100,8 @@ pub(super) fn insert(
 
 /// Takes the chunks of these records out. How many there were.
 pub(super) fn delete(conn: &Connection, (first, last): (u64, u64)) -> rusqlite::Result<usize> {
-    conn.prepare_cached("DELETE FROM chunk_column WHERE place >= ? AND place < ?")?.execute([
-        first.cast_signed() * PLACES,
-        (last.cast_signed() + 1) * PLACES,
-    ])?;
+    conn.prepare_cached("DELETE FROM chunk_column WHERE place >= ? AND place < ?")?
+        .execute([first.cast_signed() * PLACES, (last.cast_signed() + 1) * PLACES])?;
     conn.prepare_cached("DELETE FROM chunk WHERE first_record_id BETWEEN ? AND ?")?
         .execute([first.cast_signed(), last.cast_signed()])
 }
@@ -131,10 +129,7 @@ pub(super) fn check(conn: &Connection) -> rusqlite::Result<()> {
 }
 
 /// What the numbers of rules and resources stand for.
-pub(super) fn words(
-    conn: &Connection,
-    version: usize,
-) -> rusqlite::Result<HashMap<u32, Arc<str>>> {
+pub(super) fn words(conn: &Connection, version: usize) -> rusqlite::Result<HashMap<u32, Arc<str>>> {
     if version < SINCE_VERSION {
         return Ok(HashMap::new());
     }

@@ -56,6 +56,8 @@ mod model_tests;
 #[cfg(test)]
 mod retention_tests;
 #[cfg(test)]
+mod step_tests;
+#[cfg(test)]
 mod trouble_tests;
 
 /// When a committed record is safe from a power failure. A killed daemon loses nothing either way.

@@ -29,9 +29,7 @@ use super::{
     writer,
 };
 use crate::{
-    flows::{
-        Filter, Flow, FlowId, Grouping, Ranking, Record, Series, State, Summary,
-    },
+    flows::{Filter, Flow, FlowId, Grouping, Ranking, Record, Series, State, Summary},
     live::Position,
 };
 

@@ -9,7 +9,9 @@ use crate::{
         Ranking, Record, State, Summary, TcpFlags, Tuple, Verdict,
     },
     live::Position,
-    store::{Leash, Leaving, ReadError, Writer, schema},
+    store::{
+        Keeper, Leash, Leaving, MaxBytes, ReadError, Retention, Writer, schema, step_tests::compact,
+    },
 };
 
 const DAY_MS: i64 = 86_400_000;
@@ -240,6 +242,11 @@ impl Slow {
 
 /// Writes the lives in the order of their records' ends, some records a transaction.
 fn write(dir: &Path, lives: &[Life]) -> Vec<Record> {
+    write_as(dir, lives, 1, 0)
+}
+
+/// The same, and behind each transaction takes so many steps towards chunks.
+fn write_as(dir: &Path, lives: &[Life], tail_records: u32, steps: usize) -> Vec<Record> {
     let mut records: Vec<Record> =
         (0..).zip(lives).flat_map(|(number, life)| records_of(number, life)).collect();
     records.sort_by_key(|record| record.window_end_ms);
@@ -247,6 +254,7 @@ fn write(dir: &Path, lives: &[Life]) -> Vec<Record> {
     for batch in records.chunks_mut(5) {
         let now_ms = batch[batch.len() - 1].window_end_ms;
         writer.commit(now_ms, batch, &Leaving::default()).unwrap();
+        compact(dir, &mut writer, tail_records, steps);
     }
     records
 }
@@ -260,9 +268,16 @@ proptest! {
         filters in prop::collection::vec(prop_oneof![3 => filter(), 1 => judged()], 2..8),
         by in prop::sample::select(By::ALL.to_vec()),
         limit in 1_usize..6,
+        tail_records in 1_u32..12,
+        steps in 0_usize..4,
+        is_sealed: bool,
     ) {
         let dir = tempfile::tempdir().unwrap();
-        let slow = Slow { records: write(dir.path(), &lives) };
+        let slow = Slow { records: write_as(dir.path(), &lives, tail_records, steps) };
+        if is_sealed {
+            let keeper = Keeper::new(dir.path(), Retention { days: 0, max_bytes: MaxBytes::None });
+            keeper.with_tail_records(tail_records).run(0).unwrap();
+        }
         let reader = Reader::new(dir.path(), "gw");
         for filter in filters {
             let expected = slow.matching(&filter);
@@ -451,7 +466,7 @@ fn a_segment_of_version_1_is_read_as_it_is_and_its_ledger_goes_on() {
     writer.commit(2 * DAY_MS, &mut left, &Leaving::default()).unwrap();
     assert_eq!(read(), [(1, None), (2, None), (3, Some("resolver".into()))]);
     assert_eq!(writer.leftovers().unwrap()[0].remote_resource.as_deref(), Some("resolver"));
-    assert_eq!(days.each_ref().map(|path| version(path)), [1, 4, 4], "the oldest is left alone");
+    assert_eq!(days.each_ref().map(|path| version(path)), [1, 5, 5], "the oldest is left alone");
 }
 
 #[test]

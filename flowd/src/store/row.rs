@@ -158,8 +158,7 @@ pub(super) fn numbers(row: &Row<'_>) -> rusqlite::Result<(chunk::Row, Texts)> {
     let end: Option<u8> = row.get(29)?;
     let icmp: Option<u16> = row.get(13)?;
     let [rx, tx] = row.get::<_, u16>(20)?.to_be_bytes();
-    let texts =
-        Texts { rule: text(18)?, peer_resource: text(30)?, remote_resource: text(31)? };
+    let texts = Texts { rule: text(18)?, peer_resource: text(30)?, remote_resource: text(31)? };
     let numbers = chunk::Row {
         record_id: count(0)?,
         interface: row.get(1)?,

@@ -15,7 +15,7 @@ use rusqlite::{
 };
 
 use super::{
-    OpenError, Synchronous, aside,
+    OpenError, Synchronous, aside, chunks,
     gaps::CarriedGaps,
     peer_state::CarriedPeers,
     policy_file,
@@ -305,13 +305,15 @@ pub(super) fn last_record_id(conn: &Connection) -> rusqlite::Result<u64> {
 
 /// The lowest and the highest id of the segment's records, rows and chunks.
 pub(super) fn record_ids(conn: &Connection) -> rusqlite::Result<Option<(u64, u64)>> {
-    let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let sql = if version < 5 {
-        "SELECT min(record_id), max(record_id) FROM record"
+    let version: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    // Each alone, SQLite finds at the end of a table; chunks have the lower numbers.
+    let sql = if (version as usize) < chunks::SINCE_VERSION {
+        "SELECT (SELECT min(record_id) FROM record), (SELECT max(record_id) FROM record)"
     } else {
-        "SELECT min(first), max(last) FROM (\
-         SELECT min(record_id) AS first, max(record_id) AS last FROM record UNION ALL \
-         SELECT min(first_record_id), max(last_record_id) FROM chunk)"
+        "SELECT \
+         coalesce((SELECT min(first_record_id) FROM chunk), (SELECT min(record_id) FROM record)), \
+         coalesce((SELECT max(record_id) FROM record), \
+         (SELECT last_record_id FROM chunk ORDER BY first_record_id DESC LIMIT 1))"
     };
     conn.query_row(sql, [], |row| {
         let (first, last): (Option<i64>, Option<i64>) = (row.get(0)?, row.get(1)?);

@@ -121,7 +121,6 @@ impl Compactor {
             MakeError::Sqlite(error) => StepError::Read(self.reader.failed(&path)(error)),
             MakeError::NotTheSame((first, last)) => StepError::NotTheSame { first, last },
         })?;
-        failpoint!("chunk-made");
         // The path may mean another file by now.
         let is_same = file_of(&path) == Some(file);
         Ok(made.filter(|_| is_same).map(|made| Step { file, made }))
@@ -150,14 +149,14 @@ impl Made {
         words: &[(NonZeroU32, Arc<str>)],
     ) -> rusqlite::Result<()> {
         let (first, last) = self.ids;
-        chunks::insert_words(conn, words)?;
-        // The pages that the rows leave are the chunk's.
+        // First, so that the chunk takes the pages that the rows leave.
         let deleted = conn
             .prepare_cached("DELETE FROM record WHERE record_id BETWEEN ? AND ?")?
             .execute([first.cast_signed(), last.cast_signed()])?;
         if deleted as u64 != last - first + 1 {
             return Err(rusqlite::Error::StatementChangedRows(deleted));
         }
+        chunks::insert_words(conn, words)?;
         chunks::insert(conn, self.ids, &self.encoded)?;
         failpoint!("chunk-written");
         Ok(())
@@ -185,7 +184,8 @@ pub(super) fn next(
     tail_records: u32,
     least: u64,
 ) -> Result<Option<Made>, MakeError> {
-    let sql = "SELECT max(record_id) - min(record_id) + 1 FROM record";
+    // Each alone, SQLite finds at an end of the table.
+    let sql = "SELECT (SELECT max(record_id) FROM record) - (SELECT min(record_id) FROM record) + 1";
     let tail: Option<i64> = conn.query_row(sql, [], |row| row.get(0))?;
     match tail.map(i64::cast_unsigned) {
         Some(tail) if tail >= least => of_rows(conn, tail_records).map(Some),
@@ -237,9 +237,8 @@ fn of_rows(conn: &Connection, tail_records: u32) -> Result<Made, MakeError> {
 fn of_chunks(conn: &Connection, tail_records: u32) -> Result<Option<Made>, MakeError> {
     let most = 2 * u64::from(tail_records);
     let ranges = chunks::ranges(conn)?;
-    let is_small = |pair: &&[(u64, u64)]| {
-        pair[0].1 + 1 == pair[1].0 && pair[1].1 - pair[0].0 < most
-    };
+    let is_small =
+        |pair: &&[(u64, u64)]| pair[0].1 + 1 == pair[1].0 && pair[1].1 - pair[0].0 < most;
     let Some(pair) = ranges.windows(2).find(is_small) else { return Ok(None) };
     let (first, last) = (pair[0].0, pair[1].1);
     let mut rows = Vec::with_capacity((last - first + 1) as usize);

@@ -33,11 +33,7 @@ impl Segment {
         Ok(sum)
     }
 
-    fn plain_summary_of_tail(
-        &self,
-        filter: &Filter,
-        watermark: u64,
-    ) -> rusqlite::Result<Summary> {
+    fn plain_summary_of_tail(&self, filter: &Filter, watermark: u64) -> rusqlite::Result<Summary> {
         let since_ms = filter.since_ms.unwrap_or(i64::MIN);
         let mut query = self.conn.prepare_cached(&format!(
             "SELECT verdict, overflow, \
@@ -162,4 +158,3 @@ pub(super) fn is_plain(filter: &Filter) -> bool {
         && min_bytes.is_none()
         && state.is_none()
 }
-

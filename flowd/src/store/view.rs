@@ -32,9 +32,9 @@ pub(super) const JUDGED: &str = "(:protocol IS NULL OR protocol = :protocol) \
     AND (:verdict IS NULL OR verdict = :verdict) AND (:any_rule OR rule IS :rule)";
 
 /// Records that are put into order together: at first, since a page is all that most want, and at
-/// most, as many as memory is meant for.
-const FIRST_ROOM: usize = 512;
-const MOST_ROOM: usize = 32_768;
+/// most, as many as memory is meant for. Tests have few records.
+const FIRST_ROOM: usize = if cfg!(test) { 3 } else { 512 };
+const MOST_ROOM: usize = if cfg!(test) { 16 } else { 32_768 };
 /// Records between two looks at the leash.
 const LOOK: usize = 64;
 

@@ -83,7 +83,8 @@ impl Wanted {
                 return Ok(None);
             }
         }
-        let ranges = self.ranges.iter().map(|(number, range)| Predicate::Number(*number, range.clone()));
+        let ranges =
+            self.ranges.iter().map(|(number, range)| Predicate::Number(*number, range.clone()));
         // What is cheap to read comes first: ranges of times need the ids too.
         let predicate = Predicate::All(self.predicates.iter().cloned().chain(ranges).collect());
         stored.need(conn, predicate.dictionaries())?;
@@ -112,8 +113,7 @@ impl Wanted {
             let known = names.interfaces.iter().filter(|(_, name)| &***name == wanted.as_str());
             known.map(|(id, _)| *id).collect()
         });
-        let is_asked =
-            of_flows || verdict.is_some() || rule.is_some() || interface.is_some();
+        let is_asked = of_flows || verdict.is_some() || rule.is_some() || interface.is_some();
         if !is_asked {
             return;
         }
