@@ -26,6 +26,7 @@ mod segment;
 mod state;
 mod step;
 mod sums;
+mod tallies;
 mod total;
 mod totals;
 mod verify;

@@ -25,6 +25,7 @@ use super::{
     OpenError, ReadError, chunks, failure,
     leash::{Leash, Over},
     schema, sums,
+    tallies::{Tallies, Tally},
     view::Segment,
     writer,
 };
@@ -90,22 +91,29 @@ impl Reader {
     pub fn summary(&self, filter: &Filter, watermark: u64) -> Result<Summary, ReadError> {
         let mut sum = Summary::default();
         let opening = filter.opening();
-        let mut ledger = self.ledger_for(filter.state)?;
+        let Some(mut tallies) = Tallies::new(filter, &[], None, watermark) else {
+            self.each(filter, watermark, &mut |record| {
+                sum.absorb(&record, opening);
+                ControlFlow::Continue(())
+            })?;
+            return Ok(sum);
+        };
         for path in self.paths(filter)? {
             let Some(segment) = self.segment(&path)? else { continue };
-            if sums::is_plain(filter) {
-                sum.merge(&segment.plain_summary(filter, watermark).map_err(self.failed(&path))?);
-                continue;
-            }
-            segment
-                .each(filter, watermark, |record| {
-                    if ledger.as_mut().is_none_or(|ledger| ledger.wants(&record)) {
-                        sum.absorb(&record, opening);
-                    }
+            let mut add = || {
+                tallies.add_chunks(&segment, |_| ControlFlow::Continue(()))?;
+                if sums::is_plain(filter) {
+                    sum.merge(&segment.plain_summary_of_tail(filter, watermark)?);
+                    return Ok(());
+                }
+                segment.each_of_tail(filter, watermark, |record| {
+                    sum.absorb(&record, opening);
                     ControlFlow::Continue(())
                 })
-                .map_err(self.failed(&path))?;
+            };
+            add().map_err(self.failed(&path))?;
         }
+        tallies.take(|tally| sum.merge(&tally.sum));
         Ok(sum)
     }
 
@@ -117,15 +125,36 @@ impl Reader {
         watermark: u64,
     ) -> Result<Ranking, ReadError> {
         let mut ranking = Ranking::new(by);
+        let by = ranking.by().properties().to_vec();
         let opening = filter.opening();
-        self.each(filter, watermark, &mut |record| {
+        let mut absorb = |record: Record| {
             ranking.absorb(&record, opening);
             if ranking.groups() > GROUPS {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
             }
-        })?;
+        };
+        match Tallies::new(filter, &by, None, watermark) {
+            None => self.each(filter, watermark, &mut absorb)?,
+            Some(mut tallies) => {
+                for path in self.paths(filter)? {
+                    let Some(segment) = self.segment(&path)? else { continue };
+                    let are_few = |tallies: &mut Tallies<'_>| match tallies.groups() > GROUPS {
+                        true => ControlFlow::Break(()),
+                        false => ControlFlow::Continue(()),
+                    };
+                    tallies
+                        .add_chunks(&segment, are_few)
+                        .and_then(|()| segment.each_of_tail(filter, watermark, &mut absorb))
+                        .map_err(self.failed(&path))?;
+                    if tallies.groups() > GROUPS {
+                        return Err(ReadError::TooManyGroups(GROUPS));
+                    }
+                }
+                tallies.take(|tally| ranking.add(tally.group, &tally.sum));
+            }
+        }
         if ranking.groups() > GROUPS { Err(ReadError::TooManyGroups(GROUPS)) } else { Ok(ranking) }
     }
 
@@ -137,10 +166,32 @@ impl Reader {
         watermark: u64,
     ) -> Result<Series, ReadError> {
         let opening = filter.opening();
-        self.each(filter, watermark, &mut |record| {
-            series.absorb(&record, opening);
-            ControlFlow::Continue(())
-        })?;
+        let by = series.by().map_or(Vec::new(), |by| by.properties().to_vec());
+        let Some(mut tallies) = Tallies::new(filter, &by, Some(series.step()), watermark) else {
+            self.each(filter, watermark, &mut |record| {
+                series.absorb(&record, opening);
+                ControlFlow::Continue(())
+            })?;
+            return Ok(series);
+        };
+        for path in self.paths(filter)? {
+            let Some(segment) = self.segment(&path)? else { continue };
+            let mut add = || {
+                // A series has few lines, whatever a chunk has.
+                tallies.add_chunks(&segment, |tallies| {
+                    tallies.take(|tally| {
+                        let Tally { group, start_ms, sum, of_step } = tally;
+                        series.add(&group, start_ms, &sum, &of_step);
+                    });
+                    ControlFlow::Continue(())
+                })?;
+                segment.each_of_tail(filter, watermark, |record| {
+                    series.absorb(&record, opening);
+                    ControlFlow::Continue(())
+                })
+            };
+            add().map_err(self.failed(&path))?;
+        }
         Ok(series)
     }
 

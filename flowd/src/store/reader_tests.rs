@@ -1,12 +1,15 @@
-use std::{cell::Cell, net::Ipv6Addr, ops::ControlFlow, path::Path, sync::Arc, time::Duration};
+use std::{
+    cell::Cell, collections::BTreeSet, net::Ipv6Addr, ops::ControlFlow, path::Path, sync::Arc,
+    time::Duration,
+};
 
 use proptest::prelude::*;
 
 use super::Reader;
 use crate::{
     flows::{
-        By, Counters, Decider, EndReason, Entry, Filter, Flow, FlowId, Identity, Initiator,
-        Ranking, Record, State, Summary, TcpFlags, Tuple, Verdict,
+        By, Counters, Decider, EndReason, Entry, Filter, Flow, FlowId, Grouping, Identity,
+        Initiator, Ranking, Record, Series, State, Step, Summary, TcpFlags, Tuple, Verdict,
     },
     live::Position,
     store::{
@@ -270,6 +273,7 @@ proptest! {
         limit in 1_usize..6,
         tail_records in 1_u32..12,
         steps in 0_usize..4,
+        both in prop::sample::select(vec!["peer,dst_port", "user,src,verdict", "dst,rule,protocol"]),
         is_sealed: bool,
     ) {
         let dir = tempfile::tempdir().unwrap();
@@ -299,6 +303,20 @@ proptest! {
                 ranking.absorb(record, filter.opening());
             }
             prop_assert_eq!(reader.top(&filter, by, u64::MAX >> 1).unwrap(), ranking);
+
+            let both: Grouping = both.parse().unwrap();
+            let mut ranking = Ranking::new(both.clone());
+            let step: Step = "1h".parse().unwrap();
+            let groups = expected.iter().take(2).map(|record| both.group(record));
+            let groups: BTreeSet<_> = groups.collect();
+            let empty = Series::new(step, Some((both.clone(), groups.into_iter().collect())));
+            let mut series = empty.clone();
+            for record in &expected {
+                ranking.absorb(record, filter.opening());
+                series.absorb(record, filter.opening());
+            }
+            prop_assert_eq!(reader.top(&filter, both, u64::MAX >> 1).unwrap(), ranking);
+            prop_assert_eq!(reader.series(&filter, empty, u64::MAX >> 1).unwrap(), series);
 
             let mut pages = Vec::new();
             let mut before = None;

@@ -185,7 +185,8 @@ pub(super) fn next(
     least: u64,
 ) -> Result<Option<Made>, MakeError> {
     // Each alone, SQLite finds at an end of the table.
-    let sql = "SELECT (SELECT max(record_id) FROM record) - (SELECT min(record_id) FROM record) + 1";
+    let sql =
+        "SELECT (SELECT max(record_id) FROM record) - (SELECT min(record_id) FROM record) + 1";
     let tail: Option<i64> = conn.query_row(sql, [], |row| row.get(0))?;
     match tail.map(i64::cast_unsigned) {
         Some(tail) if tail >= least => of_rows(conn, tail_records).map(Some),

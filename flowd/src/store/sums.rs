@@ -1,39 +1,20 @@
-//! Answers that sums give without a look at records: those of a chunk's header, and SQL's.
-
-use std::ops::ControlFlow;
+//! Sums that are there, or that SQL makes: where they answer, no record is looked at.
 
 use rusqlite::{Row, named_params};
 
 use super::view::{JUDGED, Segment};
 use crate::{
     chunk::{Header, Number},
-    flows::{Counters, Decider, Filter, Record, Summary, Verdict},
+    flows::{Counters, Decider, Filter, Summary, Verdict},
 };
 
 impl Segment {
-    /// Totals where no record of the tail, and hardly one of a chunk, has to be looked at.
-    pub(super) fn plain_summary(
+    /// Totals of the rows that match.
+    pub(super) fn plain_summary_of_tail(
         &self,
         filter: &Filter,
         watermark: u64,
     ) -> rusqlite::Result<Summary> {
-        let mut sum = self.plain_summary_of_tail(filter, watermark)?;
-        let wanted = self.wanted(filter, 0, watermark);
-        for mut stored in self.chunks(0, watermark)? {
-            if let Some(total) = total_of(stored.chunk.header(), filter, watermark) {
-                sum.merge(&total);
-                continue;
-            }
-            let absorb = &mut |record: Record| {
-                sum.absorb(&record, filter.opening());
-                ControlFlow::Continue(())
-            };
-            let _all = self.each_of(&mut stored, &wanted, filter, absorb)?;
-        }
-        Ok(sum)
-    }
-
-    fn plain_summary_of_tail(&self, filter: &Filter, watermark: u64) -> rusqlite::Result<Summary> {
         let since_ms = filter.since_ms.unwrap_or(i64::MIN);
         let mut query = self.conn.prepare_cached(&format!(
             "SELECT verdict, overflow, \
@@ -63,30 +44,21 @@ impl Segment {
     }
 }
 
-/// What all of a chunk's records that match add up to, where the header says it: the chunk lies in
-/// the range whole, and no flow that began before the range is in it.
-fn total_of(header: &Header, filter: &Filter, watermark: u64) -> Option<Summary> {
+/// Whether the sums of a chunk are those of what is asked for: it lies in the range whole, no flow
+/// that began before the range is in it, and nothing else is asked but a verdict.
+pub(super) fn is_whole(header: &Header, filter: &Filter, watermark: u64) -> bool {
     let inside = |number, least: i64, most: i64| {
         let zone = header.zone(number);
         least <= *zone.start() && *zone.end() <= most
     };
     let since_ms = filter.since_ms.unwrap_or(i64::MIN);
     let until_ms = filter.until_ms.map_or(i64::MAX, |until| until.saturating_sub(1));
-    let is_whole = filter.protocol.is_none()
+    is_plain(filter)
+        && filter.protocol.is_none()
         && filter.rule.is_none()
         && inside(Number::RecordId, 0, i64::try_from(watermark).unwrap_or(i64::MAX))
         && inside(Number::WindowEnd, since_ms, until_ms)
-        && inside(Number::WindowStart, since_ms, i64::MAX);
-    if !is_whole {
-        return None;
-    }
-    let mut total = Summary::default();
-    for (fate, sum) in header.totals() {
-        if filter.verdict.is_none_or(|verdict| verdict == fate.verdict) {
-            absorb_sum(&mut total, fate.verdict, fate.overflow, (sum.flows, sum.counters));
-        }
-    }
-    Some(total)
+        && inside(Number::WindowStart, since_ms, i64::MAX)
 }
 
 fn absorb_group(sum: &mut Summary, row: &Row<'_>) -> rusqlite::Result<()> {
@@ -104,7 +76,8 @@ fn absorb_group(sum: &mut Summary, row: &Row<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn absorb_sum(
+/// Adds what some records of one fate did together.
+pub(super) fn absorb_sum(
     sum: &mut Summary,
     verdict: Verdict,
     overflow: bool,

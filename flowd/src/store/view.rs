@@ -272,16 +272,7 @@ impl Segment {
         wanted: &Wanted,
         mut sink: impl FnMut(Vec<Row>),
     ) -> rusqlite::Result<()> {
-        let Some(plan) = wanted.plan(&self.conn, stored)? else { return Ok(()) };
-        stored.need(&self.conn, plan.columns())?;
-        let mut selections = Vec::with_capacity(stored.chunk.header().pages());
-        for page in stored.chunk.pages() {
-            self.heed_leash()?;
-            selections.push(plan.select(&page).map_err(damaged)?);
-        }
-        if selections.iter().all(|selection| *selection == Selection::Nothing) {
-            return Ok(());
-        }
+        let Some(selections) = self.selections(stored, wanted)? else { return Ok(()) };
         stored.need(&self.conn, Chunk::row_columns())?;
         for (page, selection) in stored.chunk.pages().zip(&selections) {
             if *selection != Selection::Nothing {
@@ -290,6 +281,23 @@ impl Segment {
             }
         }
         Ok(())
+    }
+
+    /// What is wanted of each page of a chunk; `None`: nothing.
+    pub(super) fn selections(
+        &self,
+        stored: &mut Stored,
+        wanted: &Wanted,
+    ) -> rusqlite::Result<Option<Vec<Selection>>> {
+        let Some(plan) = wanted.plan(&self.conn, stored)? else { return Ok(None) };
+        stored.need(&self.conn, plan.columns())?;
+        let mut selections = Vec::with_capacity(stored.chunk.header().pages());
+        for page in stored.chunk.pages() {
+            self.heed_leash()?;
+            selections.push(plan.select(&page).map_err(damaged)?);
+        }
+        let is_nothing = |selection: &Selection| *selection == Selection::Nothing;
+        Ok((!selections.iter().all(is_nothing)).then_some(selections))
     }
 
     fn show(
