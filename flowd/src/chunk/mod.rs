@@ -14,7 +14,6 @@
 mod bins;
 mod bytes;
 mod check;
-mod chunk;
 mod column;
 mod dictionary;
 mod encode;
@@ -25,6 +24,7 @@ mod layout;
 mod members;
 mod number;
 mod numbers;
+mod opened;
 mod page;
 mod plane;
 mod predicate;
@@ -36,7 +36,6 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
-pub use chunk::Chunk;
 pub use column::{ColumnId, ColumnSet};
 pub use encode::Encoded;
 pub use entry::{End, Kind, State};
@@ -44,6 +43,7 @@ pub use error::ChunkError;
 pub use header::Header;
 pub use members::{Member, Members};
 pub use number::Number;
+pub use opened::Chunk;
 pub use page::{Code, Page};
 pub use predicate::{Judge, Plan, Predicate, Selection};
 pub use row::{NameId, Row};

@@ -3,7 +3,7 @@
 use std::{array, cell::OnceCell};
 
 use super::{
-    Chunk, ChunkError, ColumnId, ColumnSet, Number, chunk::sum_up, error::damaged, layout::Shape,
+    Chunk, ChunkError, ColumnId, ColumnSet, Number, error::damaged, layout::Shape, opened::sum_up,
 };
 
 /// A fact of a record that stands as a small number.

@@ -273,6 +273,7 @@ proptest! {
         limit in 1_usize..6,
         tail_records in 1_u32..12,
         steps in 0_usize..4,
+        bounds in (0_u64..40, 0_u64..40),
         both in prop::sample::select(vec!["peer,dst_port", "user,src,verdict", "dst,rule,protocol"]),
         is_sealed: bool,
     ) {
@@ -291,6 +292,21 @@ proptest! {
                 ControlFlow::Continue(())
             }).unwrap();
             prop_assert_eq!(&got, &expected);
+
+            let (after, watermark) = (bounds.0.min(bounds.1), bounds.0.max(bounds.1));
+            got.clear();
+            reader.records(&filter, after, watermark, &mut |record| {
+                got.push(record);
+                ControlFlow::Continue(())
+            }).unwrap();
+            let is_there = |record: &&Record| record.record_id <= watermark;
+            let there = || expected.iter().filter(is_there);
+            let between: Vec<Record> =
+                there().filter(|record| record.record_id > after).cloned().collect();
+            prop_assert_eq!(&got, &between);
+            let mut sum = Summary::default();
+            there().for_each(|record| sum.absorb(record, filter.opening()));
+            prop_assert_eq!(reader.summary(&filter, watermark).unwrap(), sum);
 
             let mut sum = Summary::default();
             for record in &expected {

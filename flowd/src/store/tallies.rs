@@ -11,6 +11,7 @@ use foldhash::fast::RandomState;
 
 use super::{
     chunks::{Stored, damaged},
+    keys::{Keys, Table, address, of_peer},
     row::Names,
     sums::{absorb_sum, is_whole},
     view::Segment,
@@ -18,10 +19,10 @@ use super::{
 };
 use crate::{
     chunk::{
-        Chunk, ChunkError, Code, ColumnId, ColumnSet, End, Fate, Kind, NameId, Number, Page,
-        Selection, Sum, tally_columns,
+        Chunk, ChunkError, Code, ColumnId, ColumnSet, End, Fate, Number, Page, Selection, Sum,
+        tally_columns,
     },
-    flows::{By, Counters, Filter, Group, Grouping, Initiator, Key, Step, Summary, Verdict},
+    flows::{By, Counters, Filter, Group, Grouping, Key, Step, Summary, Verdict},
 };
 
 /// Verdict and overflow, as a position.
@@ -63,25 +64,6 @@ pub(super) struct Tally {
     pub(super) of_step: Summary,
 }
 
-/// The keys of one property, and their numbers.
-#[derive(Default)]
-struct Keys {
-    ids: HashMap<Option<Key>, u32, RandomState>,
-    keys: Vec<Option<Key>>,
-}
-
-impl Keys {
-    fn id(&mut self, key: Option<Key>) -> u32 {
-        if let Some(id) = self.ids.get(&key) {
-            return *id;
-        }
-        let id = self.keys.len() as u32;
-        self.keys.push(key.clone());
-        self.ids.insert(key, id);
-        id
-    }
-}
-
 impl<'f> Tallies<'f> {
     /// `None`: the filter asks for what only records and the ledger say.
     pub(super) fn new(
@@ -118,7 +100,7 @@ impl<'f> Tallies<'f> {
                 absorb_sum(&mut of_step, verdict, fate & 2 != 0, (flows_of_step, counters));
             }
             let keys = self.keys.iter().zip(ids);
-            let group = Group(keys.map(|(keys, id)| keys.keys[id as usize].clone()).collect());
+            let group = Group(keys.map(|(keys, id)| keys.key(id)).collect());
             sink(Tally { group, start_ms, sum, of_step });
         }
         self.sums.clear();
@@ -155,7 +137,8 @@ impl<'f> Tallies<'f> {
     ) -> rusqlite::Result<()> {
         let Some(selections) = segment.selections(stored, wanted)? else { return Ok(()) };
         stored.need(&segment.conn, self.columns(&stored.chunk))?;
-        let mut tables = self.tables(&stored.chunk).map_err(damaged)?;
+        let tables = self.by.iter().map(|by| Table::of(*by, &stored.chunk));
+        let mut tables = tables.collect::<Result<Vec<_>, _>>().map_err(damaged)?;
         for (page, selection) in stored.chunk.pages().zip(&selections) {
             if *selection != Selection::Nothing {
                 segment.heed_leash()?;
@@ -188,23 +171,6 @@ impl<'f> Tallies<'f> {
             };
         }
         columns
-    }
-
-    /// Of each property, what the codes of a chunk are in the numbers of this query.
-    fn tables(&self, chunk: &Chunk) -> Result<Vec<Table>, ChunkError> {
-        let kinds = vec![UNKNOWN; chunk.kinds()?.len()];
-        let table = |by: &By| {
-            Ok(match by {
-                By::Verdict | By::Rule | By::Protocol => Table::Kind(kinds.clone()),
-                By::Peer | By::User => Table::Peer(vec![UNKNOWN; chunk.peer_ends()?.len()]),
-                By::Src | By::Dst => Table::End {
-                    peers: vec![UNKNOWN; chunk.peer_ends()?.len()],
-                    remotes: vec![UNKNOWN; chunk.remote_ends()?.len()],
-                },
-                By::DstPort => Table::Port,
-            })
-        };
-        self.by.iter().map(table).collect()
     }
 
     fn add_page(
@@ -366,102 +332,6 @@ impl<'f> Tallies<'f> {
     }
 }
 
-/// No record that is wanted had this code so far.
-const UNKNOWN: u32 = u32::MAX;
-
-/// Where the number of a record's key stands.
-enum Table {
-    Kind(Vec<u32>),
-    Peer(Vec<u32>),
-    End { peers: Vec<u32>, remotes: Vec<u32> },
-    Port,
-}
-
-impl Table {
-    /// Of each record of a page that is wanted.
-    fn ids(
-        &mut self,
-        by: By,
-        page: &Page<'_>,
-        wanted: &[usize],
-        keys: &mut Keys,
-        names: &Names,
-    ) -> Result<Vec<u32>, ChunkError> {
-        let chunk = page.chunk();
-        let kinds = chunk.kinds()?;
-        let codes = page.codes(Code::Kind)?;
-        let kind = |at: usize| &kinds[codes[at] as usize];
-        let mut known = |id: &mut u32, key: &dyn Fn() -> Option<Key>| {
-            if *id == UNKNOWN {
-                *id = keys.id(key());
-            }
-            *id
-        };
-        let wanted = wanted.iter().copied();
-        Ok(match self {
-            Self::Kind(table) => wanted
-                .map(|at| known(&mut table[codes[at] as usize], &|| of_kind(by, kind(at), names)))
-                .collect(),
-            Self::Peer(table) => {
-                let (ends, codes) = (chunk.peer_ends()?, page.codes(Code::Peer)?);
-                let key = |code: u32| of_peer(by, ends[code as usize].peer, names);
-                wanted.map(|at| known(&mut table[codes[at] as usize], &|| key(codes[at]))).collect()
-            }
-            Self::End { peers, remotes } => {
-                let (near, far) = (page.codes(Code::Peer)?, page.codes(Code::Remote)?);
-                let (near_ends, far_ends) = (chunk.peer_ends()?, chunk.remote_ends()?);
-                let mut none = UNKNOWN;
-                let of = |at: usize| {
-                    let inward = kind(at).initiator == Initiator::Remote;
-                    if kind(at).overflow {
-                        known(&mut none, &|| None)
-                    } else if inward == (by == By::Dst) {
-                        let code = near[at] as usize;
-                        known(&mut peers[code], &|| Some(address(&near_ends[code])))
-                    } else {
-                        let code = far[at] as usize;
-                        known(&mut remotes[code], &|| Some(address(&far_ends[code])))
-                    }
-                };
-                wanted.map(of).collect()
-            }
-            Self::Port => {
-                let ports = page.codes(Code::DstPort)?;
-                let mut last: (Option<u16>, u32) = (None, UNKNOWN);
-                let of = |at: usize| {
-                    let has_port = !kind(at).overflow && has_ports(kind(at).protocol);
-                    let port = has_port.then_some(ports[at] as u16);
-                    if last.0 != port {
-                        last = (port, UNKNOWN);
-                    }
-                    known(&mut last.1, &|| port.map(Key::Port))
-                };
-                wanted.map(of).collect()
-            }
-        })
-    }
-}
-
 fn position(verdict: Verdict, overflow: bool) -> usize {
     usize::from(verdict == Verdict::Deny) | usize::from(overflow) << 1
-}
-
-fn address(end: &End) -> Key {
-    Key::Address(end.addr.to_canonical())
-}
-
-fn of_kind(by: By, kind: &Kind, names: &Names) -> Option<Key> {
-    match by {
-        By::Verdict => Some(Key::Verdict(kind.verdict)),
-        By::Rule => Some(Key::Name(names.words.get(&kind.rule?.get())?.to_string())),
-        _ => (!kind.overflow).then_some(Key::Protocol(kind.protocol)),
-    }
-}
-
-fn of_peer(by: By, id: NameId, names: &Names) -> Option<Key> {
-    let identity = names.peers.get(&i64::from(id?.get()))?;
-    match by {
-        By::User => identity.user.clone().map(Key::Name),
-        _ => Some(Key::Name(identity.name.clone())),
-    }
 }

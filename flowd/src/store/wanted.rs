@@ -126,7 +126,7 @@ impl Wanted {
                 && interface
                     .as_ref()
                     .is_none_or(|wanted| wanted.contains(&i64::from(kind.interface)))
-                && !(any_port && !flowd_common::packet::has_ports(kind.protocol))
+                && (!any_port || flowd_common::packet::has_ports(kind.protocol))
         };
         self.predicates.push(Predicate::Kind(Arc::new(judge)));
     }
