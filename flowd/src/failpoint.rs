@@ -19,6 +19,11 @@ pub(crate) fn reached(name: &str) {
     }
 }
 
+/// Panics when `FLOWD_TEST_PANIC_AT` says so, by the name of the place.
+pub(crate) fn panics(name: &str) {
+    assert!(env::var("FLOWD_TEST_PANIC_AT").as_deref() != Ok(name), "a test asked for it");
+}
+
 /// By how much the wall clock is off: what the file `FLOWD_TEST_CLOCK` says now, in milliseconds.
 pub(crate) fn clock_offset_ms() -> i64 {
     let Some(path) = env::var_os("FLOWD_TEST_CLOCK") else { return 0 };

@@ -5,12 +5,15 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::{Arc, mpsc},
+    time::Duration,
 };
 
 use tokio::sync::{broadcast, oneshot};
 
 use crate::{
-    flows::{Filter, FlowId, Gap, Grouping, Identity, Ranking, Record, Series, Summary, Tuple},
+    flows::{
+        Board, Filter, FlowId, Gap, Grouping, Identity, Ranking, Record, Series, Summary, Tuple,
+    },
     identity::Names,
     policy::World,
     store::Step,
@@ -63,6 +66,17 @@ pub struct PendingSummary {
     pub open_flows: u64,
 }
 
+/// What flows moved between two looks.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// When the later look was taken, in Unix milliseconds.
+    pub now_ms: i64,
+    /// How long after the one before; `None`: there was none, and nothing can be said.
+    pub interval: Option<Duration>,
+    /// The flows that match.
+    pub board: Board,
+}
+
 /// What a policy is applied to, and whom it may name.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
@@ -70,6 +84,17 @@ pub struct Surroundings {
     pub world: World,
     /// Everybody who is a peer or has a name, each once.
     pub known: Vec<Identity>,
+}
+
+/// Why nobody can say what decides between two ends, in one line for who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unanswerable {
+    /// There is no such peer.
+    Unknown(String),
+    /// Several peers are called so.
+    Ambiguous(String),
+    /// No packet goes from one to the other.
+    Senseless(String),
 }
 
 /// A message to the drain thread. It answers questions between two drains; a dropped reply is no
@@ -119,6 +144,16 @@ pub enum Request {
         empty: Series,
         /// Where the answer goes.
         reply: oneshot::Sender<Pending<Series>>,
+    },
+    /// What open flows move now: each question takes a look at them, which the next one is compared
+    /// with.
+    Rates {
+        /// Which flows.
+        filter: Filter,
+        /// Nothing yet, and how much of it is wanted.
+        empty: Board,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Measured>,
     },
     /// The gaps that the store may not have as they are; the watermark is the highest number of a
     /// gap in the store.
@@ -185,7 +220,7 @@ pub enum Request {
         /// Between whom.
         question: Question,
         /// Where the answer goes; an error is one line for who asks.
-        reply: oneshot::Sender<Result<wire::Why, String>>,
+        reply: oneshot::Sender<Result<wire::Why, Unanswerable>>,
     },
     /// Put a chunk into its place in the store.
     Step {

@@ -9,10 +9,12 @@ use std::{
     time::Duration,
 };
 
-use crate::{namespace::Namespace, site::Site, usage::Usage, wait};
+use crate::{machine, namespace::Namespace, site::Site, usage::Usage, wait};
 
 /// How long an orderly end may take.
-const STOP: Duration = Duration::from_secs(30);
+fn stop_limit() -> Duration {
+    Duration::from_secs(machine::size(30, 120))
+}
 
 /// Ends with the guard; [`Daemon::stop`] also asserts that it ended well.
 #[derive(Debug)]
@@ -56,7 +58,8 @@ impl Daemon {
     pub fn stop(mut self) {
         self.signal(libc::SIGTERM);
         let mut child = self.child.take().expect("running until here");
-        let status = wait::until_some(STOP, "flowd ends", || child.try_wait().expect("our child"));
+        let status =
+            wait::until_some(stop_limit(), "flowd ends", || child.try_wait().expect("our child"));
         let log = self.log();
         assert_eq!(status.code(), Some(0), "{status}: {log}");
         assert!(!log.contains("panicked") && !log.contains("ERROR"), "{log}");

@@ -15,6 +15,7 @@ pub mod machine;
 pub mod mount;
 pub mod namespace;
 pub mod own_machine;
+pub mod pty;
 pub mod site;
 pub mod skip;
 pub mod topology;

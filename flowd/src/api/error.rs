@@ -18,6 +18,11 @@ use crate::{
 pub(super) enum ApiError {
     #[error("{0}")]
     BadRequest(String),
+    /// It can be understood, and not be followed.
+    #[error("{0}")]
+    Senseless(String),
+    #[error("{0}")]
+    TooLarge(String),
     #[error("{0}")]
     NotFound(String),
     #[error("{0}")]
@@ -53,7 +58,8 @@ impl ApiError {
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
             Self::Stopped(_) | Self::CutOff | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Policy(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Policy(_) | Self::Senseless(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Store(ReadError::TooLong(_) | ReadError::Abandoned) => {
                 StatusCode::SERVICE_UNAVAILABLE

@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -13,7 +10,7 @@ use super::{
     ApiState,
     error::ApiError,
     gaps,
-    params::{Params, cursor},
+    params::{Named, Params, cursor},
     query::Query,
     sorting::Sorting,
 };
@@ -24,7 +21,7 @@ use crate::{
     wire::{self, FlowState, Timestamp},
 };
 
-const DEFAULT_LIMIT: usize = 100;
+pub(super) const DEFAULT_LIMIT: usize = 100;
 /// Queries of the store at a time: each has a thread, and a connection with a cache.
 static QUERIES: Semaphore = Semaphore::const_new(8);
 /// What a page of so many holds does not count.
@@ -127,7 +124,7 @@ async fn ranked(
 /// `GET /v1/flows/{flow_id}`: one flow over its whole life.
 pub(super) async fn detail(
     State(state): State<ApiState>,
-    Path(text): Path<String>,
+    Named(text): Named,
     params: Params,
 ) -> Result<Json<wire::FlowDetail>, ApiError> {
     params.only(&[])?;

@@ -16,8 +16,8 @@ use crate::{
     wire,
 };
 
-const DEFAULT_LIMIT: usize = 1_000;
-const MAX_LIMIT: usize = 100_000;
+pub(super) const DEFAULT_LIMIT: usize = 1_000;
+pub(super) const MAX_LIMIT: usize = 100_000;
 
 /// `GET /v1/gaps`: newest first. A gap of every interface, or every peer, is one of each.
 pub(super) async fn list(

@@ -7,13 +7,16 @@ mod error;
 mod flows;
 mod gaps;
 mod metrics;
+mod openapi;
 mod params;
 mod peers;
 mod policy;
 pub mod query;
+mod rates;
 mod records;
 mod replay;
 mod room;
+mod routes;
 mod series;
 mod serve;
 mod socket;
@@ -33,7 +36,7 @@ use tokio::net::UnixListener;
 
 pub use socket::{BindError, Prepared, bind};
 
-use self::{error::ApiError, params::Params, room::Room};
+use self::{error::ApiError, params::Params, room::Room, routes::Routes};
 use crate::{
     live::{Live, Request},
     store::Reader,
@@ -63,12 +66,21 @@ pub async fn serve(
 }
 
 fn router(state: ApiState) -> Router {
-    Router::new()
+    let Routes { router, paths: _ } = routes();
+    router
+        .fallback(any(unknown_path))
+        .layer(middleware::from_fn_with_state(Room::new(), room::keep))
+        .with_state(state)
+}
+
+fn routes() -> Routes {
+    Routes::default()
         .route("/v1/status", get(status).fallback(wrong_method))
         .route("/v1/summary", get(flows::summary).fallback(wrong_method))
         .route("/v1/flows", get(flows::list).fallback(wrong_method))
         .route("/v1/flows/{flow_id}", get(flows::detail).fallback(wrong_method))
         .route("/v1/records", get(records::list).fallback(wrong_method))
+        .route("/v1/rates", get(rates::rates).fallback(wrong_method))
         .route("/v1/gaps", get(gaps::list).fallback(wrong_method))
         .route("/v1/series", get(series::series).fallback(wrong_method))
         .route("/v1/top", get(top::top).fallback(wrong_method))
@@ -97,10 +109,8 @@ fn router(state: ApiState) -> Router {
                 .layer(DefaultBodyLimit::max(policy::MAX_BYTES))
                 .fallback(policy::wrong_method),
         )
+        .route("/v1/openapi.json", get(openapi::show).fallback(wrong_method))
         .route("/metrics", get(metrics::metrics).fallback(wrong_method))
-        .fallback(any(unknown_path))
-        .layer(middleware::from_fn_with_state(Room::new(), room::keep))
-        .with_state(state)
 }
 
 async fn status(
@@ -126,11 +136,9 @@ async fn segments(
 
 async fn unknown_path(uri: axum::http::Uri) -> ApiError {
     ApiError::NotFound(format!(
-        "there is no {}; the endpoints are /v1/status, /v1/summary, /v1/flows, \
-         /v1/flows/{{flow_id}}, /v1/records, /v1/gaps, /v1/top, /v1/series, /v1/peers, \
-         /v1/peers/{{key or name}}, /v1/segments, /v1/totals, /v1/watch, /v1/policy, /v1/policy/check, \
-         /v1/policy/why, /v1/policy/replay and /metrics",
-        uri.path().escape_debug()
+        "there is no {}; the endpoints are {}",
+        uri.path().escape_debug(),
+        openapi::paths().join(", ")
     ))
 }
 

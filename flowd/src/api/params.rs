@@ -3,7 +3,7 @@
 use std::{net::IpAddr, str::FromStr};
 
 use axum::{
-    extract::{FromRequestParts, Query},
+    extract::{FromRequestParts, Path, Query},
     http::{Uri, request::Parts},
 };
 use ipnet::IpNet;
@@ -46,6 +46,21 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
         Self::in_uri(&parts.uri)
+    }
+}
+
+/// The part of a path that names a thing.
+#[derive(Clone, Debug)]
+pub(super) struct Named(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(name)) => Ok(Self(name)),
+            Err(_) => Err(ApiError::BadRequest("the path is no UTF-8 text".to_owned())),
+        }
     }
 }
 
@@ -154,7 +169,7 @@ impl Params {
         if let (Some(since), Some(until)) = (since_ms, until_ms)
             && since >= until
         {
-            return Err(ApiError::BadRequest(
+            return Err(ApiError::Senseless(
                 "`since` is not before `until`; exchange them".to_owned(),
             ));
         }
@@ -170,12 +185,9 @@ impl Params {
         )
     }
 
-    fn port(&self, name: &str) -> Result<Option<u16>, ApiError> {
-        // Digits only: `parse` would take a sign.
-        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-        self.read(name, "a number from 0 to 65535", |text| {
-            Some(text).filter(|text| digits(text))?.parse().ok()
-        })
+    /// A port.
+    pub(super) fn port(&self, name: &str) -> Result<Option<u16>, ApiError> {
+        self.read(name, "a number from 0 to 65535", digits)
     }
 
     fn network(&self, name: &str) -> Result<Option<IpNet>, ApiError> {
@@ -193,7 +205,21 @@ impl Params {
     /// The number of items at most, from 1 to `max`.
     pub(super) fn limit(&self, max: usize) -> Result<Option<usize>, ApiError> {
         self.read("limit", &format!("a number from 1 to {max}"), |text| {
-            text.parse().ok().filter(|limit| (1..=max).contains(limit))
+            digits(text).filter(|limit| (1..=max).contains(limit))
+        })
+    }
+
+    /// What a page before gave: a text that is none was understood, and leads nowhere.
+    pub(super) fn cursor<T>(
+        &self,
+        accepted: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, ApiError> {
+        self.read("cursor", accepted, parse).map_err(|error| match error {
+            ApiError::BadRequest(text) if self.get("cursor") != Some("") => {
+                ApiError::Senseless(text)
+            }
+            other => other,
         })
     }
 
@@ -214,6 +240,12 @@ impl Params {
             ))
         })
     }
+}
+
+/// A number without a sign, which `parse` would take.
+pub(super) fn digits<T: FromStr>(text: &str) -> Option<T> {
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().ok())?
 }
 
 /// What is accepted where there is a list of words.

@@ -2,24 +2,19 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
-use jiff::tz::TimeZone;
+use axum::{Json, extract::State};
 
 use super::{
     ApiState,
     error::ApiError,
     flows::{blocking, now_ms},
-    params::Params,
+    params::{Named, Params},
 };
 use crate::{
     flows::{Identity, PeerEvent, sessions},
     live::Request,
     nearest::nearest,
     store::{StoredEvent, StoredInterval},
-    when,
     wire::{self, Timestamp},
 };
 
@@ -35,28 +30,26 @@ pub(super) async fn list(
 ) -> Result<Json<wire::PeerList>, ApiError> {
     params.only(&["peer"])?;
     let all = state.live.ask(|reply| Request::Peers { reply }).await?;
-    let wanted = params.get("peer");
-    let is_wanted = |peer: &&wire::Peer| wanted.is_none_or(|wanted| peer.identity.is(wanted));
+    let wanted = params.peer()?;
+    let is_wanted =
+        |peer: &&wire::Peer| wanted.as_deref().is_none_or(|wanted| peer.identity.is(wanted));
     Ok(Json(wire::PeerList { peers: all.iter().filter(is_wanted).cloned().collect() }))
 }
 
 /// `GET /v1/peers/{key or name}`.
 pub(super) async fn detail(
     State(state): State<ApiState>,
-    Path(wanted): Path<String>,
+    Named(wanted): Named,
     params: Params,
 ) -> Result<Json<wire::PeerDetail>, ApiError> {
     params.only(&["since", "until"])?;
     let now_ms = now_ms();
-    let instant = |text: &str| when::parse(text, now_ms, &TimeZone::UTC);
-    let until_ms = params.read("until", when::ACCEPTED, instant)?;
+    let (since_ms, until_ms) = params.range(now_ms)?;
     let until = until_ms.unwrap_or(now_ms);
-    let since_ms = params
-        .read("since", when::ACCEPTED, instant)?
-        .unwrap_or_else(|| until.saturating_sub(DEFAULT_RANGE_MS));
+    let since_ms = since_ms.unwrap_or_else(|| until.saturating_sub(DEFAULT_RANGE_MS));
     if since_ms >= until {
-        let wrong = "`since` is not before `until`; exchange them";
-        return Err(ApiError::BadRequest(wrong.to_owned()));
+        let wrong = "`since` is not before now; name an earlier one, or an `until`";
+        return Err(ApiError::Senseless(wrong.to_owned()));
     }
     let peers = state.live.ask(|reply| Request::Peers { reply }).await?;
     let identity = find(&state, &wanted, &peers).await?;

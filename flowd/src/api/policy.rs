@@ -6,13 +6,14 @@ use axum::{
     Json,
     body::Bytes,
     extract::{State, rejection::BytesRejection},
+    http::StatusCode,
 };
 use ipnet::IpNet;
 
 use super::{ApiState, error::ApiError, flows::page, params::Params};
 use crate::{
     flows::{Filter, protocol_number},
-    live::{Connection, Question, Request},
+    live::{Connection, Question, Request, Unanswerable},
     wire::{self, LastFlow},
 };
 
@@ -89,14 +90,17 @@ pub(super) async fn why(
             "a name such as tcp, udp or icmp, or a number from 0 to 255",
             protocol_number,
         )?,
-        port: params.read("port", "a number from 0 to 65535", |text| text.parse().ok())?,
+        port: params.port("port")?,
     };
     let asked = question.clone();
-    let mut answer = state
-        .live
-        .ask(|reply| Request::Why { question: asked, reply })
-        .await?
-        .map_err(ApiError::BadRequest)?;
+    let mut answer =
+        state.live.ask(|reply| Request::Why { question: asked, reply }).await?.map_err(
+            |unanswerable| match unanswerable {
+                Unanswerable::Unknown(text) => ApiError::NotFound(text),
+                Unanswerable::Ambiguous(text) => ApiError::Conflict(text),
+                Unanswerable::Senseless(text) => ApiError::Senseless(text),
+            },
+        )?;
     let host = |ip: IpAddr| Some(IpNet::from(ip));
     let protocol = answer.protocol.as_deref().and_then(protocol_number);
     let filter = Filter {
@@ -124,10 +128,22 @@ pub(super) async fn wrong_method(method: axum::http::Method, uri: axum::http::Ur
     ApiError::Method(format!("{} takes {takes}, not {method}", uri.path().escape_debug()))
 }
 
+/// The policy in a body. One that has none was meant otherwise: it would be the policy that allows
+/// everything.
 pub(super) fn text(body: Result<Bytes, BytesRejection>) -> Result<String, ApiError> {
-    let body = body.map_err(|_| {
-        ApiError::BadRequest(format!("the policy has more than {MAX_BYTES} bytes, or broke off"))
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            ApiError::TooLarge(format!("the policy has more than {MAX_BYTES} bytes"))
+        }
+        _ => ApiError::BadRequest("the policy broke off".to_owned()),
     })?;
+    if body.is_empty() {
+        return Err(ApiError::BadRequest(
+            "the request has no policy: send one in the body; `default = \"allow\"` allows \
+             everything"
+                .to_owned(),
+        ));
+    }
     String::from_utf8(body.into())
         .map_err(|_| ApiError::BadRequest("the policy is no UTF-8 text".to_owned()))
 }

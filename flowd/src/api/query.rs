@@ -7,7 +7,7 @@ use super::{error::ApiError, params::Params};
 use crate::{flows::Filter, store::Place};
 
 /// Flows of a page at most.
-const MAX_LIMIT: usize = 10_000;
+pub(super) const MAX_LIMIT: usize = 10_000;
 
 /// Which flows a page has.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use super::{
     ApiState,
     error::ApiError,
     flows::{Waiting, blocking, now_ms, refuse_state, turn},
-    params::{CURSOR, Params},
+    params::{CURSOR, Params, digits},
 };
 use crate::{
     flows::{Filter, Record},
@@ -32,8 +32,8 @@ use crate::{
 };
 
 /// Records of a JSON page unless the query says otherwise.
-const DEFAULT_PAGE: usize = 1_000;
-const MAX_PAGE: usize = 10_000;
+pub(super) const DEFAULT_PAGE: usize = 1_000;
+pub(super) const MAX_PAGE: usize = 10_000;
 /// Chunks of a stream that wait for a slow reader; then the query waits.
 const CHUNKS: usize = 4;
 /// Bytes of a chunk.
@@ -88,7 +88,7 @@ pub(super) async fn list(
 ) -> Result<Response, ApiError> {
     let format = Format::wanted(&headers)?;
     let filter = params.filter(&["limit", "cursor"], now_ms())?;
-    let after = params.read("cursor", CURSOR, |text| text.parse::<u64>().ok())?.unwrap_or(0);
+    let after = params.cursor(CURSOR, digits::<u64>)?.unwrap_or(0);
     let max = if format == Format::Json { MAX_PAGE } else { usize::MAX };
     let limit = params.limit(max)?;
     // The watermark makes the answer one instant's, however long it is read.
@@ -326,11 +326,12 @@ async fn follow(
             () = lines.closed() => return,
             received = records.recv() => match received {
                 Ok(record) if filter.matches(&record) => {
-                    write_json(&mut line, &wire::Record::new(&gateway, &record));
+                    let record = wire::Record::new(&gateway, &record);
+                    write_json(&mut line, &wire::Watched::Record(record.into()));
                 }
                 Ok(_) => continue,
                 Err(broadcast::error::RecvError::Lagged(skipped)) => {
-                    write_json(&mut line, &serde_json::json!({ "skipped": skipped }));
+                    write_json(&mut line, &wire::Watched::Skipped { skipped });
                 }
                 Err(broadcast::error::RecvError::Closed) => return,
             },

@@ -23,8 +23,8 @@ const DEFAULT_POINTS: i64 = 120;
 const MAX_POINTS: i64 = 10_000;
 /// Points of all lines together at most.
 const MAX_CELLS: i64 = 50_000;
-const DEFAULT_LINES: usize = 5;
-const MAX_LINES: usize = 100;
+pub(super) const DEFAULT_LINES: usize = 5;
+pub(super) const MAX_LINES: usize = 100;
 
 /// `GET /v1/series`: traffic over time. A range without a start begins a day before its end.
 pub(super) async fn series(
@@ -73,7 +73,7 @@ fn check_size(range_ms: i64, step: Step, lines: usize) -> Result<(), ApiError> {
     if points <= MAX_POINTS && points.saturating_mul(lines) <= MAX_CELLS {
         return Ok(());
     }
-    Err(ApiError::BadRequest(format!(
+    Err(ApiError::Senseless(format!(
         "a step of {step} makes {points} points of {lines} lines; {MAX_POINTS} a line and \
          {MAX_CELLS} in all are allowed: take a longer `step`, a shorter range or a lower `limit`"
     )))

@@ -61,7 +61,7 @@ impl Sorting {
         filter: &mut Filter,
     ) -> Result<Option<Place>, ApiError> {
         let accepted = format!("{CURSOR}, with the same `sort` and `order`");
-        let end = params.read("cursor", &accepted, |text| self.parse(text))?;
+        let end = params.cursor(&accepted, |text| self.parse(text))?;
         Ok(end.map(|End { since_ms, until_ms, place }| {
             if !self.is_newest_first() {
                 (filter.since_ms, filter.until_ms) = (since_ms, until_ms);

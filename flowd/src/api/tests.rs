@@ -16,13 +16,13 @@ use tokio::{
     sync::{broadcast, oneshot},
 };
 
-use super::{ApiState, serve};
+use super::{ApiState, openapi, serve};
 use crate::{
     flows::{
         Bound, Counters, EndReason, Entry, FlowId, Gap, Identity, Initiator, Ranking, Record,
         Stage, Summary, TcpFlags, Tuple, Verdict,
     },
-    live::{Live, Pending, PendingSummary, Position, Request, Surroundings},
+    live::{Live, Measured, Pending, PendingSummary, Position, Request, Surroundings},
     store::{Leaving, Reader, Writer},
     wire,
 };
@@ -93,8 +93,8 @@ fn gap() -> Gap {
 
 /// A served API: closed flows 1 to 5 in the store, and flow 1000 open, with one record in the store
 /// and one window that is not recorded.
-struct Served {
-    socket: PathBuf,
+pub(super) struct Served {
+    pub(super) socket: PathBuf,
     watchers: broadcast::Sender<Arc<Record>>,
     stop: Option<oneshot::Sender<()>>,
     ended: tokio::task::JoinHandle<()>,
@@ -102,7 +102,7 @@ struct Served {
 }
 
 impl Served {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self::with_query_timeout(Duration::from_secs(30))
     }
 
@@ -156,9 +156,7 @@ impl Served {
     }
 
     async fn text(&self, target: &str, accept: &str) -> (u16, String) {
-        let response = self.send(target, accept).await;
-        let status = response.status().as_u16();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let (status, bytes) = documented("GET", target, self.send(target, accept).await).await;
         (status, String::from_utf8(bytes.to_vec()).unwrap())
     }
 
@@ -167,6 +165,19 @@ impl Served {
         assert_eq!(status, 200, "{target}: {text}");
         serde_json::from_str(&text).unwrap()
     }
+}
+
+/// The answer to a request, which must be one that the document has.
+async fn documented(
+    method: &str,
+    target: &str,
+    response: hyper::Response<hyper::body::Incoming>,
+) -> (u16, Bytes) {
+    let status = response.status().as_u16();
+    let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    openapi::tests::check(method, target, (status, &kind, &bytes));
+    (status, bytes)
 }
 
 fn drain_thread(inbox: &mpsc::Receiver<Request>, watermark: u64) {
@@ -206,6 +217,14 @@ fn drain_thread(inbox: &mpsc::Receiver<Request>, watermark: u64) {
                     answer.absorb(&open, filter.opening());
                 }
                 drop(reply.send(Pending { watermark, answer }));
+            }
+            Request::Rates { filter, empty, reply } => {
+                let mut board = empty;
+                if filter.matches(&open) {
+                    board.absorb(&open, open.counters);
+                }
+                let interval = Some(Duration::from_millis(1_500));
+                drop(reply.send(Measured { now_ms: START_MS, interval, board }));
             }
             Request::Gaps { reply } => {
                 // One that the store has as open, and has taken nothing since; one without a number.
@@ -274,6 +293,26 @@ async fn a_peer_is_found_by_name_and_key_also_when_only_the_store_knows_it() {
         assert_eq!(removed.identity.name, "=alice");
         assert_eq!((removed.interfaces, removed.sessions), (vec![], vec![]), "{wanted}");
     }
+}
+
+#[tokio::test]
+async fn rates_are_of_open_flows_and_their_peers() {
+    let served = Served::start();
+    let rates = async |query: &str| -> wire::Rates {
+        serde_json::from_value(served.json(&format!("/v1/rates?{query}")).await).unwrap()
+    };
+    let moved = record(1000, 1).counters;
+    let all = rates("sort=total&order=asc&limit=5").await;
+    assert_eq!((all.interval_ms, all.open_flows, all.moving_flows), (Some(1_500), 1, 1));
+    assert_eq!((all.moved, all.sort.word(), all.peer_count), (moved, "total", 1));
+    assert_eq!((all.flows[0].moved, all.flows[0].record.record_id), (moved, None));
+    let peer = &all.peers[0];
+    assert_eq!((peer.peer.as_ref().unwrap().name.as_str(), peer.moved), ("=alice", moved));
+    let none = rates("verdict=deny").await;
+    assert_eq!(
+        (none.open_flows, none.moved, none.flows, none.peers),
+        (0, Counters::default(), vec![], vec![])
+    );
 }
 
 #[tokio::test]
@@ -610,34 +649,42 @@ async fn what_is_wrong_is_told_as_a_problem() {
         ("/v1/flows?sicne=1h", 400, "unknown parameter `sicne`; did you mean `since`?"),
         ("/v1/flows?since=soon", 400, "`since` is `soon`; it must be"),
         ("/v1/flows?limit=0", 400, "`limit` is `0`; it must be a number from 1 to 10000"),
-        ("/v1/flows?cursor=page2", 400, "`cursor` is `page2`; it must be the `next_cursor`"),
+        ("/v1/flows?cursor=page2", 422, "`cursor` is `page2`; it must be the `next_cursor`"),
         ("/v1/flows?sort=size", 400, "`sort` is `size`; it must be one of start, last, duration"),
         (
             "/v1/flows?sort=bytes&cursor=1~6~::~1~::~2~0~wg0",
-            400,
+            422,
             "`cursor` is `1~6~::~1~::~2~0~wg0`",
         ),
         ("/v1/flows?port=1&port=2", 400, "`port` is given twice"),
         ("/v1/summary?limit=1", 400, "unknown parameter `limit`"),
-        ("/v1/summary?since=1h&until=2h", 400, "`since` is not before `until`"),
+        ("/v1/summary?since=1h&until=2h", 422, "`since` is not before `until`"),
         ("/v1/peers?user=x", 400, "unknown parameter `user`"),
         ("/v1/peers/=alice?since=soon", 400, "`since` is `soon`; it must be"),
-        ("/v1/peers/=alice?since=1h&until=2h", 400, "`since` is not before `until`"),
+        ("/v1/peers/=alice?since=1h&until=2h", 422, "`since` is not before `until`"),
         ("/v1/peers/=alice?peer=x", 400, "unknown parameter `peer`"),
         ("/v1/peers/xTI", 404, "there is no peer `xTI`, and was none; see /v1/peers"),
         ("/v1/peers/b%0aob", 404, "there is no peer `b\\nob`, and was none; did you mean `bob`?"),
         ("/v1/peers/bob", 409, "`bob` means 2 peers: give the public key of one, such as AAAA="),
         ("/v1/status?verbose=1", 400, "unknown parameter `verbose`; this endpoint takes none"),
+        ("/v1/rates?sort=size", 400, "`sort` is `size`; it must be one of rate, rx, tx, packets"),
+        (
+            "/v1/rates?since=1h",
+            400,
+            "`since` makes no sense here: these are the flows that are open",
+        ),
+        ("/v1/rates?state=open", 400, "`state` makes no sense here"),
+        ("/v1/rates?limit=10001", 400, "`limit` is `10001`; it must be a number from 1 to 10000"),
         ("/v1/top?by=colour", 400, "`by` is `colour`; it must be one of peer, user, src, dst"),
         ("/v1/top?by=peer,peer", 400, "`by` is `peer,peer`; it must be one of peer, user, src"),
         ("/v1/top?order=up", 400, "`order` is `up`; it must be `desc` or `asc`"),
         ("/v1/series?step=7m", 400, "`step` is `7m`; it must be a part of a day such as 1m, 5m"),
         (
             "/v1/series?step=1m&since=365d",
-            400,
+            422,
             "a step of 1m makes 525601 points of 1 lines; 10000",
         ),
-        ("/v1/series?step=1m&by=dst&limit=100&since=24h", 400, "a step of 1m makes 1441 points"),
+        ("/v1/series?step=1m&by=dst&limit=100&since=24h", 422, "a step of 1m makes 1441 points"),
         ("/v1/series?by=colour", 400, "`by` is `colour`; it must be one of peer, user, src, dst"),
         ("/v1/top?sort=size", 400, "`sort` is `size`; it must be one of bytes, packets, flows"),
         ("/v1/top?limit=10001", 400, "`limit` is `10001`; it must be a number from 1 to 10000"),
@@ -648,7 +695,7 @@ async fn what_is_wrong_is_told_as_a_problem() {
         ("/v1/gaps?stage=lost", 400, "`stage` is `lost`; it must be one of daemon, reboot, attach"),
         ("/v1/gaps?interface=", 400, "`interface` is ``; it must be the name of an interface"),
         ("/v1/gaps?peer=", 400, "`peer` is ``; it must be a peer's name"),
-        ("/v1/gaps?since=1h&until=2h", 400, "`since` is not before `until`"),
+        ("/v1/gaps?since=1h&until=2h", 422, "`since` is not before `until`"),
         ("/v1/gaps?state=open", 400, "unknown parameter `state`; did you mean `stage`?"),
         ("/v1/gaps?limit=100001", 400, "`limit` is `100001`; it must be a number from 1 to 100000"),
         ("/v1/flows?verdict=no", 400, "`verdict` is `no`; it must be `allow` or `deny`"),
@@ -665,7 +712,7 @@ async fn what_is_wrong_is_told_as_a_problem() {
         let response = served.send(target, "*/*").await;
         assert_eq!(response.status().as_u16(), status, "{target}");
         assert_eq!(response.headers()["content-type"], "application/problem+json", "{target}");
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let (_, bytes) = documented("GET", target, response).await;
         let problem: wire::Problem = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(problem.status, status);
         assert!(problem.detail.starts_with(detail), "{target}: {}", problem.detail);
@@ -687,6 +734,7 @@ async fn a_watcher_sees_matching_records_and_the_end() {
     served.watchers.send(Arc::new(denied)).unwrap();
     let mut body = response.into_body();
     let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    openapi::tests::check("GET", target, (200, "application/x-ndjson", &frame));
     let line: wire::Record = serde_json::from_slice(&frame).unwrap();
     assert_eq!((line.src.port, line.rule.as_deref()), (Some(7), Some("no-web")));
     drop(served.stop.take());

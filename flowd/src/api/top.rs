@@ -14,8 +14,8 @@ use crate::{
     wire::{self, Timestamp},
 };
 
-const DEFAULT_LIMIT: usize = 10;
-const MAX_LIMIT: usize = 10_000;
+pub(super) const DEFAULT_LIMIT: usize = 10;
+pub(super) const MAX_LIMIT: usize = 10_000;
 
 /// `GET /v1/top`: who did most.
 pub(super) async fn top(

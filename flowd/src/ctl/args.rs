@@ -69,7 +69,10 @@ pub(super) enum Command {
         flow_id: String,
     },
     /// Who did most: peers, users, addresses, ports, protocols, rules or verdicts.
-    #[command(after_help = "Example: flowctl top --by dst --sort flows --since 1h --verdict deny")]
+    #[command(
+        after_help = "Example: flowctl top --by dst --sort flows --since 1h --verdict deny\n\
+        Example: flowctl top --live --peer alice-laptop"
+    )]
     Top(Top),
     /// Traffic over time: a bar for each step, or a sparkline for each peer, address, port, …
     ///
@@ -298,13 +301,10 @@ mod tests {
         for command in command.get_subcommands() {
             let path = format!("{path} {}", command.get_name());
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            match help.strip_prefix("Example: ") {
-                Some(example) => {
-                    let (example, _more) = example.split_once("\n\n").unwrap_or((example, ""));
-                    assert!(example.starts_with(&path), "{path}: {example}");
-                    found.push(example.to_owned());
-                }
-                None => panic!("{path} has no example"),
+            assert!(help.starts_with("Example: "), "{path} has no example");
+            for example in help.lines().filter_map(|line| line.strip_prefix("Example: ")) {
+                assert!(example.starts_with(&path), "{path}: {example}");
+                found.push(example.to_owned());
             }
             examples(command, &path, found);
         }

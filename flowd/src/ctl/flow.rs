@@ -5,41 +5,42 @@ use super::{
     flows::{state, verdict},
     output::Screen,
     table::{Align, Table, Tone, Value},
-    text,
+    text::{self, Clock},
 };
 use crate::wire::{Endpoint, Flow, FlowDetail};
 
+/// Lines of a name and a value.
+pub(super) type Lines = Vec<(&'static str, Value)>;
+
 /// Shows the sections, then the records.
 pub(super) fn show(screen: &mut Screen, detail: &FlowDetail) -> Result<(), CtlError> {
-    let flow = &detail.flow;
-    let connection = connection(flow);
-    let traffic = traffic(flow);
-    let time = vec![
-        ("First seen", screen.clock.full(flow.first_seen).into()),
-        ("Last seen", screen.clock.full(flow.last_seen).into()),
-        ("Duration", text::duration(flow.last_seen.0 - flow.first_seen.0).into()),
-    ];
-    let sections = [
-        ("Connection", connection),
-        ("Traffic", traffic),
-        ("Time", time),
-        ("Identity", identity(flow)),
-        ("Identifiers", identifiers(detail)),
-    ];
-    for (title, lines) in sections {
+    for (title, lines) in sections(&screen.clock, detail) {
         section(screen, title, lines)?;
     }
     screen.heading("Records")?;
-    let table = records(screen, detail);
+    let table = records(&screen.clock, detail);
     screen.table(table)
 }
 
+/// What is said of a flow, under its headings.
+pub(super) fn sections(clock: &Clock, detail: &FlowDetail) -> [(&'static str, Lines); 5] {
+    let flow = &detail.flow;
+    let time = vec![
+        ("First seen", clock.full(flow.first_seen).into()),
+        ("Last seen", clock.full(flow.last_seen).into()),
+        ("Duration", text::duration(flow.last_seen.0 - flow.first_seen.0).into()),
+    ];
+    [
+        ("Connection", connection(flow)),
+        ("Traffic", traffic(flow)),
+        ("Time", time),
+        ("Identity", identity(flow)),
+        ("Identifiers", identifiers(detail)),
+    ]
+}
+
 /// A heading, and lines of a name and a value.
-pub(super) fn section(
-    screen: &mut Screen,
-    title: &str,
-    lines: Vec<(&'static str, Value)>,
-) -> Result<(), CtlError> {
+pub(super) fn section(screen: &mut Screen, title: &str, lines: Lines) -> Result<(), CtlError> {
     screen.heading(title)?;
     for (name, value) in lines {
         let text = match (value.tone, screen.color) {
@@ -52,7 +53,7 @@ pub(super) fn section(
     screen.line("")
 }
 
-fn connection(flow: &Flow) -> Vec<(&'static str, Value)> {
+fn connection(flow: &Flow) -> Lines {
     let state = state(flow);
     let mut lines = vec![
         ("State", Value::toned(state.text.trim(), state.tone)),
@@ -81,7 +82,7 @@ fn end(end: &Endpoint) -> String {
     line
 }
 
-fn traffic(flow: &Flow) -> Vec<(&'static str, Value)> {
+fn traffic(flow: &Flow) -> Lines {
     let line = |packets: u64, bytes: u64| -> Value {
         format!("{} in {packets} packets ({bytes} bytes)", text::bytes(bytes)).into()
     };
@@ -93,7 +94,7 @@ fn traffic(flow: &Flow) -> Vec<(&'static str, Value)> {
     ]
 }
 
-fn identity(flow: &Flow) -> Vec<(&'static str, Value)> {
+fn identity(flow: &Flow) -> Lines {
     let peer = flow.peer.as_ref();
     let or_none =
         |text: Option<&str>| -> Value { text.map_or_else(|| "-".to_owned(), text::visible).into() };
@@ -111,7 +112,7 @@ fn identity(flow: &Flow) -> Vec<(&'static str, Value)> {
     ]
 }
 
-fn identifiers(detail: &FlowDetail) -> Vec<(&'static str, Value)> {
+fn identifiers(detail: &FlowDetail) -> Lines {
     let flow = &detail.flow;
     let ids: Vec<u64> = detail.records.iter().filter_map(|record| record.record_id).collect();
     let ids = match (ids.first(), ids.last()) {
@@ -128,7 +129,8 @@ fn identifiers(detail: &FlowDetail) -> Vec<(&'static str, Value)> {
     ]
 }
 
-fn records(screen: &Screen, detail: &FlowDetail) -> Table {
+/// Its records as a table.
+pub(super) fn records(clock: &Clock, detail: &FlowDetail) -> Table {
     let mut table = Table::new(&[
         ("RECORD", Align::Right, 0),
         ("FROM", Align::Left, 0),
@@ -138,13 +140,13 @@ fn records(screen: &Screen, detail: &FlowDetail) -> Table {
         ("PACKETS", Align::Right, 1),
         ("END", Align::Left, 2),
     ]);
-    table.zone("FROM", &screen.clock.zone());
+    table.zone("FROM", &clock.zone());
     for record in &detail.records {
         let id = record.record_id.map_or_else(|| "live".to_owned(), |id| id.to_string());
         table.row(vec![
             id.into(),
-            screen.clock.short(record.window_start).into(),
-            screen.clock.short(record.window_end).into(),
+            clock.short(record.window_start).into(),
+            clock.short(record.window_end).into(),
             text::bytes(record.counters.rx_bytes).into(),
             text::bytes(record.counters.tx_bytes).into(),
             text::count(record.counters.packets()).into(),

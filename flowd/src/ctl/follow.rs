@@ -14,12 +14,12 @@ use super::{
     flows::{state, verdict},
     lists::FlowList,
     output::{Format, Screen},
-    records::{Line, each_line, parse, tell_skipped},
+    records::{each_line, parse, tell_skipped},
     text,
 };
 use crate::{
     flows::FlowId,
-    wire::{self, Flow, FlowPage, FlowState, Record},
+    wire::{self, Flow, FlowPage, FlowState, Record, Watched},
 };
 
 /// Between two looks at what is open.
@@ -69,14 +69,16 @@ pub(super) async fn run(
         tokio::select! {
             done = &mut reading => return done,
             Some(line) = ended.recv() => match parse(&line)? {
-                Line::Skipped { skipped } => tell_skipped(skipped),
-                Line::Record(record) if record.end_reason.is_some() && wanted != Some("open") => {
+                Watched::Skipped { skipped } => tell_skipped(skipped),
+                Watched::Record(record)
+                    if record.end_reason.is_some() && wanted != Some("open") =>
+                {
                     let flow = of_record(*record);
                     if seen.is_news(&flow) {
                         show(screen, format, &flow)?;
                     }
                 }
-                Line::Record(_) => {}
+                Watched::Record(_) => {}
             },
             _ = ticks.tick(), if wanted != Some("closed") => {
                 let mut open = without(&filters, &["state"]);

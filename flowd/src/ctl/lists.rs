@@ -78,6 +78,13 @@ pub(super) struct Top {
     /// How many at most.
     #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) limit: u64,
+    /// The whole screen: peers and flows by what they move now, until q is pressed.
+    #[arg(long, conflicts_with_all = ["by", "sort", "order", "limit", "since", "until", "state"])]
+    pub(super) live: bool,
+    /// Seconds between two looks.
+    #[arg(long, value_name = "SECONDS", default_value = "1", requires = "live")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=30))]
+    pub(super) interval: u64,
     #[command(flatten)]
     pub(super) filters: Filters,
 }
@@ -85,7 +92,7 @@ pub(super) struct Top {
 impl Top {
     /// As query parameters.
     pub(super) fn pairs(&self, clock: &Clock) -> Result<Parameters, CtlError> {
-        let Self { by, sort, order, limit, filters } = self;
+        let Self { by, sort, order, limit, live: _, interval: _, filters } = self;
         let mut pairs = filters.pairs(clock)?;
         let own = [("by", by.to_string()), ("sort", sort.clone()), ("limit", limit.to_string())];
         pairs.extend(own);

@@ -14,6 +14,7 @@ mod flows;
 mod follow;
 mod gaps;
 mod lists;
+mod live;
 mod output;
 mod peer;
 mod peers;
@@ -107,6 +108,7 @@ async fn execute(cli: &Cli) -> Result<(), CtlError> {
                 client.query("/v1/gaps", &gaps.pairs(&screen.clock)?).await?;
             gaps::run(&mut screen, format, &answer)
         }
+        Command::Top(top) if top.live => live::run(&client, &screen, format, top).await,
         Command::Top(top) => {
             let answer: wire::Top = client.query("/v1/top", &top.pairs(&screen.clock)?).await?;
             top::run(&mut screen, format, &answer)

@@ -2,7 +2,6 @@
 
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use serde::Deserialize;
 
 use super::{
     client::{Client, Pairs},
@@ -12,7 +11,7 @@ use super::{
     output::{Format, Screen},
     text,
 };
-use crate::wire::{CSV_COLUMNS, Record, RecordPage, csv_row};
+use crate::wire::{CSV_COLUMNS, RecordPage, Watched, csv_row};
 
 /// Records that a table shows unless asked for more.
 const DEFAULT: u64 = 100;
@@ -82,8 +81,8 @@ pub(super) async fn watch(
             screen.flush()
         }
         Format::Csv => match parse(line)? {
-            Line::Record(record) => screen.csv_line(&csv_row(&record)),
-            Line::Skipped { skipped } => {
+            Watched::Record(record) => screen.csv_line(&csv_row(&record)),
+            Watched::Skipped { skipped } => {
                 tell_skipped(skipped);
                 Ok(())
             }
@@ -92,14 +91,7 @@ pub(super) async fn watch(
     .await
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub(super) enum Line {
-    Skipped { skipped: u64 },
-    Record(Box<Record>),
-}
-
-pub(super) fn parse(line: &[u8]) -> Result<Line, CtlError> {
+pub(super) fn parse(line: &[u8]) -> Result<Watched, CtlError> {
     serde_json::from_slice(line).map_err(|error| CtlError::Nonsense(error.to_string()))
 }
 
@@ -110,8 +102,8 @@ pub(super) fn tell_skipped(skipped: u64) {
 /// One record on one line.
 fn show(screen: &mut Screen, line: &[u8]) -> Result<(), CtlError> {
     let record = match parse(line)? {
-        Line::Record(record) => record,
-        Line::Skipped { skipped } => {
+        Watched::Record(record) => record,
+        Watched::Skipped { skipped } => {
             tell_skipped(skipped);
             return Ok(());
         }

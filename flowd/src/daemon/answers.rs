@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Instant,
 };
 
 use flowd_common::{
@@ -14,7 +15,7 @@ use flowd_common::{
 use crate::{
     dataplane::DataplaneError,
     flows::{Counters, Record},
-    live::{Pending, Request, Surroundings},
+    live::{Measured, Pending, Request, Surroundings},
     wire::{self, Timestamp},
 };
 
@@ -94,12 +95,18 @@ impl Collector {
         }
         let gateway = self.config.gateway.clone();
         let of_records = questions.iter().any(Walking::is_of_records);
+        let of_rates = questions.iter().any(Walking::is_of_rates);
+        let mut meter = of_rates.then(|| std::mem::take(&mut self.meter));
+        if let Some(meter) = &mut meter {
+            meter.begin(Instant::now());
+        }
         let mut sums = Counted::default();
         self.walk(|view, key, value, open| {
             sums.count(key, value, open);
             if of_records {
                 let record = view.record(key, value, open, None);
-                questions.iter_mut().for_each(|question| question.visit(&gateway, &record));
+                let moved = meter.as_mut().map(|meter| meter.moved(&record));
+                visit(&mut questions, &gateway, &record, moved);
             }
         })?;
         for ((ifindex, peer), sum) in &self.finished {
@@ -109,8 +116,13 @@ impl Collector {
         sums.overflow = by_bucket(&self.dataplane.overflow()?);
         if of_records {
             for record in self.pending_overflow(&sums.overflow)? {
-                questions.iter_mut().for_each(|question| question.visit(&gateway, &record));
+                let moved = meter.as_mut().map(|meter| meter.moved(&record));
+                visit(&mut questions, &gateway, &record, moved);
             }
+        }
+        if let Some(mut meter) = meter {
+            meter.end();
+            self.meter = meter;
         }
         let (mut status, mut peers) = (None, None);
         for question in questions {
@@ -123,6 +135,10 @@ impl Collector {
                 Walking::Summary { answer, reply, .. } => drop(reply.send(self.pending(answer))),
                 Walking::Top { answer, reply, .. } => drop(reply.send(self.pending(answer))),
                 Walking::Series { answer, reply, .. } => drop(reply.send(self.pending(answer))),
+                Walking::Rates { board, reply, .. } => {
+                    let interval = self.meter.interval();
+                    drop(reply.send(Measured { now_ms: now_ms(), interval, board }));
+                }
                 Walking::Status { reply } => {
                     let status = match &mut status {
                         Some(status) => status,
@@ -287,6 +303,16 @@ impl Collector {
             (&a.interface, &a.identity.name).cmp(&(&b.interface, &b.identity.name))
         });
         list
+    }
+}
+
+/// Shows an open flow or a bucket to every question, and what it moved to those about rates.
+fn visit(questions: &mut [Walking], gateway: &str, record: &Record, moved: Option<Counters>) {
+    for question in questions {
+        match moved {
+            Some(moved) if question.is_of_rates() => question.measure(record, moved),
+            _ => question.visit(gateway, record),
+        }
     }
 }
 

@@ -31,6 +31,7 @@ use super::{
     interfaces::Interfaces,
     lapses::FullTable,
     ledger::Ledger,
+    meter::Meter,
     overflow::OverflowLedger,
     peers::{Ownership, Peers},
     pulse::{Pulse, Reading},
@@ -62,6 +63,7 @@ pub(super) struct Collector {
     pub(super) full_table: FullTable,
     pub(super) started_ms: i64,
     pub(super) sessions: Sessions,
+    pub(super) meter: Meter,
     /// The window that the books of peers are in.
     pub(super) window: i64,
     pub(super) ownership: Ownership,
@@ -103,6 +105,7 @@ impl Collector {
             full_table: FullTable::default(),
             started_ms: now_ms(),
             sessions: Sessions::new(),
+            meter: Meter::default(),
             window: window_of(now_ms()),
             ownership: Ownership::Same,
             drain_failing: false,
@@ -168,6 +171,7 @@ impl Collector {
                 self.drain(Due::AtTimeout);
                 self.keep_peer_news(Closing::Regular);
                 self.peers.tell_strangers();
+                self.meter.rest(Instant::now());
                 // What one pass has left is taken up at once, after whoever asks meanwhile.
                 next_drain = match self.is_behind {
                     true => Instant::now(),

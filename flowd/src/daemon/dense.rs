@@ -57,6 +57,22 @@ impl<K: Eq + Hash, V> DenseMap<K, V> {
         }
     }
 
+    /// Forgets every value that is not to be kept.
+    pub(super) fn retain(&mut self, keep: impl Fn(&V) -> bool)
+    where
+        K: Copy,
+    {
+        // From the end: what takes the place of a value that goes has been looked at.
+        for place in (0..self.places.len()).rev() {
+            let place = u32::try_from(place).expect("it was a place");
+            let (key, value) = at(&self.blocks, place);
+            if !keep(value) {
+                let key = *key;
+                self.remove(&key);
+            }
+        }
+    }
+
     /// Forgets a key. The last value takes the place of its value.
     pub(super) fn remove(&mut self, key: &K) {
         let Self { blocks, places, hasher } = self;
@@ -113,6 +129,9 @@ mod tests {
                 }
                 prop_assert_eq!(map.len(), model.len());
             }
+            map.retain(|value| value % 3 != 0);
+            model.retain(|_, value| *value % 3 != 0);
+            prop_assert_eq!(map.len(), model.len());
             for key in 0..40 {
                 prop_assert_eq!(map.get(&key), model.get(&key));
             }

@@ -25,6 +25,7 @@ mod interfaces;
 mod keeper;
 mod lapses;
 mod ledger;
+mod meter;
 mod overflow;
 mod peers;
 mod policy;

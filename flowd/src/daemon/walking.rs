@@ -16,8 +16,8 @@ use super::{
     overflow::Bucket,
 };
 use crate::{
-    flows::{Counters, Filter, FlowId, Ranking, Record, Series, State},
-    live::{Pending, PendingSummary, Position, Request},
+    flows::{Board, Counters, Filter, FlowId, Ranking, Record, Series, State},
+    live::{Measured, Pending, PendingSummary, Position, Request},
     wire,
 };
 
@@ -70,6 +70,11 @@ pub(super) enum Walking {
         answer: Series,
         reply: oneshot::Sender<Pending<Series>>,
     },
+    Rates {
+        filter: Filter,
+        board: Board,
+        reply: oneshot::Sender<Measured>,
+    },
     Status {
         reply: oneshot::Sender<wire::Status>,
     },
@@ -95,6 +100,7 @@ impl Walking {
             Request::Series { filter, empty, reply } => {
                 Self::Series { filter, answer: empty, reply }
             }
+            Request::Rates { filter, empty, reply } => Self::Rates { filter, board: empty, reply },
             Request::Status { reply } => Self::Status { reply },
             Request::Peers { reply } => Self::Peers { reply },
             other => return Err(Box::new(other)),
@@ -103,6 +109,20 @@ impl Walking {
 
     pub(super) fn is_of_records(&self) -> bool {
         !matches!(self, Self::Status { .. } | Self::Peers { .. })
+    }
+
+    pub(super) fn is_of_rates(&self) -> bool {
+        matches!(self, Self::Rates { .. })
+    }
+
+    /// Takes what an open flow or a bucket moved since the look before.
+    pub(super) fn measure(&mut self, record: &Record, moved: Counters) {
+        match self {
+            Self::Rates { filter, board, .. } if filter.matches(record) => {
+                board.absorb(record, moved);
+            }
+            _ => {}
+        }
     }
 
     /// Takes an open flow or a bucket, as what it did since its last record.

@@ -7,7 +7,7 @@ use flowd_common::packet::{has_ports, icmp_request};
 
 use crate::{
     flows::{Identity, protocol_name},
-    live::Question,
+    live::{Question, Unanswerable},
     policy::{Endpoint, Policy, Service, Services},
     wire::{self, Timestamp},
     wireguard,
@@ -27,16 +27,16 @@ struct End {
 }
 
 impl Collector {
-    /// Answers without the last flow, which the store knows. An error is one line for who asks.
-    pub(super) fn why(&self, question: &Question) -> Result<wire::Why, String> {
+    /// Answers without the last flow, which the store knows.
+    pub(super) fn why(&self, question: &Question) -> Result<wire::Why, Unanswerable> {
         let world = &self.verdicts.world;
         let src = self.find("src", &question.src, family(&question.dst))?;
         let dst = self.find("dst", &question.dst, Some(src.ip.is_ipv4()))?;
         if src.ip.is_ipv4() != dst.ip.is_ipv4() {
-            return Err(format!(
+            return Err(Unanswerable::Senseless(format!(
                 "{} and {} are of different families: no packet goes from one to the other",
                 src.ip, dst.ip
-            ));
+            )));
         }
         let (from, to) = match (src.ifindex, dst.ifindex) {
             (Some(ifindex), _) => {
@@ -46,11 +46,11 @@ impl Collector {
                 (world.far(ifindex, mapped(src.ip)), world.near(ifindex, mapped(dst.ip)))
             }
             (None, None) => {
-                return Err(format!(
+                return Err(Unanswerable::Senseless(format!(
                     "neither {} nor {} is in a peer's allowed-ips: traffic between them goes \
                      through no tunnel",
                     src.ip, dst.ip
-                ));
+                )));
             }
         };
         let (protocol, services) = asked(question)?;
@@ -68,7 +68,7 @@ impl Collector {
     }
 
     /// An address as it is; a peer by its first address of the wanted family.
-    fn find(&self, which: &str, text: &str, want_v4: Option<bool>) -> Result<End, String> {
+    fn find(&self, which: &str, text: &str, want_v4: Option<bool>) -> Result<End, Unanswerable> {
         let world = &self.verdicts.world;
         if let Ok(ip) = text.parse::<IpAddr>() {
             let ip = ip.to_canonical();
@@ -96,16 +96,16 @@ impl Collector {
         let (ifindex, peer, by_name) = match matching.as_slice() {
             [only] => *only,
             [] => {
-                return Err(format!(
+                return Err(Unanswerable::Unknown(format!(
                     "`{which}` is `{shown}`, which is no address and no peer: see `flowctl peers`"
-                ));
+                )));
             }
             several => {
-                return Err(format!(
+                return Err(Unanswerable::Ambiguous(format!(
                     "`{which}` is `{shown}`, which {} peers go by: give an address or a whole \
                      public key",
                     several.len()
-                ));
+                )));
             }
         };
         let nets = peer.allowed_ips.iter().filter(|net| net.prefix_len() > 0);
@@ -114,9 +114,9 @@ impl Collector {
             .min_by_key(|net| (net.addr().is_ipv6(), net.max_prefix_len() - net.prefix_len()))
             .and_then(|net| net.hosts().next());
         let Some(ip) = ip else {
-            return Err(format!(
+            return Err(Unanswerable::Senseless(format!(
                 "`{which}` is `{shown}`, a peer without an address of that family: give an address"
-            ));
+            )));
         };
         let how = if by_name { "by its name" } else { "by its public key" };
         Ok(End { ip, found: how.to_owned(), ifindex: Some(ifindex) })
@@ -175,7 +175,7 @@ fn family(text: &str) -> Option<bool> {
 }
 
 /// The protocol and the services that a question is about.
-fn asked(question: &Question) -> Result<(Option<u8>, Services), String> {
+fn asked(question: &Question) -> Result<(Option<u8>, Services), Unanswerable> {
     let service = |protocol, port| {
         let service = Service::new(protocol, port).0;
         Services::of(vec![service..=service])
@@ -186,9 +186,10 @@ fn asked(question: &Question) -> Result<(Option<u8>, Services), String> {
         (Some(protocol), Some(port)) if has_services(protocol) => {
             Ok((Some(protocol), service(protocol, port)))
         }
-        (Some(protocol), Some(_)) => {
-            Err(format!("{} has no ports: leave `port` out", protocol_name(protocol)))
-        }
+        (Some(protocol), Some(_)) => Err(Unanswerable::Senseless(format!(
+            "{} has no ports: leave `port` out",
+            protocol_name(protocol)
+        ))),
         (Some(protocol), None) if has_services(protocol) => {
             Ok((Some(protocol), Services::of(vec![Services::protocol(protocol)])))
         }

@@ -1,11 +1,12 @@
 //! What a peer did on a day.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Counters, Verdict};
 
 /// What the records of one peer on one UTC day add up to, by the names that it had.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DayTotal {
     /// YYYY-MM-DD.
     pub day: String,

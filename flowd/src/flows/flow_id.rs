@@ -5,14 +5,18 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::Tuple;
 
 /// UUIDv7 (RFC 9562, section 5.7): the first-seen millisecond, then a hash of gateway, interface,
 /// endpoints and first-seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
 #[serde(transparent)]
+#[schema(value_type = String, format = "uuid")]
 pub struct FlowId(pub Uuid);
 
 impl FlowId {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Identity, record::words};
 
@@ -63,7 +64,7 @@ impl Stage {
 /// At most so much is in no flow's records. Bytes at layer 3, IP header included, except where only
 /// a kernel WireGuard device's own counters are known, which are outer bytes and so at least as
 /// many.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Bound {
     /// `None`: nobody knows.
     pub packets: Option<u64>,
@@ -119,7 +120,7 @@ impl Gap {
 }
 
 /// How many gaps, and how much they leave uncertain together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GapSum {
     /// How many.
     pub count: u64,

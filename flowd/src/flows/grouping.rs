@@ -4,12 +4,14 @@
 use std::{cmp::Ordering, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{By, Key, Record};
 
 /// One to four properties, each once.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(into = "String", try_from = "String")]
+#[schema(value_type = String)]
 pub struct Grouping(Vec<By>);
 
 /// The values that some records share, in the order of the grouping; `None` for a property that they

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A peer as it was known at one time. Records point to it and never change with it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Identity {
     /// The WireGuard public key in base64.
     pub public_key: String,
@@ -18,6 +19,7 @@ pub struct Identity {
     /// The groups it belongs to.
     pub groups: Vec<String>,
     /// The outer address that WireGuard talks to.
+    #[schema(value_type = Option<String>)]
     pub endpoint: Option<SocketAddr>,
 }
 

@@ -14,6 +14,7 @@ mod identity;
 mod opening;
 mod peer_session;
 mod protocol;
+mod rates;
 mod record;
 mod routes;
 #[cfg(test)]
@@ -34,7 +35,8 @@ pub use grouping::{Group, Grouping, NotAGrouping};
 pub use identity::Identity;
 pub use opening::Opening;
 pub use peer_session::{Look, Moment, PeerEvent, PeerEventKind, PeerSession, Session, sessions};
-pub use protocol::{protocol_name, protocol_number};
+pub use protocol::{protocol_name, protocol_names, protocol_number};
+pub use rates::{Board, PeerRate, RateSort};
 pub use record::{Counters, EndReason, Entry, Icmp, Initiator, Record, TcpFlags, Tuple, Verdict};
 pub use routes::{Prefixes, Routes};
 pub use series::{Line, NotAStep, Series, Step};

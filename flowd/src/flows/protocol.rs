@@ -29,13 +29,17 @@ pub fn protocol_name(number: u8) -> String {
         .map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
 }
 
+/// Every name that a protocol has.
+pub fn protocol_names() -> impl Iterator<Item = &'static str> {
+    NAMES.iter().map(|(_, name)| *name)
+}
+
 /// The number of a protocol given by name, in any case, or by number.
 pub fn protocol_number(text: &str) -> Option<u8> {
     let name = text.to_ascii_lowercase();
-    NAMES
-        .iter()
-        .find(|(_, known)| *known == name)
-        .map_or_else(|| name.parse().ok(), |(number, _)| Some(*number))
+    // `parse` would take a sign.
+    let number = || name.parse().ok().filter(|_| !name.starts_with('+'));
+    NAMES.iter().find(|(_, known)| *known == name).map_or_else(number, |(number, _)| Some(*number))
 }
 
 #[cfg(test)]
@@ -51,9 +55,14 @@ mod tests {
 
     #[test]
     fn names_are_read_in_any_case_and_nonsense_is_refused() {
-        for (text, number) in
-            [("TCP", Some(6)), ("icmpv6", Some(58)), ("253", Some(253)), ("256", None), ("", None)]
-        {
+        for (text, number) in [
+            ("TCP", Some(6)),
+            ("icmpv6", Some(58)),
+            ("253", Some(253)),
+            ("+6", None),
+            ("256", None),
+            ("", None),
+        ] {
             assert_eq!(protocol_number(text), number, "{text}");
         }
     }

@@ -8,11 +8,12 @@ use std::{
 
 use flowd_common::{flow, packet};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Identity;
 
 /// Packets and bytes, both ways. Bytes at layer 3, IP header included.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Counters {
     /// Packets the gateway received from the peer.
     pub rx_packets: u64,
@@ -121,7 +122,7 @@ impl Tuple {
 }
 
 /// Type and code of the first packet of an ICMP or ICMPv6 flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Icmp {
     /// ICMP type.
     pub r#type: u8,
@@ -130,7 +131,7 @@ pub struct Icmp {
 }
 
 /// TCP flags seen each way, as in the header (IPFIX `tcpControlBits`); zero for other protocols.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct TcpFlags {
     /// From the peer.
     pub rx: u8,
@@ -140,10 +141,11 @@ pub struct TcpFlags {
 
 /// A closed list of words that stands as a number in SQLite and as a word in JSON.
 macro_rules! words {
-    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $number:literal $word:literal),+ $(,)? }) => {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $number:literal $word:tt),+ $(,)? }) => {
         $(#[$meta])*
         #[derive(
             Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+            utoipa::ToSchema,
         )]
         pub enum $name { $($(#[$vmeta])* #[serde(rename = $word)] $variant = $number),+ }
 
@@ -174,7 +176,8 @@ macro_rules! words {
 pub(super) use words;
 
 words! {
-    /// Who opened the conversation. The numbers are [`flow::Initiator`]'s.
+    // The numbers are those of `flow::Initiator`.
+    /// Who opened the conversation.
     Initiator {
         /// TCP met in mid-stream.
         Unknown = 0 "unknown",

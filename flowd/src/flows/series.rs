@@ -64,6 +64,8 @@ impl FromStr for Step {
             (end, 'd') => (&text[..end], DAY_MS),
             _ => return Err(NotAStep),
         };
+        // `parse` would take a sign.
+        let number = Some(number).filter(|number| !number.starts_with('+')).ok_or(NotAStep)?;
         let number = number.parse::<u16>().map_err(|_| NotAStep)?;
         let ms = i64::from(number) * unit_ms;
         if (MINUTE_MS..=DAY_MS).contains(&ms) && DAY_MS % ms == 0 {

@@ -1,11 +1,12 @@
 //! Totals over a time range and a filter.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Counters, Opening, Record, Verdict};
 
 /// Flows, packets and bytes of one verdict, both directions together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Tally {
     /// Flows that were active in the range.
     pub flows: u64,

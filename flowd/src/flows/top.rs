@@ -3,11 +3,12 @@
 use std::{collections::HashMap, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Group, Grouping, Opening, Record, Summary, Verdict, protocol_name};
 
 /// What a ranking is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum By {
     /// The name that the peer had, whose leg of the tunnel it is.
@@ -83,7 +84,7 @@ impl By {
 }
 
 /// What a ranking is sorted by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Sort {
     /// Bytes of both directions.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Characters of foreign text that a problem repeats.
 const QUOTED_CHARS: usize = 80;
@@ -11,7 +12,8 @@ const QUOTED_CHARS: usize = 80;
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// One thing that is wrong, or odd.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = PolicyProblem)]
 pub struct Problem {
     /// Counted from 1.
     pub line: usize,

@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Endpoint, Group, Selector, Service, Services};
 use crate::flows::{Prefixes, Verdict};
 
 /// What becomes of a denied packet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// It passes; the flow says that it is denied.

@@ -1,12 +1,13 @@
 //! What flowd counted for a peer against what WireGuard itself did.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Timestamp, WireguardCounters};
 use crate::flows::{Balance as Balances, Counters, Interval};
 
 /// How two counters stand to each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BalanceState {
     /// The flows explain what WireGuard counted.
@@ -30,7 +31,7 @@ impl BalanceState {
 }
 
 /// One direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Balance {
     /// How they stand.
     pub state: BalanceState,
@@ -51,7 +52,7 @@ impl Balance {
 }
 
 /// Of one peer, over some time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Coverage {
     /// From when.
     pub since: Timestamp,

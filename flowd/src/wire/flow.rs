@@ -1,6 +1,7 @@
 //! One flow: its records merged.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Endpoint, Record, Timestamp};
 use crate::flows::{
@@ -8,7 +9,7 @@ use crate::flows::{
 };
 
 /// Whether a flow still lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FlowState {
     /// It is in the kernel's table.
@@ -18,32 +19,53 @@ pub enum FlowState {
 }
 
 /// A flow as it was in the range that was asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "each field is the field of `flows::Record` of the same name")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Flow {
+    /// Computed from what the flow is, so that it is the same everywhere and always.
     pub flow_id: FlowId,
+    /// Whether it still lives.
     pub state: FlowState,
+    /// Id of the gateway.
     pub gateway: String,
+    /// Name of the interface.
     pub interface: String,
+    /// The first packet.
     pub first_seen: Timestamp,
+    /// The last packet so far.
     pub last_seen: Timestamp,
+    /// By name, or by number where nobody uses a name.
     pub protocol: String,
+    /// IANA's.
     pub protocol_number: u8,
+    /// Who opened it; the peer's side where nobody knows.
     pub src: Endpoint,
+    /// The other end.
     pub dst: Endpoint,
+    /// Which side opened it.
     pub initiator: Initiator,
+    /// Of ICMP and ICMPv6 only.
     pub icmp: Option<Icmp>,
+    /// The peer whose leg of the tunnel it is, as it was then; `None` for addresses of nobody.
     pub peer: Option<Identity>,
+    /// What the policy says.
     pub verdict: Verdict,
+    /// Whether denied packets were dropped.
     pub enforced: bool,
+    /// The rule that decided; `None`: none.
     pub rule: Option<String>,
+    /// The policy that was in force; zero: none.
     pub policy_revision: u32,
     /// In the range.
     #[serde(flatten)]
     pub counters: Counters,
+    /// Since the first packet.
     pub total: Counters,
+    /// Since the first packet.
     pub tcp_flags: TcpFlags,
+    /// `None` while it lives.
     pub end_reason: Option<EndReason>,
+    /// The sum of a peer's packets that are in no flow: they found the table full, or the policy
+    /// judged them apart from their flow.
     pub overflow: bool,
     /// Records in the range, the live remainder of an open flow included.
     pub records: u64,
@@ -107,7 +129,7 @@ impl Flow {
 }
 
 /// `GET /v1/flows`, newest first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FlowPage {
     /// Newest first-seen first.
     pub flows: Vec<Flow>,
@@ -116,7 +138,7 @@ pub struct FlowPage {
 }
 
 /// `GET /v1/flows/{flow_id}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FlowDetail {
     /// The flow over its whole life.
     pub flow: Flow,

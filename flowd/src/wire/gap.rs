@@ -1,12 +1,13 @@
 //! Gaps: where something may have gone unrecorded.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Timestamp;
 use crate::flows::{self, GapSum, Identity, Stage};
 
 /// One gap.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Gap {
     /// Gap-free per gateway from 1; `None` while the database has not taken it.
     pub gap_id: Option<u64>,
@@ -47,7 +48,7 @@ impl From<&flows::Gap> for Gap {
 }
 
 /// `GET /v1/gaps`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct GapList {
     /// Of all that match, whether or not they are listed.
     pub sum: GapSum,
@@ -56,7 +57,7 @@ pub struct GapList {
 }
 
 /// The gaps of one stage since the daemon started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StageStatus {
     /// Which.
     pub stage: Stage,

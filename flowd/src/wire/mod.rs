@@ -10,6 +10,7 @@ mod gap;
 mod peer;
 mod policy;
 mod problem;
+mod rates;
 mod record;
 mod segment;
 mod series;
@@ -17,6 +18,7 @@ mod status;
 mod summary;
 mod timestamp;
 mod top;
+mod watched;
 
 pub use coverage::{Balance, BalanceState, Coverage};
 pub use csv::{
@@ -37,6 +39,7 @@ pub use policy::{
     RuleHits, Why, WhyEnd,
 };
 pub use problem::Problem;
+pub use rates::{FlowRate, PeerRate, Rates};
 pub use record::{Endpoint, Record, RecordPage};
 pub use segment::{Segment, SegmentList};
 pub use series::{Point, Series, SeriesLine};
@@ -46,3 +49,4 @@ pub use status::{
 pub use summary::Summary;
 pub use timestamp::Timestamp;
 pub use top::{Top, TopRow, Traffic, share};
+pub use watched::Watched;

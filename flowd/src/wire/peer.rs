@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Coverage, Timestamp};
 use crate::flows::{Counters, Identity, PeerEventKind};
 
 /// WireGuard's own counters of a peer: outer bytes, as `wg show` has them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WireguardCounters {
     /// Bytes received, encryption overhead and keepalives included.
     pub rx_bytes: u64,
@@ -17,7 +18,7 @@ pub struct WireguardCounters {
 }
 
 /// One peer on one interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Peer {
     /// Key, name, user, device, groups, endpoint.
     #[serde(flatten)]
@@ -42,14 +43,14 @@ pub struct Peer {
 }
 
 /// `GET /v1/peers`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PeerList {
     /// By interface, then name.
     pub peers: Vec<Peer>,
 }
 
 /// `GET /v1/peers/{key or name}`: one peer, now and over a range.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PeerDetail {
     /// Who it is; for one that was removed, who it was.
     #[serde(flatten)]
@@ -69,7 +70,7 @@ pub struct PeerDetail {
 }
 
 /// A time in which a peer was there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PeerSession {
     /// The interface that had it.
     pub interface: String,
@@ -83,16 +84,17 @@ pub struct PeerSession {
 }
 
 /// Where a peer was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SessionEndpoint {
     /// From when.
     pub since: Timestamp,
     /// The outer address.
+    #[schema(value_type = String)]
     pub endpoint: SocketAddr,
 }
 
 /// One thing that happened to a peer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PeerEvent {
     /// When.
     pub at: Timestamp,
@@ -101,15 +103,17 @@ pub struct PeerEvent {
     /// The interface that has it, or had.
     pub interface: String,
     /// Its outer address from then on.
+    #[schema(value_type = Option<String>)]
     pub endpoint: Option<SocketAddr>,
     /// Its outer address until then, when it roams.
+    #[schema(value_type = Option<String>)]
     pub was: Option<SocketAddr>,
     /// How often WireGuard's counters of the peer had started from zero.
     pub epoch: u32,
 }
 
 /// A window on one interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PeerInterval {
     /// Its name.
     pub interface: String,

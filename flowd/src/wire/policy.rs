@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Endpoint, FlowState, Timestamp};
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
 };
 
 /// `GET /v1/policy`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Policy {
     /// Zero: there is no policy, and everything may pass.
     pub revision: u32,
@@ -32,7 +33,7 @@ pub struct Policy {
 }
 
 /// How often a rule decided.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RuleHits {
     /// `None`: no rule, the default.
     pub id: Option<String>,
@@ -44,7 +45,7 @@ pub struct RuleHits {
 }
 
 /// The kernel's tables of a policy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PolicySize {
     /// Rules.
     pub rules: u64,
@@ -57,7 +58,7 @@ pub struct PolicySize {
 }
 
 /// `POST /v1/policy/check`, and the larger part of `PUT /v1/policy`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PolicyReport {
     /// Why it cannot be put into force; everything else is empty then.
     pub problems: Vec<Problem>,
@@ -78,7 +79,7 @@ pub struct PolicyReport {
 }
 
 /// The caller's own connection would be dropped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CallerCut {
     /// The connection, in words.
     pub connection: String,
@@ -87,7 +88,7 @@ pub struct CallerCut {
 }
 
 /// An open flow that a policy denies.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CutFlow {
     /// The flow that ends.
     pub flow_id: FlowId,
@@ -108,7 +109,7 @@ pub struct CutFlow {
 }
 
 /// `GET /v1/policy/why`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Why {
     /// The policy in force.
     pub revision: u32,
@@ -130,7 +131,7 @@ pub struct Why {
 }
 
 /// What decides about some services.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Decision {
     /// `None`: no rule, the default.
     pub rule: Option<String>,
@@ -143,9 +144,10 @@ pub struct Decision {
 }
 
 /// One end of a question.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WhyEnd {
     /// The address that was judged.
+    #[schema(value_type = String)]
     pub ip: IpAddr,
     /// The peer that has it.
     pub peer: Option<Identity>,
@@ -166,7 +168,7 @@ pub struct WhyEnd {
 }
 
 /// The newest flow between two ends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LastFlow {
     /// Its name.
     pub flow_id: FlowId,
@@ -183,7 +185,7 @@ pub struct LastFlow {
 }
 
 /// `POST /v1/policy/replay`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Replay {
     /// Why the policy cannot be used; everything else is empty then.
     pub problems: Vec<Problem>,
@@ -222,7 +224,7 @@ impl Replay {
 }
 
 /// Flows of one peer that another rule would decide otherwise.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Change {
     /// The peer, by the name it had then.
     pub peer: Option<String>,

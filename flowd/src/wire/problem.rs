@@ -1,11 +1,12 @@
 //! Errors of the API.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::policy;
 
 /// Problem details (RFC 9457), served as `application/problem+json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// The kind of error; `about:blank` where the status says it all.
     #[serde(rename = "type")]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Timestamp;
 use crate::flows::{
@@ -10,9 +11,10 @@ use crate::flows::{
 };
 
 /// One end of a flow.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Endpoint {
     /// `None` for overflow.
+    #[schema(value_type = Option<String>)]
     pub ip: Option<std::net::IpAddr>,
     /// `None` for protocols without ports.
     pub port: Option<u16>,
@@ -23,34 +25,58 @@ pub struct Endpoint {
 }
 
 /// What one flow did in one window.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "each field is the field of `flows::Record` of the same name")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Record {
     /// `None` for what an open flow did since its last record.
     pub record_id: Option<u64>,
+    /// Computed from what the flow is, so that it is the same everywhere and always.
     pub flow_id: FlowId,
+    /// Id of the gateway.
     pub gateway: String,
+    /// Name of the interface.
     pub interface: String,
+    /// The end of the window before, or the first packet.
     pub window_start: Timestamp,
+    /// When the counters were read, or the last packet of a flow that ended. A record belongs to a
+    /// time range when this lies in it.
     pub window_end: Timestamp,
+    /// The first packet.
     pub first_seen: Timestamp,
+    /// The last packet so far.
     pub last_seen: Timestamp,
+    /// By name, or by number where nobody uses a name.
     pub protocol: String,
+    /// IANA's.
     pub protocol_number: u8,
+    /// Who opened it; the peer's side where nobody knows.
     pub src: Endpoint,
+    /// The other end.
     pub dst: Endpoint,
+    /// Which side opened it.
     pub initiator: Initiator,
+    /// Of ICMP and ICMPv6 only.
     pub icmp: Option<Icmp>,
+    /// The peer whose leg of the tunnel it is, as it was then; `None` for addresses of nobody.
     pub peer: Option<Identity>,
+    /// What the policy says.
     pub verdict: Verdict,
+    /// Whether denied packets were dropped.
     pub enforced: bool,
+    /// The rule that decided; `None`: none.
     pub rule: Option<String>,
+    /// The policy that was in force; zero: none.
     pub policy_revision: u32,
+    /// In this window.
     #[serde(flatten)]
     pub counters: Counters,
+    /// Since the first packet.
     pub total: Counters,
+    /// Since the first packet.
     pub tcp_flags: TcpFlags,
+    /// `None` while it lives.
     pub end_reason: Option<EndReason>,
+    /// The sum of a peer's packets that are in no flow: they found the table full, or the policy
+    /// judged them apart from their flow.
     pub overflow: bool,
 }
 
@@ -103,7 +129,7 @@ fn endpoints(record: &flows::Record) -> (Endpoint, Endpoint) {
 }
 
 /// `GET /v1/records` as JSON, oldest first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RecordPage {
     /// Oldest first.
     pub records: Vec<Record>,

@@ -1,6 +1,7 @@
 //! The segments of the store.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Timestamp;
 use crate::{
@@ -9,7 +10,7 @@ use crate::{
 };
 
 /// `GET /v1/segments`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SegmentList {
     /// Directory of the files.
     pub path: String,
@@ -18,7 +19,7 @@ pub struct SegmentList {
 }
 
 /// A file of a UTC day.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Segment {
     /// YYYY-MM-DD.
     pub day: String,

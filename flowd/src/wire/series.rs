@@ -1,6 +1,7 @@
 //! Traffic over time.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     Timestamp, Traffic,
@@ -9,7 +10,7 @@ use super::{
 use crate::flows::{self, Group, Grouping, Line};
 
 /// One step of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Point {
     /// Its first instant.
     pub start: Timestamp,
@@ -19,7 +20,7 @@ pub struct Point {
 }
 
 /// One key over time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SeriesLine {
     /// As in a row of `/v1/top`.
     pub key: Option<String>,
@@ -32,7 +33,7 @@ pub struct SeriesLine {
 }
 
 /// `GET /v1/series`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Series {
     /// From when on. The first step may begin before it; what was recorded there is not counted.
     pub since: Timestamp,

@@ -1,12 +1,13 @@
 //! How the daemon is.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Gap, StageStatus, Timestamp};
 use crate::flows::Counters;
 
 /// `GET /v1/status`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// Version of the daemon.
     pub version: String,
@@ -33,7 +34,7 @@ pub struct Status {
 }
 
 /// One WireGuard interface.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct InterfaceStatus {
     /// Its name.
     pub name: String,
@@ -65,7 +66,7 @@ pub struct InterfaceStatus {
 }
 
 /// A counter with its reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NamedTally {
     /// The reason, such as `truncated`.
     pub reason: String,
@@ -75,7 +76,7 @@ pub struct NamedTally {
 }
 
 /// How full the kernel's flow table is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TableStatus {
     /// Flows at the last drain.
     pub entries: u64,
@@ -84,7 +85,7 @@ pub struct TableStatus {
 }
 
 /// Reading the kernel's tables.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DrainStatus {
     /// Drains since the start.
     pub count: u64,
@@ -99,7 +100,7 @@ pub struct DrainStatus {
 }
 
 /// The database.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StoreStatus {
     /// Directory of the segments.
     pub path: String,
@@ -118,7 +119,7 @@ pub struct StoreStatus {
 }
 
 /// The policy in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PolicyStatus {
     /// Zero: no policy.
     pub revision: u32,

@@ -1,12 +1,13 @@
 //! Totals for a range and filters.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Timestamp;
 use crate::flows::{self, Counters, GapSum, Tally};
 
 /// `GET /v1/summary`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Summary {
     /// `None`: from the first record on.
     pub since: Option<Timestamp>,

@@ -1,12 +1,13 @@
 //! Rankings.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::Timestamp;
 use crate::flows::{self, Counters, Group, Grouping, Key, Order, Sort, Summary, Tally};
 
 /// What some records add up to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Traffic {
     /// Flows that were active in the range; overflow is not a flow.
     pub flows: u64,
@@ -32,7 +33,7 @@ impl From<&Summary> for Traffic {
 }
 
 /// One row of a ranking.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TopRow {
     /// The value, where the ranking is by one property. `None` for what has no such property: no
     /// rule, no user, no port, overflow; and where it is by several.
@@ -47,7 +48,7 @@ pub struct TopRow {
 }
 
 /// `GET /v1/top`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Top {
     /// `None`: from the first record on.
     pub since: Option<Timestamp>,

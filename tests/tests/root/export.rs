@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Python with the readers, as `cargo xtask setup --for test` makes it.
-fn python() -> Option<PathBuf> {
+pub(crate) fn python() -> Option<PathBuf> {
     let given = env::var_os("FLOWD_TEST_PYTHON").map(PathBuf::from);
     let home = || Some(PathBuf::from(env::var_os("HOME")?).join(".cache/flowd/python/bin/python3"));
     given.or_else(home).filter(|python| python.is_file())

@@ -4,6 +4,7 @@ mod harness;
 
 mod books;
 
+mod api;
 mod change;
 mod counting;
 mod coverage;
@@ -14,6 +15,7 @@ mod examples;
 mod export;
 mod gaps;
 mod identity;
+mod live;
 mod mishaps;
 mod policy;
 mod pressure;

@@ -122,7 +122,7 @@ fn a_bad_query_is_told_in_one_line() {
     let ctl = site.flowctl(&net.gateway);
     for (args, code, named) in [
         (&["flows", "--ip", "10.0.0.300"][..], 1, "10.0.0.300"),
-        (&["flows", "--since", "yesteryear"], 1, "yesteryear"),
+        (&["flows", "--since", "yesteryear"], 2, "yesteryear"),
         (&["flows", "--cursor", "nonsense"], 1, "cursor"),
         (&["flow", "no-such-id"], 1, "no-such-id"),
     ] {

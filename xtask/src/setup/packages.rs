@@ -25,6 +25,7 @@ const TOOLS: &[Tool] = &[
     tool("wireguard-go", "wireguard-go", TUNNELS, "tunnels without a kernel module"),
     tool("ip", "iproute2", TUNNELS, "makes network namespaces"),
     tool("ping", "iputils-ping", &[Purpose::Test, Purpose::Demo], "makes ICMP traffic"),
+    tool("curl", "curl", &[Purpose::Test], "types the examples of docs/api.md"),
     tool("qemu-system-x86_64", "qemu-system-x86", VM, "boots the test kernels"),
     tool("busybox", "busybox-static", VM, "user space of the test machines"),
     tool("depmod", "kmod", VM, "finds kernel modules' dependencies"),

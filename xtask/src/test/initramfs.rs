@@ -59,8 +59,8 @@ pub(super) fn write(
 
 /// Tests that ask nothing of the kernel's WireGuard or its hooks: they run in the root tier only,
 /// unless a filter names them.
-const INDEPENDENT: [&str; 10] = [
-    "crash", "examples", "export", "identity", "policy", "pressure", "queries", "records",
+const INDEPENDENT: [&str; 11] = [
+    "api", "crash", "examples", "export", "identity", "policy", "pressure", "queries", "records",
     "refusals", "store",
 ];
 

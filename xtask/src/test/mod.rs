@@ -177,14 +177,18 @@ impl Built {
     }
 }
 
-/// flowd with the feature `failpoints`, put aside: the usual one takes its place again. Not optimized:
-/// another release build takes minutes.
+/// flowd with the feature `failpoints`, put aside, and flowctl beside it: the usual ones take their
+/// places again. Not optimized: another release build takes minutes.
 pub(crate) fn build_failpoints() -> Result<PathBuf> {
-    let words = ["build", "-p", "flowd", "--bin", "flowd", "--features", "failpoints"];
-    let built = executable(&build(&words)?, "flowd")?;
-    let aside = built.with_file_name("flowd-failpoints");
-    fs::copy(&built, &aside).with_context(|| format!("cannot write {}", aside.display()))?;
-    Ok(aside)
+    let messages = build(&["build", "-p", "flowd", "--bins", "--features", "failpoints"])?;
+    let aside = |name: &str| -> Result<PathBuf> {
+        let built = executable(&messages, name)?;
+        let aside = built.with_file_name(format!("{name}-failpoints"));
+        fs::copy(&built, &aside).with_context(|| format!("cannot write {}", aside.display()))?;
+        Ok(aside)
+    };
+    aside("flowctl")?;
+    aside("flowd")
 }
 
 /// Runs a command of cargo that builds, and returns its messages about artifacts.

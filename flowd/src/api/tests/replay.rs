@@ -1,12 +1,12 @@
 //! `POST /v1/policy/replay`.
 
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
-use super::Served;
+use super::{Served, documented};
 
 const NO_WEB: &str = "\
 [[rules]]
@@ -30,8 +30,8 @@ impl Served {
             .body(Full::new(body.into()))
             .unwrap();
         let response = sender.send_request(request).await.unwrap();
-        let status = response.status().as_u16();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let target = format!("/v1/policy/replay{query}");
+        let (status, bytes) = documented(method, &target, response).await;
         (status, serde_json::from_slice(&bytes).unwrap())
     }
 }
@@ -93,8 +93,9 @@ async fn a_wrong_policy_is_answered_with_its_problems() {
 #[tokio::test]
 async fn what_is_no_policy_is_refused() {
     let served = Served::start();
-    let cases: [(&str, &str, &[u8], u16, &str); 4] = [
+    let cases: [(&str, &str, &[u8], u16, &str); 5] = [
         ("GET", "", b"", 405, "/v1/policy/replay takes POST, not GET"),
+        ("POST", "", b"", 400, "the request has no policy: send one in the body"),
         ("POST", "", b"\xff", 400, "the policy is no UTF-8 text"),
         ("POST", "?sicne=1h", b"", 400, "unknown parameter `sicne`; did you mean `since`?"),
         ("POST", "?limit=1", b"", 400, "unknown parameter `limit`"),
