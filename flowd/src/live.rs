@@ -16,6 +16,7 @@ use crate::{
     },
     identity::Names,
     policy::World,
+    store::Step,
     wire, wireguard,
 };
 
@@ -220,6 +221,13 @@ pub enum Request {
         question: Question,
         /// Where the answer goes; an error is one line for who asks.
         reply: oneshot::Sender<Result<wire::Why, Unanswerable>>,
+    },
+    /// Put a chunk into its place in the store.
+    Step {
+        /// The chunk.
+        step: Box<Step>,
+        /// Whether it was taken.
+        reply: oneshot::Sender<bool>,
     },
     /// Drain for the last time and end every flow.
     Stop,

@@ -31,6 +31,7 @@ fn within_limits(config: &Config) {
         store,
         synchronous: _,
         retention,
+        tail_records,
         socket,
         query_timeout,
         table_size,
@@ -49,6 +50,7 @@ fn within_limits(config: &Config) {
     assert!(
         retention.max_bytes != MaxBytes::Percent(0) && retention.max_bytes != MaxBytes::Bytes(0)
     );
+    assert!((1..=262_144).contains(tail_records));
     assert!((MIN_FLOWS..=MAX_FLOWS).contains(table_size));
     let times: [(Duration, RangeInclusive<u64>); 6] = [
         (*query_timeout, 1_000..=600_000),

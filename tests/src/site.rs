@@ -32,6 +32,8 @@ pub struct Settings {
     pub idle_timeout_ms: u32,
     /// How long an ended TCP flow stays.
     pub linger_ms: u32,
+    /// Records that become a chunk together; few, so that every store has rows and chunks.
+    pub tail_records: u32,
 }
 
 impl Default for Settings {
@@ -43,6 +45,7 @@ impl Default for Settings {
             active_timeout_ms: 60_000,
             idle_timeout_ms: 60_000,
             linger_ms: 500,
+            tail_records: 16,
         }
     }
 }
@@ -90,10 +93,11 @@ impl Site {
             active_timeout_ms,
             idle_timeout_ms,
             linger_ms,
+            tail_records,
         } = settings;
         format!(
             "gateway = \"test-gw\"\ninterfaces = {interfaces:?}\n\
-             [store]\npath = {:?}\n[api]\nsocket = {:?}\n\
+             [store]\npath = {:?}\ntail_records = {tail_records}\n[api]\nsocket = {:?}\n\
              [identity]\npeers = {:?}\nwireguard = [{:?}]\nnetworkd = [{:?}]\n\
              [flows]\ntable_size = {table_size}\ndrain_interval_ms = {drain_interval_ms}\n\
              active_timeout_ms = {active_timeout_ms}\nidle_timeout_ms = {idle_timeout_ms}\n\

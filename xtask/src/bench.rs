@@ -15,6 +15,8 @@ pub(crate) enum Subject {
     Policy,
     /// The store: records a second, bytes a record, questions at 1 and 10 million records
     Store,
+    /// Bytes and nanoseconds a record of column chunks, and questions over ten million in memory
+    Chunk,
 }
 
 /// Builds, then measures: what is in the kernel as root.
@@ -26,6 +28,7 @@ pub(crate) fn measure(subject: Subject, large: bool) -> Result<()> {
         Subject::Datapath => "datapath",
         Subject::Policy => "policy",
         Subject::Store => "store",
+        Subject::Chunk => "chunk",
     };
     let target = ["bench", "--package", "flowd-tests", "--bench", name];
     run(cargo(&target).arg("--no-run"))?;
@@ -34,7 +37,7 @@ pub(crate) fn measure(subject: Subject, large: bool) -> Result<()> {
     let json = workspace().join(format!("target/bench-{name}.json"));
     let mut bench = match subject {
         Subject::Datapath | Subject::Policy => as_root(words)?,
-        Subject::Store => command(words),
+        Subject::Store | Subject::Chunk => command(words),
     };
     bench.current_dir(workspace()).env("FLOWD_BENCH_JSON", &json);
     if large {

@@ -9,13 +9,13 @@ use super::{Config, Problem, range};
 use crate::{
     identity::Sources,
     policy::Limits,
-    store::{MaxBytes, NotASize, Retention, Synchronous},
+    store::{MaxBytes, NotASize, Retention, Synchronous, TAIL_RECORDS},
 };
 
 /// The keys of each table; the empty name is the top. A test holds them against the structs.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("", &["gateway", "interfaces", "store", "api", "flows", "identity", "policy", "datapath"]),
-    ("store", &["path", "synchronous", "retention_days", "max_bytes"]),
+    ("store", &["path", "synchronous", "retention_days", "max_bytes", "tail_records"]),
     ("api", &["socket", "query_timeout_ms"]),
     (
         "flows",
@@ -53,6 +53,7 @@ struct Store {
     synchronous: Option<String>,
     retention_days: Option<u64>,
     max_bytes: Option<String>,
+    tail_records: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -130,6 +131,12 @@ impl File {
             range::RETENTION_DAYS,
             u64::from(Retention::default().days),
         );
+        let tail_records = number(
+            "store.tail_records",
+            store.tail_records,
+            range::TAIL_RECORDS,
+            u64::from(TAIL_RECORDS),
+        );
         let mut millis =
             |key, value, range, default| Duration::from_millis(number(key, value, range, default));
         let drain_interval = millis(
@@ -185,6 +192,7 @@ impl File {
             store,
             synchronous,
             retention,
+            tail_records: u32::try_from(tail_records).unwrap_or(TAIL_RECORDS),
             socket,
             query_timeout,
             names: Sources { peers, wireguard, networkd },

@@ -38,6 +38,8 @@ pub struct Config {
     pub synchronous: Synchronous,
     /// What goes when.
     pub retention: Retention,
+    /// Records that become a chunk together.
+    pub tail_records: u32,
     /// Path of the API's socket.
     pub socket: PathBuf,
     /// How long a query may take.
@@ -107,6 +109,8 @@ mod range {
     pub(super) const DEFAULT_POLICY_ENTRIES: u64 = 4_000_000;
     /// Ten years; 0: for ever.
     pub(super) const RETENTION_DAYS: std::ops::RangeInclusive<u64> = 0..=3_650;
+    /// Two such chunks become one, which has [`crate::chunk::MAX_ROWS`] at most.
+    pub(super) const TAIL_RECORDS: std::ops::RangeInclusive<u64> = 1..=262_144;
     pub(super) const QUERY_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 1_000..=600_000;
     pub(super) const LINGER_MS: std::ops::RangeInclusive<u64> = 100..=600_000;
 }

@@ -77,6 +77,10 @@ impl Collector {
                 drop(reply.send(self.pending(Surroundings { world, known })));
                 Ok(())
             }
+            Request::Step { step, reply } => {
+                let _gone = reply.send(self.recorder.take_step(now_ms(), &step));
+                Ok(())
+            }
             // Questions that take a walk, and news, come another way.
             _ => Ok(()),
         };

@@ -14,6 +14,7 @@ mod anchors;
 mod anew;
 mod answers;
 mod collector;
+mod compactor;
 mod coverage;
 mod cut;
 mod dense;
@@ -236,8 +237,12 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let news = live.clone();
     let names_watch = identity::watch(reader, move |names| news.tell(Request::Names(names)))
         .map_err(system("start the thread for names"))?;
-    let keeper = keeper::start(store::Keeper::new(&config.store, config.retention))
-        .map_err(system("start the keeper thread"))?;
+    let keeper =
+        store::Keeper::new(&config.store, config.retention).with_tail_records(config.tail_records);
+    let keeper = keeper::start(keeper).map_err(system("start the keeper thread"))?;
+    let compactor = store::Compactor::new(state.reader.clone(), config.tail_records);
+    let compactor =
+        compactor::start(compactor, live.clone()).map_err(system("start the compactor thread"))?;
     let own_socket = socket.is_own();
     let listener = socket.publish().map_err(system("put the socket into its place"))?;
     let (stop_api, api_stopped) = oneshot::channel::<()>();
@@ -262,6 +267,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     if let Err(error) = api.await {
         tracing::error!(%error, "the API ended badly");
     }
+    drop(compactor);
     drop(keeper);
     drop(names_watch);
     stop_watch.store(true, Ordering::Relaxed);

@@ -7,7 +7,7 @@ use tokio::sync::broadcast;
 use super::policy::Hits;
 use crate::{
     flows::{Gap, Record},
-    store::{EntryId, Leaving, PeerNews, SetAside, State, WriteError, Writer},
+    store::{EntryId, Leaving, PeerNews, SetAside, State, Step, WriteError, Writer},
 };
 
 /// Records that one transaction takes.
@@ -189,6 +189,21 @@ impl Recorder {
         found
             .inspect_err(|error| tracing::error!(%error, "no open gap goes on"))
             .unwrap_or_default()
+    }
+
+    /// Puts a chunk into its place, or leaves everything as it is: then it is made again later.
+    pub(super) fn take_step(&mut self, now_ms: i64, step: &Step) -> bool {
+        match self.writer.take_step(now_ms, step) {
+            Ok(is_taken) => is_taken,
+            Err(error @ WriteError::Damaged(_)) => {
+                self.fail(now_ms, error.to_string());
+                false
+            }
+            Err(error) => {
+                tracing::debug!(%error, "records stay rows");
+                false
+            }
+        }
     }
 
     /// Whether the store needs [`Self::begin_anew`].

@@ -122,7 +122,7 @@ impl Tuple {
 }
 
 /// Type and code of the first packet of an ICMP or ICMPv6 flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Icmp {
     /// ICMP type.
     pub r#type: u8,
@@ -131,7 +131,7 @@ pub struct Icmp {
 }
 
 /// TCP flags seen each way, as in the header (IPFIX `tcpControlBits`); zero for other protocols.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct TcpFlags {
     /// From the peer.
     pub rx: u8,

@@ -142,6 +142,22 @@ impl Series {
         self.step
     }
 
+    /// What the lines are of.
+    pub fn by(&self) -> Option<&Grouping> {
+        self.by.as_ref()
+    }
+
+    /// Adds what records of a group add up to in one step: `point` counts the flows that have their
+    /// first record of the step there, `total` those that have their first record of the range there.
+    pub fn add(&mut self, group: &Group, start_ms: i64, total: &Summary, point: &Summary) {
+        let line = match self.groups.get(group) {
+            Some(index) => &mut self.lines[*index],
+            None => &mut self.rest,
+        };
+        line.total.merge(total);
+        line.points.entry(start_ms).or_default().merge(point);
+    }
+
     /// Adds one record of what begins with `opening`.
     pub fn absorb(&mut self, record: &Record, opening: impl Into<Opening>) {
         let index = self.by.as_ref().and_then(|by| self.groups.get(&by.group(record)));

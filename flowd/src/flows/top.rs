@@ -208,6 +208,11 @@ impl Ranking {
         self.sums.entry(self.by.group(record)).or_default().absorb(record, opening);
     }
 
+    /// Adds what records of a group add up to.
+    pub fn add(&mut self, group: Group, sum: &Summary) {
+        self.sums.entry(group).or_default().merge(sum);
+    }
+
     /// Adds a ranking by the same properties of other records.
     pub fn merge(&mut self, other: Self) {
         debug_assert_eq!(self.by, other.by, "peers and ports do not add up");

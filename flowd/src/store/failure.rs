@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use rusqlite::{Error, ErrorCode};
 
 use super::OpenError;
+use crate::chunk::ChunkError;
 
 /// Whether what is in the file cannot be right.
 pub(super) fn is_damage(error: &Error) -> bool {
@@ -70,6 +71,12 @@ pub(super) fn said(error: &OpenError) -> String {
 
 /// What SQLite said, and what to do about it.
 pub(super) fn with_remedy(error: &Error) -> String {
+    // What is wrong with a chunk says itself what to do.
+    if let Error::FromSqlConversionFailure(_, _, source) = error
+        && source.is::<ChunkError>()
+    {
+        return source.to_string();
+    }
     let remedy = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => "make room on the disk",
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {

@@ -6,12 +6,15 @@
 
 mod ahead;
 mod aside;
+mod chunks;
 mod coverage;
 mod daily;
 mod failure;
 mod gaps;
 mod inventory;
+mod keys;
 mod leash;
+mod newest;
 mod opening;
 mod peer_events;
 mod peer_state;
@@ -24,9 +27,15 @@ mod schema;
 mod segment;
 pub mod sql;
 mod state;
+mod step;
+mod sums;
+mod tallies;
 mod total;
 mod totals;
 mod verify;
+mod view;
+mod walk;
+mod wanted;
 mod writer;
 
 use std::{path::PathBuf, time::Duration};
@@ -41,6 +50,7 @@ pub use ranked::{Place, RankedPage};
 pub use reader::{Reader, StoredFlow};
 pub use retention::{KeepError, Keeper, MaxBytes, NotASize, Retention};
 pub use state::{EntryId, Leaving, State, Sums};
+pub use step::{Compactor, Step, StepError, TAIL_RECORDS};
 pub use totals::TotalsError;
 pub use verify::{Verified, verify_files, verify_store};
 pub use writer::Writer;
@@ -49,6 +59,8 @@ pub use writer::Writer;
 mod model_tests;
 #[cfg(test)]
 mod retention_tests;
+#[cfg(test)]
+mod step_tests;
 #[cfg(test)]
 mod trouble_tests;
 

@@ -10,11 +10,19 @@ use std::{
 use proptest::prelude::*;
 use rusqlite::Connection;
 
-use super::{Keeper, Leaving, MaxBytes, Retention, Writer, salvage, verify_store, writer::Newest};
-use crate::flows::{Counters, EndReason, Record, sample};
+use super::{
+    Keeper, Leaving, MaxBytes, Retention, Writer, chunks, salvage, step_tests, verify_store,
+    writer::Newest,
+};
+use crate::{
+    chunk::Chunk,
+    flows::{Counters, EndReason, Record, sample},
+};
 
 const DAY: i64 = 86_400_000;
 const FLOWS: u16 = 4;
+/// Records of a chunk.
+const TAIL: u32 = 3;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -40,6 +48,10 @@ enum Step {
     Delete,
     /// Old days are sealed.
     Keep,
+    /// A chunk is made.
+    MakeChunk,
+    /// It is put into its place, unless that is gone.
+    TakeChunk,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -55,6 +67,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(|killed| Step::Damage { killed }),
         1 => Just(Step::Delete),
         1 => Just(Step::Keep),
+        4 => Just(Step::MakeChunk),
+        4 => Just(Step::TakeChunk),
     ]
 }
 
@@ -70,6 +84,7 @@ struct Flow {
 struct Model {
     dir: tempfile::TempDir,
     writer: Option<Writer>,
+    made: Option<super::Step>,
     now_ms: i64,
     flows: BTreeMap<u16, Flow>,
     /// Packets that ever came.
@@ -89,7 +104,7 @@ impl Model {
         let dir = tempfile::tempdir().unwrap();
         let writer = Some(Writer::open(dir.path(), "gw", 0).unwrap());
         let (flows, committed, deleted) = <_>::default();
-        Self { dir, writer, now_ms: 0, flows, counted: 0, committed, deleted }
+        Self { dir, writer, made: None, now_ms: 0, flows, counted: 0, committed, deleted }
     }
 
     fn writer(&mut self) -> &mut Writer {
@@ -226,7 +241,15 @@ impl Model {
             }
             Step::Keep => {
                 let retention = Retention { days: 0, max_bytes: MaxBytes::None };
-                Keeper::new(self.dir.path(), retention).run(now_ms).unwrap();
+                let keeper = Keeper::new(self.dir.path(), retention);
+                keeper.with_tail_records(TAIL).run(now_ms).unwrap();
+            }
+            Step::MakeChunk => self.made = step_tests::next(self.dir.path(), TAIL),
+            Step::TakeChunk => {
+                if let Some(step) = self.made.take() {
+                    // One that comes late or finds no room changes nothing.
+                    let _is_taken = self.writer().take_step(now_ms, &step);
+                }
             }
         }
     }
@@ -273,7 +296,14 @@ fn records(path: &Path) -> Vec<(u64, u64)> {
     let mut query = conn.prepare("SELECT record_id, rx_packets FROM record").unwrap();
     let rows =
         query.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))).unwrap();
-    rows.map(|row| row.unwrap()).map(|(id, n)| (id.cast_unsigned(), n.cast_unsigned())).collect()
+    let rows = rows.map(|row| row.unwrap());
+    let mut all: Vec<_> = rows.map(|(id, n)| (id.cast_unsigned(), n.cast_unsigned())).collect();
+    for mut stored in chunks::between(&conn, 0, u64::MAX >> 1).unwrap() {
+        stored.need(&conn, Chunk::row_columns()).unwrap();
+        let rows = stored.chunk.all_rows().unwrap();
+        all.extend(rows.iter().map(|row| (row.record_id, row.counters.rx_packets)));
+    }
+    all
 }
 
 proptest! {

@@ -9,6 +9,7 @@ use crate::{
     store::{
         Leaving, Reader, Writer,
         reader::tests::{filter, life, records_of},
+        step_tests::compact,
     },
 };
 
@@ -52,6 +53,7 @@ proptest! {
         order in prop::sample::select(vec![Order::Descending, Order::Ascending]),
         limit in 1_usize..5,
         arrivals in prop::collection::vec(0_usize..12, 20),
+        tail_records in 1_u32..20,
     ) {
         let mut records: Vec<Record> =
             (0..).zip(&lives).flat_map(|(number, life)| records_of(number, life)).collect();
@@ -67,6 +69,7 @@ proptest! {
             if let Some(last) = records[stored..end].last() {
                 let now_ms = last.window_end_ms;
                 writer.commit(now_ms, &mut records[stored..end], &Leaving::default()).unwrap();
+                compact(dir.path(), &mut writer, tail_records, 2);
             }
             stored = end;
             records[..stored].to_vec()

@@ -19,19 +19,18 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, ToSql, named_params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::{
-    OpenError, ReadError, failure,
+    OpenError, ReadError, chunks, failure,
     leash::{Leash, Over},
-    row::{self, Names},
-    schema, writer,
+    schema, sums,
+    tallies::{Tallies, Tally},
+    view::Segment,
+    writer,
 };
 use crate::{
-    flows::{
-        Counters, Decider, Filter, Flow, FlowId, Grouping, Ranking, Record, Series, State, Summary,
-        Verdict,
-    },
+    flows::{Filter, Flow, FlowId, Grouping, Ranking, Record, Series, State, Summary},
     live::Position,
 };
 
@@ -43,14 +42,6 @@ const LATE_MS: i64 = 8 * DAY_MS;
 const GROUPS: usize = 1_000_000;
 /// How long a reader waits while a segment is being made or recovered.
 const BUSY: Duration = Duration::from_secs(5);
-
-/// The order of positions, newest first.
-const NEWEST_FIRST: &str = "first_seen DESC, interface.name DESC, protocol DESC, peer_addr DESC, \
-    remote_addr DESC, peer_port DESC, remote_port DESC, overflow DESC";
-
-/// What SQL can judge of a record besides its time.
-const JUDGED: &str = "(:protocol IS NULL OR protocol = :protocol) \
-    AND (:verdict IS NULL OR verdict = :verdict) AND (:any_rule OR rule IS :rule)";
 
 /// A flow from the store, and whether the ledger has it as open.
 pub type StoredFlow = (Flow, bool);
@@ -65,14 +56,6 @@ pub struct Reader {
     /// Whether one is being looked at.
     is_looking: Arc<AtomicBool>,
     leash: Leash,
-}
-
-pub(super) struct Segment {
-    conn: Connection,
-    names: Names,
-    /// What to select of a record. The writer brings the newest segments up to date; older ones
-    /// stay of their version.
-    columns: String,
 }
 
 impl Reader {
@@ -108,22 +91,29 @@ impl Reader {
     pub fn summary(&self, filter: &Filter, watermark: u64) -> Result<Summary, ReadError> {
         let mut sum = Summary::default();
         let opening = filter.opening();
-        let mut ledger = self.ledger_for(filter.state)?;
+        let Some(mut tallies) = Tallies::new(filter, &[], None, watermark) else {
+            self.each(filter, watermark, &mut |record| {
+                sum.absorb(&record, opening);
+                ControlFlow::Continue(())
+            })?;
+            return Ok(sum);
+        };
         for path in self.paths(filter)? {
             let Some(segment) = self.segment(&path)? else { continue };
-            if is_plain(filter) {
-                sum.merge(&segment.plain_summary(filter, watermark).map_err(self.failed(&path))?);
-                continue;
-            }
-            segment
-                .by_id(filter, watermark, 0, |record| {
-                    if ledger.as_mut().is_none_or(|ledger| ledger.wants(&record)) {
-                        sum.absorb(&record, opening);
-                    }
+            let mut add = || {
+                tallies.add_chunks(&segment, |_| ControlFlow::Continue(()))?;
+                if sums::is_plain(filter) {
+                    sum.merge(&segment.plain_summary_of_tail(filter, watermark)?);
+                    return Ok(());
+                }
+                segment.each_of_tail(filter, watermark, |record| {
+                    sum.absorb(&record, opening);
                     ControlFlow::Continue(())
                 })
-                .map_err(self.failed(&path))?;
+            };
+            add().map_err(self.failed(&path))?;
         }
+        tallies.take(|tally| sum.merge(&tally.sum));
         Ok(sum)
     }
 
@@ -135,15 +125,36 @@ impl Reader {
         watermark: u64,
     ) -> Result<Ranking, ReadError> {
         let mut ranking = Ranking::new(by);
+        let by = ranking.by().properties().to_vec();
         let opening = filter.opening();
-        self.records(filter, 0, watermark, &mut |record| {
+        let mut absorb = |record: Record| {
             ranking.absorb(&record, opening);
             if ranking.groups() > GROUPS {
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
             }
-        })?;
+        };
+        match Tallies::new(filter, &by, None, watermark) {
+            None => self.each(filter, watermark, &mut absorb)?,
+            Some(mut tallies) => {
+                for path in self.paths(filter)? {
+                    let Some(segment) = self.segment(&path)? else { continue };
+                    let are_few = |tallies: &mut Tallies<'_>| match tallies.groups() > GROUPS {
+                        true => ControlFlow::Break(()),
+                        false => ControlFlow::Continue(()),
+                    };
+                    tallies
+                        .add_chunks(&segment, are_few)
+                        .and_then(|()| segment.each_of_tail(filter, watermark, &mut absorb))
+                        .map_err(self.failed(&path))?;
+                    if tallies.groups() > GROUPS {
+                        return Err(ReadError::TooManyGroups(GROUPS));
+                    }
+                }
+                tallies.take(|tally| ranking.add(tally.group, &tally.sum));
+            }
+        }
         if ranking.groups() > GROUPS { Err(ReadError::TooManyGroups(GROUPS)) } else { Ok(ranking) }
     }
 
@@ -155,10 +166,32 @@ impl Reader {
         watermark: u64,
     ) -> Result<Series, ReadError> {
         let opening = filter.opening();
-        self.records(filter, 0, watermark, &mut |record| {
-            series.absorb(&record, opening);
-            ControlFlow::Continue(())
-        })?;
+        let by = series.by().map_or(Vec::new(), |by| by.properties().to_vec());
+        let Some(mut tallies) = Tallies::new(filter, &by, Some(series.step()), watermark) else {
+            self.each(filter, watermark, &mut |record| {
+                series.absorb(&record, opening);
+                ControlFlow::Continue(())
+            })?;
+            return Ok(series);
+        };
+        for path in self.paths(filter)? {
+            let Some(segment) = self.segment(&path)? else { continue };
+            let mut add = || {
+                // A series has few lines, whatever a chunk has.
+                tallies.add_chunks(&segment, |tallies| {
+                    tallies.take(|tally| {
+                        let Tally { group, start_ms, sum, of_step } = tally;
+                        series.add(&group, start_ms, &sum, &of_step);
+                    });
+                    ControlFlow::Continue(())
+                })?;
+                segment.each_of_tail(filter, watermark, |record| {
+                    series.absorb(&record, opening);
+                    ControlFlow::Continue(())
+                })
+            };
+            add().map_err(self.failed(&path))?;
+        }
         Ok(series)
     }
 
@@ -241,7 +274,7 @@ impl Reader {
     }
 
     /// Shows the matching records with ids above `after` and up to `watermark` to `sink`, by
-    /// ascending id, until it breaks. Holds one record at a time.
+    /// ascending id, until it breaks. Holds the records of one chunk at a time.
     pub fn records(
         &self,
         filter: &Filter,
@@ -255,6 +288,34 @@ impl Reader {
             let Some(segment) = self.segment(&path)? else { continue };
             segment
                 .by_id(filter, watermark, after, |record| {
+                    if ledger.as_mut().is_some_and(|ledger| !ledger.wants(&record)) {
+                        return ControlFlow::Continue(());
+                    }
+                    let flow = sink(record);
+                    stopped = flow.is_break();
+                    flow
+                })
+                .map_err(self.failed(&path))?;
+            if stopped {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same in any order, which takes less.
+    fn each(
+        &self,
+        filter: &Filter,
+        watermark: u64,
+        sink: &mut dyn FnMut(Record) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        let mut ledger = self.ledger_for(filter.state)?;
+        let mut stopped = false;
+        for path in self.paths(filter)? {
+            let Some(segment) = self.segment(&path)? else { continue };
+            segment
+                .each(filter, watermark, |record| {
                     if ledger.as_mut().is_some_and(|ledger| !ledger.wants(&record)) {
                         return ControlFlow::Continue(());
                     }
@@ -395,139 +456,6 @@ impl Ledger {
     }
 }
 
-impl Segment {
-    fn open(path: &Path, leash: &Leash) -> Result<Option<Self>, ReadError> {
-        let Some((mut conn, version)) = open_file(path)? else { return Ok(None) };
-        leash.hold(&mut conn).map_err(read(path))?;
-        let names = Names::read(&conn).map_err(read(path))?;
-        Ok(Some(Self { conn, names, columns: row::columns(version) }))
-    }
-
-    /// Shows the matching records with ids above `after`, by ascending id.
-    fn by_id(
-        &self,
-        filter: &Filter,
-        watermark: u64,
-        after: u64,
-        sink: impl FnMut(Record) -> ControlFlow<()>,
-    ) -> rusqlite::Result<()> {
-        let narrow = "record_id > :bound AND record_id <= :watermark";
-        self.matching(filter, watermark, (narrow, after.cast_signed()), "record_id", sink)
-    }
-
-    /// Shows the matching records of flows at or below `before`, by descending position.
-    pub(super) fn newest_first(
-        &self,
-        filter: &Filter,
-        watermark: u64,
-        before: Option<&Position>,
-        sink: impl FnMut(Record) -> ControlFlow<()>,
-    ) -> rusqlite::Result<()> {
-        // The unary plus leaves the choice of index to `first_seen`.
-        let narrow = "first_seen <= :bound AND +record_id <= :watermark";
-        let first_seen_ms = before.map_or(i64::MAX, |before| before.first_seen_ms);
-        self.matching(filter, watermark, (narrow, first_seen_ms), NEWEST_FIRST, sink)
-    }
-
-    /// `narrow` and `order` are SQL of ours; SQL judges what it can cheaply, and the filter itself
-    /// has the last word.
-    fn matching(
-        &self,
-        filter: &Filter,
-        watermark: u64,
-        (narrow, bound): (&str, i64),
-        order: &str,
-        mut sink: impl FnMut(Record) -> ControlFlow<()>,
-    ) -> rusqlite::Result<()> {
-        let sql = format!(
-            "SELECT {} FROM record JOIN interface USING (interface_id) WHERE {narrow} \
-             AND window_end >= :since AND window_end < :until \
-             AND {JUDGED} ORDER BY {order}",
-            self.columns
-        );
-        let parameters = named_params! {
-            ":bound": bound,
-            ":watermark": watermark.cast_signed(),
-            ":since": filter.since_ms.unwrap_or(i64::MIN),
-            ":until": filter.until_ms.unwrap_or(i64::MAX),
-            ":protocol": filter.protocol,
-            ":verdict": filter.verdict.map(Verdict::number),
-            ":any_rule": filter.rule.is_none(),
-            ":rule": filter.rule.as_ref().and_then(Decider::rule),
-        };
-        self.run(&sql, parameters, |record| {
-            if filter.matches(&record) { sink(record) } else { ControlFlow::Continue(()) }
-        })
-    }
-
-    fn with_first_seen(
-        &self,
-        first_seen_ms: i64,
-        watermark: u64,
-        mut sink: impl FnMut(Record),
-    ) -> rusqlite::Result<()> {
-        let sql = format!(
-            "SELECT {} FROM record WHERE first_seen = :first_seen AND +record_id <= :watermark \
-             ORDER BY record_id",
-            self.columns
-        );
-        let parameters = named_params! {
-            ":first_seen": first_seen_ms,
-            ":watermark": watermark.cast_signed(),
-        };
-        self.run(&sql, parameters, |record| {
-            sink(record);
-            ControlFlow::Continue(())
-        })
-    }
-
-    fn run(
-        &self,
-        sql: &str,
-        parameters: &[(&str, &dyn ToSql)],
-        mut sink: impl FnMut(Record) -> ControlFlow<()>,
-    ) -> rusqlite::Result<()> {
-        let mut query = self.conn.prepare_cached(sql)?;
-        let mut rows = query.query(parameters)?;
-        while let Some(row) = rows.next()? {
-            if sink(row::record(row, &self.names)?).is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Totals where no record has to be looked at one by one.
-    fn plain_summary(&self, filter: &Filter, watermark: u64) -> rusqlite::Result<Summary> {
-        let since_ms = filter.since_ms.unwrap_or(i64::MIN);
-        let mut query = self.conn.prepare_cached(&format!(
-            "SELECT verdict, overflow, \
-             total((rx_packets = rx_packets_total AND rx_bytes = rx_bytes_total \
-              AND tx_packets = tx_packets_total AND tx_bytes = tx_bytes_total) \
-              OR window_start < :since), \
-             sum(rx_packets), sum(rx_bytes), sum(tx_packets), sum(tx_bytes) FROM record \
-             WHERE record_id <= :watermark AND window_end >= :since AND window_end < :until \
-             AND {JUDGED} AND NOT (overflow AND :protocol IS NOT NULL) \
-             GROUP BY verdict, overflow"
-        ))?;
-        let parameters = named_params! {
-            ":watermark": watermark.cast_signed(),
-            ":since": since_ms,
-            ":until": filter.until_ms.unwrap_or(i64::MAX),
-            ":protocol": filter.protocol,
-            ":verdict": filter.verdict.map(Verdict::number),
-            ":any_rule": filter.rule.is_none(),
-            ":rule": filter.rule.as_ref().and_then(Decider::rule),
-        };
-        let mut sum = Summary::default();
-        let mut rows = query.query(parameters)?;
-        while let Some(row) = rows.next()? {
-            absorb_group(&mut sum, row)?;
-        }
-        Ok(sum)
-    }
-}
-
 impl From<Over> for ReadError {
     fn from(over: Over) -> Self {
         match over {
@@ -554,66 +482,6 @@ pub(super) fn open_file(path: &Path) -> Result<Option<(Connection, usize)>, Read
     Ok((version > 0).then_some((conn, version)))
 }
 
-fn absorb_group(sum: &mut Summary, row: &Row<'_>) -> rusqlite::Result<()> {
-    let count = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
-    let counters = Counters {
-        rx_packets: count(3)?,
-        rx_bytes: count(4)?,
-        tx_packets: count(5)?,
-        tx_bytes: count(6)?,
-    };
-    let overflow: bool = row.get(1)?;
-    let flows = if overflow { 0 } else { row.get::<_, f64>(2)? as u64 };
-    let side = match Verdict::from_number(row.get(0)?) {
-        Some(Verdict::Deny) => &mut sum.denied,
-        _ => &mut sum.allowed,
-    };
-    side.flows += flows;
-    side.packets += counters.packets();
-    side.bytes += counters.bytes();
-    sum.flows += flows;
-    sum.counters += counters;
-    if overflow {
-        sum.overflow += counters;
-    }
-    Ok(())
-}
-
-/// Whether SQL alone can judge the filter.
-fn is_plain(filter: &Filter) -> bool {
-    let Filter {
-        since_ms: _,
-        until_ms: _,
-        peer,
-        user,
-        src,
-        dst,
-        ip,
-        port,
-        src_port,
-        dst_port,
-        protocol: _,
-        verdict: _,
-        rule: _,
-        initiator,
-        interface,
-        min_bytes,
-        state,
-    } = filter;
-    peer.is_none()
-        && user.is_none()
-        && src.is_none()
-        && dst.is_none()
-        && ip.is_none()
-        && port.is_none()
-        && src_port.is_none()
-        && dst_port.is_none()
-        && initiator.is_none()
-        && interface.is_none()
-        && min_bytes.is_none()
-        && state.is_none()
-}
-
 /// Unix milliseconds at which the day of a segment begins.
 fn start_of(day: &str) -> Option<i64> {
     let date: jiff::civil::Date = day.parse().ok()?;
@@ -625,7 +493,9 @@ fn is_damaged(path: &Path) -> bool {
     let check = || {
         let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         conn.busy_timeout(BUSY)?;
-        conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))
+        let said = conn.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))?;
+        chunks::check(&conn)?;
+        Ok(said)
     };
     match check() {
         Ok(said) => said != "ok",

@@ -1,15 +1,20 @@
-use std::{cell::Cell, net::Ipv6Addr, ops::ControlFlow, path::Path, sync::Arc, time::Duration};
+use std::{
+    cell::Cell, collections::BTreeSet, net::Ipv6Addr, ops::ControlFlow, path::Path, sync::Arc,
+    time::Duration,
+};
 
 use proptest::prelude::*;
 
 use super::Reader;
 use crate::{
     flows::{
-        By, Counters, Decider, EndReason, Entry, Filter, Flow, FlowId, Identity, Initiator,
-        Ranking, Record, State, Summary, TcpFlags, Tuple, Verdict,
+        By, Counters, Decider, EndReason, Entry, Filter, Flow, FlowId, Grouping, Identity,
+        Initiator, Ranking, Record, Series, State, Step, Summary, TcpFlags, Tuple, Verdict,
     },
     live::Position,
-    store::{Leash, Leaving, ReadError, Writer, schema},
+    store::{
+        Keeper, Leash, Leaving, MaxBytes, ReadError, Retention, Writer, schema, step_tests::compact,
+    },
 };
 
 const DAY_MS: i64 = 86_400_000;
@@ -240,6 +245,11 @@ impl Slow {
 
 /// Writes the lives in the order of their records' ends, some records a transaction.
 fn write(dir: &Path, lives: &[Life]) -> Vec<Record> {
+    write_as(dir, lives, 1, 0)
+}
+
+/// The same, and behind each transaction takes so many steps towards chunks.
+fn write_as(dir: &Path, lives: &[Life], tail_records: u32, steps: usize) -> Vec<Record> {
     let mut records: Vec<Record> =
         (0..).zip(lives).flat_map(|(number, life)| records_of(number, life)).collect();
     records.sort_by_key(|record| record.window_end_ms);
@@ -247,6 +257,7 @@ fn write(dir: &Path, lives: &[Life]) -> Vec<Record> {
     for batch in records.chunks_mut(5) {
         let now_ms = batch[batch.len() - 1].window_end_ms;
         writer.commit(now_ms, batch, &Leaving::default()).unwrap();
+        compact(dir, &mut writer, tail_records, steps);
     }
     records
 }
@@ -260,9 +271,18 @@ proptest! {
         filters in prop::collection::vec(prop_oneof![3 => filter(), 1 => judged()], 2..8),
         by in prop::sample::select(By::ALL.to_vec()),
         limit in 1_usize..6,
+        tail_records in 1_u32..12,
+        steps in 0_usize..4,
+        bounds in (0_u64..40, 0_u64..40),
+        both in prop::sample::select(vec!["peer,dst_port", "user,src,verdict", "dst,rule,protocol"]),
+        is_sealed: bool,
     ) {
         let dir = tempfile::tempdir().unwrap();
-        let slow = Slow { records: write(dir.path(), &lives) };
+        let slow = Slow { records: write_as(dir.path(), &lives, tail_records, steps) };
+        if is_sealed {
+            let keeper = Keeper::new(dir.path(), Retention { days: 0, max_bytes: MaxBytes::None });
+            keeper.with_tail_records(tail_records).run(0).unwrap();
+        }
         let reader = Reader::new(dir.path(), "gw");
         for filter in filters {
             let expected = slow.matching(&filter);
@@ -272,6 +292,21 @@ proptest! {
                 ControlFlow::Continue(())
             }).unwrap();
             prop_assert_eq!(&got, &expected);
+
+            let (after, watermark) = (bounds.0.min(bounds.1), bounds.0.max(bounds.1));
+            got.clear();
+            reader.records(&filter, after, watermark, &mut |record| {
+                got.push(record);
+                ControlFlow::Continue(())
+            }).unwrap();
+            let is_there = |record: &&Record| record.record_id <= watermark;
+            let there = || expected.iter().filter(is_there);
+            let between: Vec<Record> =
+                there().filter(|record| record.record_id > after).cloned().collect();
+            prop_assert_eq!(&got, &between);
+            let mut sum = Summary::default();
+            there().for_each(|record| sum.absorb(record, filter.opening()));
+            prop_assert_eq!(reader.summary(&filter, watermark).unwrap(), sum);
 
             let mut sum = Summary::default();
             for record in &expected {
@@ -284,6 +319,20 @@ proptest! {
                 ranking.absorb(record, filter.opening());
             }
             prop_assert_eq!(reader.top(&filter, by, u64::MAX >> 1).unwrap(), ranking);
+
+            let both: Grouping = both.parse().unwrap();
+            let mut ranking = Ranking::new(both.clone());
+            let step: Step = "1h".parse().unwrap();
+            let groups = expected.iter().take(2).map(|record| both.group(record));
+            let groups: BTreeSet<_> = groups.collect();
+            let empty = Series::new(step, Some((both.clone(), groups.into_iter().collect())));
+            let mut series = empty.clone();
+            for record in &expected {
+                ranking.absorb(record, filter.opening());
+                series.absorb(record, filter.opening());
+            }
+            prop_assert_eq!(reader.top(&filter, both, u64::MAX >> 1).unwrap(), ranking);
+            prop_assert_eq!(reader.series(&filter, empty, u64::MAX >> 1).unwrap(), series);
 
             let mut pages = Vec::new();
             let mut before = None;
@@ -451,7 +500,7 @@ fn a_segment_of_version_1_is_read_as_it_is_and_its_ledger_goes_on() {
     writer.commit(2 * DAY_MS, &mut left, &Leaving::default()).unwrap();
     assert_eq!(read(), [(1, None), (2, None), (3, Some("resolver".into()))]);
     assert_eq!(writer.leftovers().unwrap()[0].remote_resource.as_deref(), Some("resolver"));
-    assert_eq!(days.each_ref().map(|path| version(path)), [1, 4, 4], "the oldest is left alone");
+    assert_eq!(days.each_ref().map(|path| version(path)), [1, 5, 5], "the oldest is left alone");
 }
 
 #[test]

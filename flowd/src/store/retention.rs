@@ -1,6 +1,7 @@
 //! What goes when: the oldest days first, whole, and never the newest.
 //!
-//! - A day that is over is sealed: its log is folded into the file, which is then read-only.
+//! - A day that is over is sealed: its rows become chunks, its log is folded into the file, which is
+//!   then read-only.
 //! - Before a segment goes, its sums are in `totals.sqlite`, safe on the disk. A crash in between
 //!   finds them there and removes the file.
 //! - Whatever cannot be done now is tried again by the next run.
@@ -18,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     aside, failure, schema,
+    step::{self, MakeError, StepError},
     totals::{Day, Reason, Totals, TotalsError},
     writer,
 };
@@ -115,12 +117,20 @@ pub struct Keeper {
     store: PathBuf,
     segments: PathBuf,
     retention: Retention,
+    tail_records: u32,
 }
 
 impl Keeper {
     /// Of the store in `dir`, which is open for writing meanwhile.
     pub fn new(dir: &Path, retention: Retention) -> Self {
-        Self { store: dir.to_owned(), segments: dir.join("segments"), retention }
+        let (store, segments) = (dir.to_owned(), dir.join("segments"));
+        Self { store, segments, retention, tail_records: step::TAIL_RECORDS }
+    }
+
+    /// The same, which makes chunks of so many records.
+    pub fn with_tail_records(mut self, tail_records: u32) -> Self {
+        self.tail_records = tail_records;
+        self
     }
 
     /// The newest day; what is older is the keeper's.
@@ -200,6 +210,27 @@ impl Keeper {
         self.segments.join(format!("{day}.sqlite"))
     }
 
+    /// Turns what is left of rows into chunks. A full disk leaves it: the day can go all the same.
+    fn finish(&self, conn: &mut Connection) -> rusqlite::Result<()> {
+        match step::finish(conn, self.tail_records) {
+            Err(MakeError::Sqlite(error))
+                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) =>
+            {
+                Ok(())
+            }
+            Err(MakeError::Sqlite(error)) => Err(error),
+            Err(MakeError::NotTheSame((first, last))) => {
+                let error = StepError::NotTheSame { first, last };
+                tracing::error!(%error, "a day that is over keeps rows");
+                Ok(())
+            }
+            Ok(()) => {
+                failpoint!("day-chunked");
+                Ok(())
+            }
+        }
+    }
+
     /// Folds the log of a day that is over into its file and makes it read-only. A segment of an
     /// older version stays as it is.
     fn seal(&self, day: &str, now_ms: i64) -> Result<(), KeepError> {
@@ -209,12 +240,13 @@ impl Keeper {
             return Ok(());
         }
         let seal = || -> rusqlite::Result<bool> {
-            let conn = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+            let mut conn = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
             let version: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
             let version = version as usize;
             if version != schema::MIGRATIONS.len() {
                 return Ok(false);
             }
+            self.finish(&mut conn)?;
             conn.pragma_update(None, "synchronous", "full")?;
             conn.execute("UPDATE meta SET sealed = ? WHERE sealed IS NULL", [now_ms])?;
             let mode: String =

@@ -1,11 +1,14 @@
 //! Rows to records and back.
 
-use std::{collections::HashMap, net::Ipv6Addr, sync::Arc};
+use std::{collections::HashMap, net::Ipv6Addr, num::NonZeroU32, sync::Arc};
 
 use rusqlite::{Connection, Row, params};
 
-use crate::flows::{
-    Counters, EndReason, Entry, Icmp, Identity, Initiator, Record, TcpFlags, Tuple, Verdict,
+use crate::{
+    chunk::{self, NameId},
+    flows::{
+        Counters, EndReason, Entry, Icmp, Identity, Initiator, Record, TcpFlags, Tuple, Verdict,
+    },
 };
 
 /// The columns of a record since version 1 of the schema.
@@ -35,9 +38,12 @@ pub(super) fn columns(version: usize) -> String {
 pub(super) struct Names {
     pub(super) interfaces: HashMap<i64, Arc<str>>,
     pub(super) peers: HashMap<i64, Arc<Identity>>,
+    /// Rules and resources, as chunks number them.
+    pub(super) words: HashMap<u32, Arc<str>>,
 }
 
 impl Names {
+    /// All but the words.
     pub(super) fn read(conn: &Connection) -> rusqlite::Result<Self> {
         let mut names = Self::default();
         let mut query = conn.prepare("SELECT interface_id, name FROM interface")?;
@@ -64,14 +70,74 @@ impl Names {
         }
         Ok(names)
     }
+
+    /// The record of a row of a chunk.
+    pub(super) fn record(&self, row: &chunk::Row) -> Record {
+        let word = |id: NameId| id.and_then(|id| self.words.get(&id.get()).cloned());
+        let texts = Texts {
+            rule: word(row.rule),
+            peer_resource: word(row.peer_resource),
+            remote_resource: word(row.remote_resource),
+        };
+        self.with_texts(row, texts)
+    }
+
+    fn with_texts(&self, row: &chunk::Row, texts: Texts) -> Record {
+        let peer = |id: NameId| id.and_then(|id| self.peers.get(&i64::from(id.get())).cloned());
+        let interface = self.interfaces.get(&i64::from(row.interface));
+        Record {
+            record_id: row.record_id,
+            interface: interface.cloned().unwrap_or_else(|| "?".into()),
+            entry: Entry::default(),
+            tuple: row.tuple,
+            window_start_ms: row.window_start_ms,
+            window_end_ms: row.window_end_ms,
+            first_seen_ms: row.first_seen_ms,
+            last_seen_ms: row.last_seen_ms,
+            initiator: row.initiator,
+            icmp: row.icmp,
+            peer: peer(row.peer),
+            remote_peer: peer(row.remote_peer),
+            peer_resource: texts.peer_resource,
+            remote_resource: texts.remote_resource,
+            verdict: row.verdict,
+            enforced: row.enforced,
+            rule: texts.rule,
+            policy_revision: row.policy_revision,
+            counters: row.counters,
+            total: row.total,
+            tcp_flags: row.tcp_flags,
+            end_reason: row.end_reason,
+            overflow: row.overflow,
+        }
+    }
 }
 
 fn wrong(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error.into())
 }
 
+/// What stands in a row as text, and in a chunk as the number of a word.
+#[derive(Debug, Default)]
+pub(super) struct Texts {
+    pub(super) rule: Option<Arc<str>>,
+    pub(super) peer_resource: Option<Arc<str>>,
+    pub(super) remote_resource: Option<Arc<str>>,
+}
+
 /// A row of [`columns`] or [`LEDGER`].
 pub(super) fn record(row: &Row<'_>, names: &Names) -> rusqlite::Result<Record> {
+    let entry = Entry {
+        ifindex: row.get::<_, Option<u32>>(32)?.unwrap_or_default(),
+        generation: row.get::<_, Option<u8>>(33)?.unwrap_or_default(),
+        started_ns: row.get::<_, Option<i64>>(34)?.unwrap_or_default().cast_unsigned(),
+    };
+    let (numbers, texts) = numbers(row)?;
+    Ok(Record { entry, ..names.with_texts(&numbers, texts) })
+}
+
+/// The same, without names: what is text stands beside it.
+pub(super) fn numbers(row: &Row<'_>) -> rusqlite::Result<(chunk::Row, Texts)> {
     let addr = |column| row.get::<_, [u8; 16]>(column).map(Ipv6Addr::from);
     let count = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
     let counters = |column| -> rusqlite::Result<Counters> {
@@ -82,25 +148,25 @@ pub(super) fn record(row: &Row<'_>, names: &Names) -> rusqlite::Result<Record> {
             tx_bytes: count(column + 3)?,
         })
     };
-    let peer = |column| -> rusqlite::Result<Option<Arc<Identity>>> {
-        let id: Option<i64> = row.get(column)?;
-        Ok(id.and_then(|id| names.peers.get(&id).cloned()))
+    let peer = |column| -> rusqlite::Result<NameId> {
+        Ok(row.get::<_, Option<u32>>(column)?.and_then(NonZeroU32::new))
     };
+    let text = |column| row.get::<_, Option<Arc<str>>>(column);
     let outside =
         |column, value: u8| rusqlite::Error::IntegralValueOutOfRange(column, i64::from(value));
     let (initiator, verdict): (u8, u8) = (row.get(12)?, row.get(16)?);
     let end: Option<u8> = row.get(29)?;
     let icmp: Option<u16> = row.get(13)?;
     let [rx, tx] = row.get::<_, u16>(20)?.to_be_bytes();
-    let entry = Entry {
-        ifindex: row.get::<_, Option<u32>>(32)?.unwrap_or_default(),
-        generation: row.get::<_, Option<u8>>(33)?.unwrap_or_default(),
-        started_ns: row.get::<_, Option<i64>>(34)?.unwrap_or_default().cast_unsigned(),
-    };
-    Ok(Record {
+    let texts = Texts { rule: text(18)?, peer_resource: text(30)?, remote_resource: text(31)? };
+    let numbers = chunk::Row {
         record_id: count(0)?,
-        entry,
-        interface: names.interfaces.get(&row.get(1)?).cloned().unwrap_or_else(|| "?".into()),
+        interface: row.get(1)?,
+        peer: peer(14)?,
+        remote_peer: peer(15)?,
+        peer_resource: None,
+        remote_resource: None,
+        rule: None,
         tuple: Tuple {
             protocol: row.get(2)?,
             peer_addr: addr(3)?,
@@ -115,11 +181,8 @@ pub(super) fn record(row: &Row<'_>, names: &Names) -> rusqlite::Result<Record> {
         window_end_ms: row.get(11)?,
         initiator: Initiator::from_number(initiator).ok_or_else(|| outside(12, initiator))?,
         icmp: icmp.map(u16::to_be_bytes).map(|[kind, code]| Icmp { r#type: kind, code }),
-        peer: peer(14)?,
-        remote_peer: peer(15)?,
         verdict: Verdict::from_number(verdict).ok_or_else(|| outside(16, verdict))?,
         enforced: row.get(17)?,
-        rule: row.get::<_, Option<String>>(18)?.map(Into::into),
         policy_revision: row.get(19)?,
         tcp_flags: TcpFlags { rx, tx },
         total: counters(21)?,
@@ -127,9 +190,8 @@ pub(super) fn record(row: &Row<'_>, names: &Names) -> rusqlite::Result<Record> {
         end_reason: end
             .map(|end| EndReason::from_number(end).ok_or_else(|| outside(29, end)))
             .transpose()?,
-        peer_resource: row.get(30)?,
-        remote_resource: row.get(31)?,
-    })
+    };
+    Ok((numbers, texts))
 }
 
 /// What a record points to, in the segment that takes it.

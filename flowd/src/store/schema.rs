@@ -206,6 +206,23 @@ CREATE TABLE policy (
     text     TEXT NOT NULL
 ) STRICT;
 ",
+    "
+-- Records that are rows no more; those that still are have higher numbers. See docs/store.md.
+CREATE TABLE chunk (
+    first_record_id INTEGER PRIMARY KEY CHECK (first_record_id > 0),
+    last_record_id  INTEGER NOT NULL CHECK (last_record_id >= first_record_id), -- none is left out
+    header          BLOB NOT NULL
+) STRICT;
+CREATE TABLE chunk_column (
+    place INTEGER PRIMARY KEY, -- 32 * first_record_id + number of the column
+    body  BLOB NOT NULL
+) STRICT;
+-- Rules and resources, which chunks name by number.
+CREATE TABLE word (
+    word_id INTEGER PRIMARY KEY CHECK (word_id > 0),
+    text    TEXT NOT NULL UNIQUE
+) STRICT;
+",
 ];
 
 /// The version of a file; refuses files of others and newer ones without touching them.

@@ -15,13 +15,14 @@ use rusqlite::{
 };
 
 use super::{
-    OpenError, Synchronous, aside,
+    OpenError, Synchronous, aside, chunks,
     gaps::CarriedGaps,
     peer_state::CarriedPeers,
     policy_file,
     row::{self, Ids, Names},
     schema,
     state::State,
+    step::file_of,
 };
 use crate::flows::{Identity, Record};
 
@@ -118,9 +119,14 @@ impl Segment {
         set_synchronous(&self.conn, synchronous)
     }
 
+    /// Device and inode.
+    pub(super) fn file(&self) -> (u64, u64) {
+        self.file
+    }
+
     /// Whether the path means another file now, or none.
     pub(super) fn has_moved(&self) -> bool {
-        fs::metadata(&self.path).map(|now| (now.dev(), now.ino())).ok() != Some(self.file)
+        file_of(&self.path) != Some(self.file)
     }
 
     /// Folds the write-ahead log into the file.
@@ -174,7 +180,7 @@ pub(super) fn for_each_open(
 
 impl Interned {
     fn read(conn: &Connection, store: PathBuf) -> rusqlite::Result<Self> {
-        let Names { interfaces, peers } = Names::read(conn)?;
+        let Names { interfaces, peers, words: _ } = Names::read(conn)?;
         let mut query = conn.prepare("SELECT revision FROM policy")?;
         let policies = query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
         Ok(Self {
@@ -291,12 +297,28 @@ pub(super) fn as_it_is<T>(
 
 /// The highest record id so far; 0: there is no record, and nobody knows of one before.
 pub(super) fn last_record_id(conn: &Connection) -> rusqlite::Result<u64> {
-    let last: Option<i64> =
-        conn.query_row("SELECT max(record_id) FROM record", [], |row| row.get(0))?;
-    match last {
-        Some(last) => Ok(last.cast_unsigned()),
+    match record_ids(conn)? {
+        Some((_, last)) => Ok(last),
         None => records_before(conn),
     }
+}
+
+/// The lowest and the highest id of the segment's records, rows and chunks.
+pub(super) fn record_ids(conn: &Connection) -> rusqlite::Result<Option<(u64, u64)>> {
+    let version: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    // Each alone, SQLite finds at the end of a table; chunks have the lower numbers.
+    let sql = if (version as usize) < chunks::SINCE_VERSION {
+        "SELECT (SELECT min(record_id) FROM record), (SELECT max(record_id) FROM record)"
+    } else {
+        "SELECT \
+         coalesce((SELECT min(first_record_id) FROM chunk), (SELECT min(record_id) FROM record)), \
+         coalesce((SELECT max(record_id) FROM record), \
+         (SELECT last_record_id FROM chunk ORDER BY first_record_id DESC LIMIT 1))"
+    };
+    conn.query_row(sql, [], |row| {
+        let (first, last): (Option<i64>, Option<i64>) = (row.get(0)?, row.get(1)?);
+        Ok(first.map(i64::cast_unsigned).zip(last.map(i64::cast_unsigned)))
+    })
 }
 
 /// The highest record id before the segment; 0: nobody knows of one.

@@ -11,7 +11,7 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 
-use super::failure;
+use super::{failure, segment::record_ids};
 use crate::flows::{Counters, DayTotal, Verdict};
 
 /// Marks a file as flowd's sums ("flwt").
@@ -142,11 +142,7 @@ impl Day {
             .query_map([], |row| peer_day(day.to_owned(), row, 0))?
             .collect::<rusqlite::Result<Vec<_>>>()?;
         let gateway = conn.query_row("SELECT gateway FROM meta", [], |row| row.get(0))?;
-        let record_ids =
-            conn.query_row("SELECT min(record_id), max(record_id) FROM record", [], |row| {
-                let (first, last): (Option<i64>, Option<i64>) = (row.get(0)?, row.get(1)?);
-                Ok(first.map(i64::cast_unsigned).zip(last.map(i64::cast_unsigned)))
-            })?;
+        let record_ids = record_ids(conn)?;
         let mut sums = Self {
             day: day.to_owned(),
             gateway,

@@ -1,7 +1,8 @@
 //! Whether segments are whole. Works on files, with or without a daemon.
 //!
-//! - alone: SQLite's own check, numbers without a gap, the windows of a flow without a hole and its
-//!   totals as the running sums, the ledger as the last records, the day's sums as the records'
+//! - alone: SQLite's own check, chunks as they were made, numbers without a gap, the windows of a
+//!   flow without a hole and its totals as the running sums, the ledger as the last records, the
+//!   day's sums as the records'
 //! - one after another: numbers go on, and so does every open flow
 
 use std::{
@@ -9,16 +10,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{OpenError, aside, failure, salvage, schema, totals, writer};
+use super::{
+    OpenError, aside, failure, salvage, schema, totals,
+    walk::{GoesOn, Walk, not_handed_on},
+    writer,
+};
 
 /// Lines about one kind of thing that is wrong.
 const SHOWN: usize = 3;
-
-/// What names a flow in one segment.
-const FLOW: &str = "interface_id, protocol, peer_addr, remote_addr, peer_port, remote_port, \
-    first_seen, overflow";
 
 /// One segment, and what is wrong with it.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +55,7 @@ pub fn verify_store(store: &Path) -> Result<Vec<Verified>, OpenError> {
     let mut found: Vec<Verified> = Vec::new();
     for day in &days {
         let path = segments.join(format!("{day}.sqlite"));
-        let Some(mut one) = verify_file(&path) else { continue };
+        let Some((mut one, going_on)) = verify_file(&path) else { continue };
         let before = found.last().map(|before| (before.day.clone(), before.record_ids));
         let gone = removed.range(..day.clone()).next_back();
         let last = before.iter().map(|(_, ids)| *ids).chain(gone.map(|(_, ids)| *ids)).flatten();
@@ -63,7 +64,7 @@ pub fn verify_store(store: &Path) -> Result<Vec<Verified>, OpenError> {
             && before.problems.is_empty()
             && one.problems.is_empty()
         {
-            one.problems.extend(handed_on(&before.file, &path));
+            one.problems.extend(handed_on(&before.file, &path, &going_on));
         }
         found.push(one);
     }
@@ -86,19 +87,19 @@ pub fn verify_files(files: &[PathBuf]) -> Vec<Verified> {
         problems: vec!["it is empty: restore it from a backup".to_owned()],
         ..Verified::default()
     };
-    let mut found: Vec<Verified> =
-        files.iter().map(|file| verify_file(file).unwrap_or_else(|| empty(file))).collect();
-    found.sort_by(|a, b| a.day.cmp(&b.day));
+    let verify = |file: &PathBuf| verify_file(file).unwrap_or_else(|| (empty(file), Vec::new()));
+    let mut found: Vec<_> = files.iter().map(verify).collect();
+    found.sort_by(|(a, _), (b, _)| a.day.cmp(&b.day));
     for index in 1..found.len() {
         let (before, after) = found.split_at_mut(index);
-        let (before, one) = (&before[index - 1], &mut after[0]);
+        let ((before, _), (one, going_on)) = (&before[index - 1], &mut after[0]);
         let next = before.day.parse::<jiff::civil::Date>().and_then(|day| day.tomorrow());
         if next.is_ok_and(|next| next.to_string() == one.day) && before.problems.is_empty() {
             follow(one, before.record_ids.map(|(_, last)| last));
-            one.problems.extend(handed_on(&before.file, &one.file));
+            one.problems.extend(handed_on(&before.file, &one.file, going_on));
         }
     }
-    found
+    found.into_iter().map(|(one, _)| one).collect()
 }
 
 /// The numbers of records go on where those of the segment before end.
@@ -112,26 +113,33 @@ fn follow(one: &mut Verified, last: Option<u64>) {
     }
 }
 
-/// `None`: it is empty still, because it is only just being made.
-fn verify_file(path: &Path) -> Option<Verified> {
+/// One segment, and what goes on in it from the one before. `None`: it is empty still, because it
+/// is only just being made.
+fn verify_file(path: &Path) -> Option<(Verified, Vec<GoesOn>)> {
     let mut one = Verified { file: path.to_owned(), ..Verified::default() };
     if let Err(error) = std::fs::metadata(path) {
         one.problems.push(format!("it cannot be read: {error}"));
-        return Some(one);
+        return Some((one, Vec::new()));
     }
-    match look(path, &mut one) {
-        Ok(true) => {}
-        Ok(false) => return None,
-        Err(OpenError::Sqlite(error)) => one.problems.push(failure::with_remedy(&error)),
-        Err(error) => one.problems.push(error.to_string()),
-    }
-    Some(one)
+    let going_on = match look(path, &mut one) {
+        Ok(going_on) => going_on?,
+        Err(OpenError::Sqlite(error)) => {
+            one.problems.push(failure::with_remedy(&error));
+            Vec::new()
+        }
+        Err(error) => {
+            one.problems.push(error.to_string());
+            Vec::new()
+        }
+    };
+    Some((one, going_on))
 }
 
-fn look(path: &Path, one: &mut Verified) -> Result<bool, OpenError> {
+/// What goes on from the segment before; `None`: it is empty still.
+fn look(path: &Path, one: &mut Verified) -> Result<Option<Vec<GoesOn>>, OpenError> {
     let (conn, version) = open(path)?;
     if version == 0 {
-        return Ok(false);
+        return Ok(None);
     }
     // Everything below speaks of one instant.
     let conn = conn.unchecked_transaction()?;
@@ -141,7 +149,7 @@ fn look(path: &Path, one: &mut Verified) -> Result<bool, OpenError> {
     if said != ["ok"] {
         let said = said.join("; ");
         one.problems.push(format!("it is damaged ({said}): restore it from a backup"));
-        return Ok(true);
+        return Ok(Some(Vec::new()));
     }
     let sealed = if version < 4 { "NULL" } else { "sealed" };
     (one.day, one.is_sealed) =
@@ -152,125 +160,48 @@ fn look(path: &Path, one: &mut Verified) -> Result<bool, OpenError> {
     if name.parse::<jiff::civil::Date>().is_ok() && name != one.day {
         one.problems.push(format!("it is the segment of {}: rename it", one.day));
     }
-    let (records, first, last): (u64, Option<i64>, Option<i64>) =
-        conn.query_row("SELECT count(*), min(record_id), max(record_id) FROM record", [], |row| {
-            Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?, row.get(2)?))
-        })?;
-    one.records = records;
-    one.record_ids = first.map(i64::cast_unsigned).zip(last.map(i64::cast_unsigned));
-    if let Some((first, last)) = one.record_ids
-        && last - first + 1 != records
+    let walk = Walk::over(&conn, version)?;
+    (one.records, one.record_ids) = (walk.records, walk.ids);
+    if let Some((first, last)) = walk.ids
+        && walk.missing > 0
     {
-        let missing = last - first + 1 - records;
         one.problems.push(format!(
-            "{missing} of the records {first} to {last} are missing: restore it from a backup"
+            "{} of the records {first} to {last} are missing: restore it from a backup",
+            walk.missing
         ));
     }
-    for (what, sql) in checks(version) {
-        let wrong = rows(&conn, &sql)?;
-        one.problems.extend(told(what, &wrong));
-    }
-    Ok(true)
-}
-
-/// What must find nothing: what it means when it does, and the query, whose rows are shown.
-fn checks(version: usize) -> Vec<(&'static str, String)> {
-    let mut checks = vec![
-        (
-            "does not go on where the record before of its flow ends",
-            format!(
-                "SELECT 'record ' || record_id FROM (SELECT record_id, window_start, \
-                 rx_packets_total - rx_packets AS rxp, rx_bytes_total - rx_bytes AS rxb, \
-                 tx_packets_total - tx_packets AS txp, tx_bytes_total - tx_bytes AS txb, \
-                 lag(window_end) OVER flow AS before, lag(end_reason) OVER flow AS ended, \
-                 lag(rx_packets_total) OVER flow AS rxp_before, \
-                 lag(rx_bytes_total) OVER flow AS rxb_before, \
-                 lag(tx_packets_total) OVER flow AS txp_before, \
-                 lag(tx_bytes_total) OVER flow AS txb_before \
-                 FROM record WINDOW flow AS (PARTITION BY {FLOW} ORDER BY record_id)) \
-                 WHERE before IS NOT NULL AND ended IS NULL AND (window_start <> before \
-                 OR rxp <> rxp_before OR rxb <> rxb_before \
-                 OR txp <> txp_before OR txb <> txb_before)"
-            ),
-        ),
-        (
-            "is the last one of an open flow that the ledger does not have so",
-            format!(
-                "SELECT 'record ' || record_id FROM (SELECT *, row_number() OVER \
-                 (PARTITION BY {FLOW} ORDER BY record_id DESC) AS place FROM record) AS r \
-                 WHERE place = 1 AND end_reason IS NULL AND NOT EXISTS (SELECT 1 FROM open_flow o \
-                 WHERE {} AND o.rx_packets_total = r.rx_packets_total \
-                 AND o.rx_bytes_total = r.rx_bytes_total \
-                 AND o.tx_packets_total = r.tx_packets_total \
-                 AND o.tx_bytes_total = r.tx_bytes_total)",
-                same_flow("o.interface_id = r.interface_id")
-            ),
-        ),
-    ];
+    let record = |id: u64| format!("record {id}");
+    one.problems.extend(told("is there twice", &walk.doubled, record));
+    let what = "does not go on where the record before of its flow ends";
+    one.problems.extend(told(what, &walk.off, record));
+    let what = "is the last one of an open flow that the ledger does not have so";
+    one.problems.extend(told(what, &walk.not_in_ledger(&conn)?, record));
     if version >= 4 {
-        let kept = "SELECT interface_id, peer_id, verdict, records, flows, rx_packets, rx_bytes, \
-                    tx_packets, tx_bytes FROM total";
-        let counted = "SELECT interface_id, coalesce(peer_id, 0), verdict, count(*), \
-             sum(overflow = 0 AND rx_packets = rx_packets_total AND rx_bytes = rx_bytes_total \
-             AND tx_packets = tx_packets_total AND tx_bytes = tx_bytes_total), sum(rx_packets), \
-             sum(rx_bytes), sum(tx_packets), sum(tx_bytes) FROM record GROUP BY 1, 2, 3";
-        checks.push((
-            "has sums that are not those of its records",
-            format!(
-                "SELECT DISTINCT 'peer ' || peer_id FROM (SELECT * FROM ({kept} EXCEPT {counted}) \
-                 UNION ALL SELECT * FROM ({counted} EXCEPT {kept}))"
-            ),
-        ));
+        let what = "has sums that are not those of its records";
+        let peer = |id: u32| format!("peer {id}");
+        one.problems.extend(told(what, &walk.wrong_sums(&conn)?, peer));
     }
-    checks
-}
-
-/// The same flow in `o`, a ledger, and `r`, records.
-fn same_flow(interface: &str) -> String {
-    format!(
-        "{interface} AND o.first_seen = r.first_seen AND o.protocol = r.protocol \
-         AND o.peer_addr = r.peer_addr AND o.remote_addr = r.remote_addr \
-         AND o.peer_port = r.peer_port AND o.remote_port = r.remote_port"
-    )
+    Ok(Some(walk.going_on))
 }
 
 /// Every flow that goes on was handed on by the segment before, as it was.
-fn handed_on(before: &Path, path: &Path) -> Vec<String> {
-    let look = || -> Result<Vec<String>, OpenError> {
-        let (conn, _) = open(path)?;
-        conn.execute("ATTACH ? AS older", [before.to_string_lossy()])?;
-        let sql = format!(
-            "SELECT 'record ' || record_id FROM (SELECT record.*, name, row_number() OVER \
-             (PARTITION BY {FLOW} ORDER BY record_id) AS place \
-             FROM main.record JOIN main.interface USING (interface_id)) AS r \
-             WHERE place = 1 AND (rx_packets <> rx_packets_total OR tx_packets <> tx_packets_total \
-             OR rx_bytes <> rx_bytes_total OR tx_bytes <> tx_bytes_total) \
-             AND NOT EXISTS (SELECT 1 FROM older.open_flow o JOIN older.interface i \
-             ON i.interface_id = o.interface_id WHERE {} AND o.window_end = r.window_start \
-             AND o.rx_packets_total = r.rx_packets_total - r.rx_packets \
-             AND o.rx_bytes_total = r.rx_bytes_total - r.rx_bytes \
-             AND o.tx_packets_total = r.tx_packets_total - r.tx_packets \
-             AND o.tx_bytes_total = r.tx_bytes_total - r.tx_bytes)",
-            same_flow("i.name = r.name")
-        );
-        Ok(rows(&conn, &sql)?)
+fn handed_on(before: &Path, path: &Path, going_on: &[GoesOn]) -> Vec<String> {
+    let look = || -> Result<Vec<u64>, OpenError> {
+        let ((conn, _), (older, _)) = (open(path)?, open(before)?);
+        Ok(not_handed_on(going_on, &conn, &older)?)
     };
+    let what = "goes on from something else than the segment before has";
     match look() {
-        Ok(wrong) => told("goes on from something else than the segment before has", &wrong),
+        Ok(wrong) => told(what, &wrong, |id| format!("record {id}")),
         Err(error) => vec![error.to_string()],
     }
 }
 
-fn rows(conn: &Connection, sql: &str) -> rusqlite::Result<Vec<String>> {
-    let mut query = conn.prepare(sql)?;
-    query.query_map([], |row: &Row<'_>| row.get(0))?.collect()
-}
-
-fn told(what: &str, wrong: &[String]) -> Vec<String> {
+fn told<T: Copy>(what: &str, wrong: &[T], name: impl Fn(T) -> String) -> Vec<String> {
     let mut lines: Vec<String> = wrong
         .iter()
         .take(SHOWN)
-        .map(|which| format!("{which} {what}: restore it from a backup"))
+        .map(|which| format!("{} {what}: restore it from a backup", name(*which)))
         .collect();
     if wrong.len() > SHOWN {
         lines.push(format!("{} more like that", wrong.len() - SHOWN));

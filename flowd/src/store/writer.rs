@@ -24,6 +24,7 @@ use super::{
     row,
     segment::{self, Carried, Interned, Place, Segment},
     state::{self, EntryId, Leaving, State},
+    step::Step,
     total::Totals,
 };
 use crate::flows::Record;
@@ -370,6 +371,27 @@ impl Writer {
             Newest::Open(segment) => CarriedPeers::read(segment.conn()),
             Newest::Closed { carried, .. } => Ok(carried.peers.clone()),
             Newest::Wanted { .. } => Ok(CarriedPeers::default()),
+        }
+    }
+
+    /// Puts a chunk into its place, in one transaction. `false`: it is of another segment than takes
+    /// records now, or that is not as it was; nothing has changed then, nor on an error.
+    pub fn take_step(&mut self, now_ms: i64, step: &Step) -> Result<bool, WriteError> {
+        let Newest::Open(segment) = &mut self.newest else { return Ok(false) };
+        if segment.file() != step.file || segment.has_moved() {
+            return Ok(false);
+        }
+        match segment.transaction(|tx, _| step.take(tx)) {
+            Ok(()) => {
+                failpoint!("chunk-committed");
+                Ok(true)
+            }
+            Err(rusqlite::Error::StatementChangedRows(_)) => Ok(false),
+            Err(error) if failure::is_damage(&error) => {
+                let why = error.to_string();
+                Err(WriteError::Damaged(self.set_newest_aside(now_ms, why)?))
+            }
+            Err(error) => Err(error.into()),
         }
     }
 

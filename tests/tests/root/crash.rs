@@ -47,6 +47,7 @@ const SETTINGS: Settings = Settings {
     active_timeout_ms: 1_000,
     idle_timeout_ms: 3_000,
     linger_ms: 200,
+    tail_records: 32,
 };
 
 /// Flows that live as long as the test.
@@ -389,7 +390,12 @@ const PLACES: &[(&str, Meets)] = &[
     ("ended-recorded", Meets::Flows),
     ("ended-deleted", Meets::Flows),
     ("overflow-recorded", Meets::Overflow),
+    ("chunk-made", Meets::Flows),
+    ("chunk-written", Meets::Flows),
+    ("merged-chunk-written", Meets::Flows),
+    ("chunk-committed", Meets::Flows),
     ("segment-begun", Meets::Day),
+    ("day-chunked", Meets::Day),
 ];
 
 /// Starts a daemon that is to die at this place, and waits for that.
@@ -494,9 +500,10 @@ fn when_the_day_changes() {
         ids
     };
     let before = names(&site.flowctl(&net.gateway));
-    for day in 1..4 {
+    let places = PLACES.iter().filter(|(_, meets)| *meets == Meets::Day);
+    for (day, (place, _)) in (1..).zip(places.cycle().take(4)) {
         kill(daemon);
-        die_at(&net, &mut site, "segment-begun", |site| {
+        die_at(&net, &mut site, place, |site| {
             load = pairs.iter().fold(load, |sum, pair| sum + pair.exchange(&[100]));
             // Not before it has opened the segment of the day before.
             if std::os::unix::net::UnixStream::connect(site.socket()).is_ok() {

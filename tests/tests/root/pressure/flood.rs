@@ -38,7 +38,12 @@ fn a_flood_and_a_scan_hinder_nobody_and_are_counted_to_the_packet() {
     // What the gateway answers to the scan must not find its own queue full.
     net.gateway.ip("link set wg0 txqueuelen 200000");
     net.add_lan();
-    let settings = Settings { table_size: 8_192, idle_timeout_ms: 3_000, ..Settings::default() };
+    let settings = Settings {
+        table_size: 8_192,
+        idle_timeout_ms: 3_000,
+        tail_records: flowd::store::TAIL_RECORDS,
+        ..Settings::default()
+    };
     let (site, daemon) = flowd_on(&net, &settings);
     let ctl = site.flowctl(&net.gateway);
     let idle = daemon.usage();

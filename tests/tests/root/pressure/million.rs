@@ -21,6 +21,7 @@ fn long_lived(table_size: u32) -> Settings {
         drain_interval_ms: 1_000,
         active_timeout_ms: 600_000,
         idle_timeout_ms: 600_000,
+        tail_records: flowd::store::TAIL_RECORDS,
         ..Settings::default()
     }
 }

@@ -19,7 +19,12 @@ const STREAMS: [(&str, &str); 4] = [
 fn clients_that_never_read_hold_nothing_up() {
     let flows: u32 = machine::size(20_000, 2_000);
     let net = gateway(1);
-    let settings = Settings { table_size: 65_536, idle_timeout_ms: 1_000, ..Settings::default() };
+    let settings = Settings {
+        table_size: 65_536,
+        idle_timeout_ms: 1_000,
+        tail_records: flowd::store::TAIL_RECORDS,
+        ..Settings::default()
+    };
     let (site, daemon) = flowd_on(&net, &settings);
     let ctl = site.flowctl(&net.gateway);
     let idle = daemon.usage();

@@ -25,7 +25,11 @@ const PATHS: [&str; 5] =
 fn a_thousand_requests_at_once_are_answered() {
     let flows: u32 = machine::size(20_000, 2_000);
     let net = gateway(1);
-    let settings = Settings { table_size: 65_536, ..Settings::default() };
+    let settings = Settings {
+        table_size: 65_536,
+        tail_records: flowd::store::TAIL_RECORDS,
+        ..Settings::default()
+    };
     let (site, daemon) = flowd_on(&net, &settings);
     let ctl = site.flowctl(&net.gateway);
     let flows = fill(&net, &net.peers[0], 0..flows);

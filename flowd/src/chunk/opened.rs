@@ -1,0 +1,229 @@
+//! A chunk that is being read: its header, and those of its columns that the reader has loaded.
+
+use std::cell::RefCell;
+
+use super::{
+    ChunkError, ColumnId, ColumnSet, Header, Number, dictionary,
+    entry::{End, Kind, State},
+    error::damaged,
+    header::{Seal, version},
+    members::Members,
+    numbers::Numbers,
+    page::Page,
+    plane::Unpacker,
+    sums::Sums,
+};
+
+/// What a column is once it is loaded.
+#[derive(Debug)]
+enum Part {
+    Ends(Vec<End>),
+    Kinds(Vec<Kind>),
+    States(Vec<State>),
+    Times(Vec<i64>),
+    Members(Members),
+    Sums(Sums),
+    Values(Numbers, Vec<u8>),
+}
+
+/// A chunk that is being read.
+#[derive(Debug)]
+pub struct Chunk {
+    header: Header,
+    parts: [Option<Part>; ColumnId::COUNT],
+    unpacker: RefCell<Unpacker>,
+}
+
+impl Chunk {
+    /// A chunk of which nothing is loaded yet.
+    pub fn new(header: Header) -> Self {
+        let unpacker = RefCell::new(Unpacker::new());
+        Self { header, parts: [const { None }; ColumnId::COUNT], unpacker }
+    }
+
+    /// What can be said without columns.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Those of the columns that are there and not loaded.
+    pub fn missing(&self, of: ColumnSet) -> ColumnSet {
+        of.iter()
+            .filter(|column| self.header.has(*column) && self.parts[column.index()].is_none())
+            .collect()
+    }
+
+    /// Takes a column, or refuses it: its length and checksum must be those of the header.
+    pub fn load(&mut self, column: ColumnId, blob: Vec<u8>) -> Result<(), ChunkError> {
+        let seal = self.header.seals[column.index()];
+        if u32::try_from(blob.len()) != Ok(seal.length) {
+            return damaged("a column has another length");
+        }
+        if Seal::of(&blob) != seal {
+            return damaged("a column has another checksum");
+        }
+        let body = version(&blob)?;
+        let rows = self.header.rows();
+        let unpacker = self.unpacker.get_mut();
+        let part = match column {
+            ColumnId::PeerEnds | ColumnId::RemoteEnds => {
+                Part::Ends(dictionary::decode(body, rows, unpacker)?)
+            }
+            ColumnId::Kinds => Part::Kinds(dictionary::decode(body, rows, unpacker)?),
+            ColumnId::States => Part::States(dictionary::decode(body, rows, unpacker)?),
+            ColumnId::Clock => Part::Times(times(&self.header, body, unpacker)?),
+            ColumnId::Members => Part::Members(Members::decode(body)?),
+            ColumnId::MinuteSums
+            | ColumnId::PeerSums
+            | ColumnId::RemoteSums
+            | ColumnId::PortSums => Part::Sums(Sums::decode(body, rows, unpacker)?),
+            _ => Part::Values(Numbers::parse(body, self.header.pages())?, blob),
+        };
+        if let (ColumnId::PeerEnds, Part::Ends(ends)) = (column, &part)
+            && self.header.pages.iter().any(|page| page.peers.1 as usize >= ends.len())
+        {
+            return damaged("a page has an end that is in no dictionary");
+        }
+        self.parts[column.index()] = Some(part);
+        Ok(())
+    }
+
+    /// The inside ends, ascending.
+    pub fn peer_ends(&self) -> Result<&[End], ChunkError> {
+        self.ends(ColumnId::PeerEnds)
+    }
+
+    /// The other ends.
+    pub fn remote_ends(&self) -> Result<&[End], ChunkError> {
+        self.ends(ColumnId::RemoteEnds)
+    }
+
+    fn ends(&self, column: ColumnId) -> Result<&[End], ChunkError> {
+        match self.part(column)? {
+            Part::Ends(ends) => Ok(ends),
+            _ => Err(ChunkError::NotLoaded(column)),
+        }
+    }
+
+    /// What flows are like.
+    pub fn kinds(&self) -> Result<&[Kind], ChunkError> {
+        match self.part(ColumnId::Kinds)? {
+            Part::Kinds(kinds) => Ok(kinds),
+            _ => Err(ChunkError::NotLoaded(ColumnId::Kinds)),
+        }
+    }
+
+    /// What records are like.
+    pub fn states(&self) -> Result<&[State], ChunkError> {
+        match self.part(ColumnId::States)? {
+            Part::States(states) => Ok(states),
+            _ => Err(ChunkError::NotLoaded(ColumnId::States)),
+        }
+    }
+
+    /// The membership filter.
+    pub fn members(&self) -> Result<&Members, ChunkError> {
+        match self.part(ColumnId::Members)? {
+            Part::Members(members) => Ok(members),
+            _ => Err(ChunkError::NotLoaded(ColumnId::Members)),
+        }
+    }
+
+    /// One of the four columns of sums. The keys are positions in [`Self::peer_ends`] and
+    /// [`Self::remote_ends`], `protocol << 16 | port`, and steps of [`Header::step_minutes`].
+    pub fn sums(&self, column: ColumnId) -> Result<&Sums, ChunkError> {
+        match self.part(column)? {
+            Part::Sums(sums) => Ok(sums),
+            _ => Err(ChunkError::NotLoaded(column)),
+        }
+    }
+
+    /// A page, nothing of which is decoded yet.
+    pub fn page(&self, number: usize) -> Option<Page<'_>> {
+        Some(Page::new(self, number, *self.header.pages.get(number)?))
+    }
+
+    /// All pages.
+    pub fn pages(&self) -> impl Iterator<Item = Page<'_>> {
+        let shapes = self.header.pages.iter().enumerate();
+        shapes.map(|(number, shape)| Page::new(self, number, *shape))
+    }
+
+    pub(super) fn times_ms(&self) -> Result<&[i64], ChunkError> {
+        match self.part(ColumnId::Clock)? {
+            Part::Times(times) => Ok(times),
+            _ => Err(ChunkError::NotLoaded(ColumnId::Clock)),
+        }
+    }
+
+    /// The numbers of a column on a page, as they stand there.
+    pub(super) fn values(
+        &self,
+        column: ColumnId,
+        page: usize,
+        count: usize,
+    ) -> Result<Vec<i64>, ChunkError> {
+        let (numbers, body) = self.numbers(column)?;
+        let mut out = Vec::with_capacity(count);
+        numbers.page(body, page, count, &mut self.unpacker.borrow_mut(), &mut out)?;
+        Ok(out)
+    }
+
+    /// The same of a column that has codes, all of which are below `limit`.
+    pub(super) fn codes(
+        &self,
+        column: ColumnId,
+        page: usize,
+        count: usize,
+        limit: usize,
+    ) -> Result<Vec<u32>, ChunkError> {
+        let (numbers, body) = self.numbers(column)?;
+        if !numbers.is_short() {
+            return damaged("a column of codes has other numbers");
+        }
+        let mut out = Vec::with_capacity(count);
+        numbers.page(body, page, count, &mut self.unpacker.borrow_mut(), &mut out)?;
+        let most = out.iter().copied().max().unwrap_or(0);
+        if out.is_empty() || (most as usize) < limit {
+            Ok(out)
+        } else {
+            damaged("a value is in no dictionary")
+        }
+    }
+
+    fn numbers(&self, column: ColumnId) -> Result<(&Numbers, &[u8]), ChunkError> {
+        match self.part(column)? {
+            Part::Values(numbers, blob) => Ok((numbers, &blob[1..])),
+            _ => Err(ChunkError::NotLoaded(column)),
+        }
+    }
+
+    fn part(&self, column: ColumnId) -> Result<&Part, ChunkError> {
+        self.parts[column.index()].as_ref().ok_or(ChunkError::NotLoaded(column))
+    }
+}
+
+/// The clock, which has an entry for every step between the lowest and the highest id.
+fn times(header: &Header, body: &[u8], unpacker: &mut Unpacker) -> Result<Vec<i64>, ChunkError> {
+    let (first, last) = header.zones[Number::RecordId as usize];
+    let span = last.wrapping_sub(first).cast_unsigned() >> header.clock_shift;
+    let rows = header.rows();
+    let count = match usize::try_from(span) {
+        _ if rows == 0 => 0,
+        Ok(span) if span <= rows => span + 1,
+        _ => return damaged("its clock does not fit its ids"),
+    };
+    let mut times = Vec::with_capacity(count);
+    Numbers::parse(body, 1)?.page(body, 0, count, unpacker, &mut times)?;
+    sum_up(&mut times);
+    Ok(times)
+}
+
+/// Differences to values.
+pub(super) fn sum_up(values: &mut [i64]) {
+    let mut before = 0_i64;
+    for value in values {
+        before = before.wrapping_add(*value);
+        *value = before;
+    }
+}

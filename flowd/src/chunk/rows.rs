@@ -1,0 +1,103 @@
+//! Records of a page, whole.
+
+use super::{Chunk, ChunkError, Code, ColumnId, ColumnSet, Number, Page, Row, Selection};
+use crate::flows::{Counters, Tuple};
+
+impl Page<'_> {
+    /// The selected records, in the chunk's order. It needs [`Chunk::row_columns`].
+    pub fn select_rows(&self, selection: &Selection) -> Result<Vec<Row>, ChunkError> {
+        let chunk = self.chunk();
+        let (peer_ends, remote_ends) = (chunk.peer_ends()?, chunk.remote_ends()?);
+        let (kinds, states) = (chunk.kinds()?, chunk.states()?);
+        let [peers, remotes, kind_codes, state_codes, src_ports, dst_ports] = [
+            self.codes(Code::Peer)?,
+            self.codes(Code::Remote)?,
+            self.codes(Code::Kind)?,
+            self.codes(Code::State)?,
+            self.codes(Code::SrcPort)?,
+            self.codes(Code::DstPort)?,
+        ];
+        let mut numbers = [&[][..]; Number::ALL.len()];
+        for number in Number::ALL {
+            if !matches!(number, Number::SrcPort | Number::DstPort) {
+                numbers[number as usize] = self.numbers(number)?;
+            }
+        }
+        let row = |at: usize| {
+            let (near, far) = (peer_ends[peers[at] as usize], remote_ends[remotes[at] as usize]);
+            let kind = kinds[kind_codes[at] as usize];
+            let state = states[state_codes[at] as usize];
+            let (src_port, dst_port) = (src_ports[at] as u16, dst_ports[at] as u16);
+            let (peer_port, remote_port) = kind.initiator.first(src_port, dst_port);
+            let number = |number: Number| numbers[number as usize][at];
+            let count = |of: Number| number(of).cast_unsigned();
+            Row {
+                record_id: count(Number::RecordId),
+                interface: kind.interface,
+                peer: near.peer,
+                remote_peer: far.peer,
+                peer_resource: near.resource,
+                remote_resource: far.resource,
+                rule: kind.rule,
+                tuple: Tuple {
+                    protocol: kind.protocol,
+                    peer_addr: near.addr,
+                    remote_addr: far.addr,
+                    peer_port,
+                    remote_port,
+                },
+                window_start_ms: number(Number::WindowStart),
+                window_end_ms: number(Number::WindowEnd),
+                first_seen_ms: number(Number::FirstSeen),
+                last_seen_ms: number(Number::LastSeen),
+                initiator: kind.initiator,
+                icmp: kind.icmp,
+                verdict: kind.verdict,
+                enforced: kind.enforced,
+                policy_revision: kind.policy_revision,
+                counters: Counters {
+                    rx_packets: count(Number::RxPackets),
+                    rx_bytes: count(Number::RxBytes),
+                    tx_packets: count(Number::TxPackets),
+                    tx_bytes: count(Number::TxBytes),
+                },
+                total: Counters {
+                    rx_packets: count(Number::RxPacketsTotal),
+                    rx_bytes: count(Number::RxBytesTotal),
+                    tx_packets: count(Number::TxPacketsTotal),
+                    tx_bytes: count(Number::TxBytesTotal),
+                },
+                tcp_flags: state.tcp_flags,
+                end_reason: state.end_reason,
+                overflow: kind.overflow,
+            }
+        };
+        Ok(selection.iter(self.rows()).map(row).collect())
+    }
+}
+
+impl Chunk {
+    /// The columns that a record is made of: all but sums and the membership filter.
+    pub fn row_columns() -> ColumnSet {
+        use ColumnId::{Members, MinuteSums, PeerSums, PortSums, RemoteSums};
+        let aside = [Members, MinuteSums, PeerSums, PortSums, RemoteSums];
+        ColumnId::ALL.iter().copied().filter(|column| !aside.contains(column)).collect()
+    }
+
+    /// All records, by id.
+    pub fn all_rows(&self) -> Result<Vec<Row>, ChunkError> {
+        let mut rows = Vec::with_capacity(self.header().rows());
+        for page in self.pages() {
+            rows.append(&mut page.select_rows(&Selection::All)?);
+        }
+        Ok(by_id(&rows))
+    }
+}
+
+/// Rows are large: numbers are sorted, and each row is moved once.
+fn by_id(rows: &[Row]) -> Vec<Row> {
+    let mut order: Vec<(u64, u32)> =
+        rows.iter().zip(0..).map(|(row, at)| (row.record_id, at)).collect();
+    order.sort_unstable();
+    order.into_iter().map(|(_, at)| rows[at as usize]).collect()
+}

@@ -1,0 +1,134 @@
+//! Sums: what groups of a chunk's records add up to, so that many questions need no record.
+
+use std::collections::BTreeMap;
+
+use super::{
+    ChunkError,
+    error::damaged,
+    plane::{Packer, Unpacker},
+    sheet,
+};
+use crate::flows::{Counters, Verdict};
+
+/// What some records add up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// Records.
+    pub records: u64,
+    /// Those that are the first of their flow; overflow is no flow.
+    pub flows: u64,
+    /// What was counted in their windows.
+    pub counters: Counters,
+}
+
+impl Sum {
+    /// Adds another. Sums that no record could have wrap around.
+    pub fn absorb(&mut self, other: &Self) {
+        let Self { records, flows, counters: c } = other;
+        self.records = self.records.wrapping_add(*records);
+        self.flows = self.flows.wrapping_add(*flows);
+        let own = &mut self.counters;
+        own.rx_packets = own.rx_packets.wrapping_add(c.rx_packets);
+        own.rx_bytes = own.rx_bytes.wrapping_add(c.rx_bytes);
+        own.tx_packets = own.tx_packets.wrapping_add(c.tx_packets);
+        own.tx_bytes = own.tx_bytes.wrapping_add(c.tx_bytes);
+    }
+
+    fn to_numbers(self) -> [i64; 6] {
+        let Self { records, flows, counters: c } = self;
+        [records, flows, c.rx_packets, c.rx_bytes, c.tx_packets, c.tx_bytes].map(u64::cast_signed)
+    }
+
+    fn from_numbers(numbers: [i64; 6]) -> Self {
+        let [records, flows, rx_packets, rx_bytes, tx_packets, tx_bytes] =
+            numbers.map(i64::cast_unsigned);
+        let counters = Counters { rx_packets, rx_bytes, tx_packets, tx_bytes };
+        Self { records, flows, counters }
+    }
+}
+
+/// What a policy made of packets: sums are never mixed over it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fate {
+    /// What the policy says.
+    pub verdict: Verdict,
+    /// Of no flow.
+    pub overflow: bool,
+    /// Whether the other end opened the flow: then the inside end is the destination.
+    pub inward: bool,
+}
+
+impl Fate {
+    pub(super) const COUNT: usize = 8;
+
+    /// Below [`Self::COUNT`].
+    pub(super) fn index(self) -> usize {
+        let denied = usize::from(self.verdict == Verdict::Deny);
+        usize::from(self.overflow) | usize::from(self.inward) << 1 | denied << 2
+    }
+
+    /// All, by index.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        [Verdict::Allow, Verdict::Deny].into_iter().flat_map(|verdict| {
+            [false, true].into_iter().flat_map(move |inward| {
+                [false, true].map(|overflow| Self { verdict, overflow, inward })
+            })
+        })
+    }
+
+    fn number(self) -> i64 {
+        let words = u8::from(self.overflow) | u8::from(self.inward) << 1;
+        i64::from(words) | i64::from(self.verdict.number()) << 2
+    }
+
+    fn from_number(number: i64) -> Option<Self> {
+        let verdict = Verdict::from_number(u8::try_from(number >> 2).ok()?)?;
+        Some(Self { verdict, overflow: number & 1 != 0, inward: number & 2 != 0 })
+    }
+}
+
+/// Sums by a key, whose meaning is the column's, and fate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sums(pub BTreeMap<(i64, Fate), Sum>);
+
+impl Sums {
+    /// Adds a sum to that of its key.
+    pub(super) fn add(&mut self, key: i64, fate: Fate, sum: &Sum) {
+        self.0.entry((key, fate)).or_default().absorb(sum);
+    }
+
+    pub(super) fn encode(&self, packer: &mut Packer) -> Vec<u8> {
+        let mut before = 0;
+        let rows: Vec<[i64; 8]> = self
+            .0
+            .iter()
+            .map(|((key, fate), sum)| {
+                let step = key.wrapping_sub(before);
+                before = *key;
+                let [a, b, c, d, e, f] = sum.to_numbers();
+                [step, fate.number(), a, b, c, d, e, f]
+            })
+            .collect();
+        sheet::encode(&rows, packer)
+    }
+
+    /// Reads what [`Self::encode`] wrote after its version.
+    pub(super) fn decode(
+        body: &[u8],
+        most: usize,
+        unpacker: &mut Unpacker,
+    ) -> Result<Self, ChunkError> {
+        let mut sums = BTreeMap::new();
+        let mut key = 0_i64;
+        for [step, fate, a, b, c, d, e, f] in sheet::decode::<8>(body, most, unpacker)? {
+            key = key.wrapping_add(step);
+            let Some(fate) = Fate::from_number(fate) else {
+                return damaged("a sum is of an unknown kind");
+            };
+            if sums.insert((key, fate), Sum::from_numbers([a, b, c, d, e, f])).is_some() {
+                return damaged("a sum stands there twice");
+            }
+        }
+        Ok(Self(sums))
+    }
+}

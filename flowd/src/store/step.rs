@@ -1,0 +1,283 @@
+//! Steps towards chunks: made beside the writer, taken by it in one transaction each.
+//!
+//! - The oldest rows become a chunk when there are as many as a step takes; two chunks that lie
+//!   side by side become one while together they are no more than twice that.
+//! - What a step takes the place of never changes: rows are only added behind it, and nobody else
+//!   makes steps of the same segment. A step that does not find it as it was changes nothing.
+//! - A chunk that does not give back exactly the rows it is made of is never taken.
+
+use std::{num::NonZeroU32, os::unix::fs::MetadataExt as _, path::Path, sync::Arc};
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::{
+    ReadError, Reader,
+    chunks::{self, Words, damaged},
+    reader::open_file,
+    row, schema, writer,
+};
+use crate::chunk::{Chunk, ChunkError, Encoded, Header, Row, Selection};
+
+/// Records of a step, unless somebody says otherwise: the writer takes it in some tens of
+/// milliseconds, and making it takes some 30 MB.
+pub const TAIL_RECORDS: u32 = 32_768;
+
+/// A segment that is over is written anew when more than one page of so many is free.
+const WASTE: i64 = 8;
+
+/// A chunk, and what it takes the place of.
+#[derive(Debug)]
+pub struct Step {
+    /// Device and inode of the segment.
+    pub(super) file: (u64, u64),
+    made: Made,
+}
+
+/// A step of whichever file it was made of.
+#[derive(Debug)]
+pub(super) struct Made {
+    /// First and last.
+    ids: (u64, u64),
+    encoded: Encoded,
+    instead: Instead,
+}
+
+#[derive(Debug)]
+enum Instead {
+    /// Of rows, whose rules and resources need these words.
+    Rows(Vec<(NonZeroU32, Arc<str>)>),
+    /// Of so many chunks.
+    Chunks(usize),
+}
+
+/// No step can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The segment cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A bug in flowd.
+    #[error(
+        "a chunk does not give back the records {first} to {last}: they stay as they are; report \
+         it, with the segment if you can"
+    )]
+    NotTheSame {
+        /// Of the records.
+        first: u64,
+        /// Of the records.
+        last: u64,
+    },
+}
+
+/// Why there is no step, before the file's name is known.
+#[derive(Debug)]
+pub(super) enum MakeError {
+    Sqlite(rusqlite::Error),
+    NotTheSame((u64, u64)),
+}
+
+impl From<rusqlite::Error> for MakeError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<ChunkError> for MakeError {
+    fn from(error: ChunkError) -> Self {
+        Self::Sqlite(damaged(error))
+    }
+}
+
+/// Makes the steps of the segment that takes records.
+#[derive(Debug)]
+pub struct Compactor {
+    reader: Reader,
+    tail_records: u32,
+}
+
+impl Compactor {
+    /// Of the store that this reader reads.
+    pub fn new(reader: Reader, tail_records: u32) -> Self {
+        Self { reader, tail_records }
+    }
+
+    /// The next step, where there is enough for one.
+    pub fn next(&self) -> Result<Option<Step>, StepError> {
+        let segments = self.reader.directory();
+        let Some(newest) = writer::list(segments).unwrap_or_default().pop() else {
+            return Ok(None);
+        };
+        let path = segments.join(format!("{newest}.sqlite"));
+        let Some(file) = file_of(&path) else { return Ok(None) };
+        let Some((conn, version)) = open_file(&path)? else { return Ok(None) };
+        if version < schema::MIGRATIONS.len() {
+            return Ok(None);
+        }
+        let made = conn
+            .execute_batch("BEGIN")
+            .map_err(MakeError::from)
+            .and_then(|()| next(&conn, self.tail_records, u64::from(self.tail_records)));
+        let made = made.map_err(|error| match error {
+            MakeError::Sqlite(error) => StepError::Read(self.reader.failed(&path)(error)),
+            MakeError::NotTheSame((first, last)) => StepError::NotTheSame { first, last },
+        })?;
+        // The path may mean another file by now.
+        let is_same = file_of(&path) == Some(file);
+        Ok(made.filter(|_| is_same).map(|made| Step { file, made }))
+    }
+}
+
+impl Step {
+    /// Puts the chunk into its place.
+    pub(super) fn take(&self, conn: &Connection) -> rusqlite::Result<()> {
+        self.made.take(conn)
+    }
+}
+
+impl Made {
+    /// Inside of a transaction of the caller, who rolls it back on an error.
+    pub(super) fn take(&self, conn: &Connection) -> rusqlite::Result<()> {
+        match &self.instead {
+            Instead::Rows(words) => self.take_rows(conn, words),
+            Instead::Chunks(count) => self.take_chunks(conn, *count),
+        }
+    }
+
+    fn take_rows(
+        &self,
+        conn: &Connection,
+        words: &[(NonZeroU32, Arc<str>)],
+    ) -> rusqlite::Result<()> {
+        let (first, last) = self.ids;
+        // First, so that the chunk takes the pages that the rows leave.
+        let deleted = conn
+            .prepare_cached("DELETE FROM record WHERE record_id BETWEEN ? AND ?")?
+            .execute([first.cast_signed(), last.cast_signed()])?;
+        if deleted as u64 != last - first + 1 {
+            return Err(rusqlite::Error::StatementChangedRows(deleted));
+        }
+        chunks::insert_words(conn, words)?;
+        chunks::insert(conn, self.ids, &self.encoded)?;
+        failpoint!("chunk-written");
+        Ok(())
+    }
+
+    fn take_chunks(&self, conn: &Connection, count: usize) -> rusqlite::Result<()> {
+        let deleted = chunks::delete(conn, self.ids)?;
+        if deleted != count {
+            return Err(rusqlite::Error::StatementChangedRows(deleted));
+        }
+        chunks::insert(conn, self.ids, &self.encoded)?;
+        failpoint!("merged-chunk-written");
+        Ok(())
+    }
+}
+
+/// Device and inode of what a path means.
+pub(super) fn file_of(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok()
+}
+
+/// What is to be done next, once there are `least` rows.
+pub(super) fn next(
+    conn: &Connection,
+    tail_records: u32,
+    least: u64,
+) -> Result<Option<Made>, MakeError> {
+    // Each alone, SQLite finds at an end of the table.
+    let sql =
+        "SELECT (SELECT max(record_id) FROM record) - (SELECT min(record_id) FROM record) + 1";
+    let tail: Option<i64> = conn.query_row(sql, [], |row| row.get(0))?;
+    match tail.map(i64::cast_unsigned) {
+        Some(tail) if tail >= least => of_rows(conn, tail_records).map(Some),
+        _ => of_chunks(conn, tail_records),
+    }
+}
+
+/// Makes and takes steps until there are no rows, and then gives room back that nothing needs. The
+/// caller is the only writer.
+pub(super) fn finish(conn: &mut Connection, tail_records: u32) -> Result<(), MakeError> {
+    while let Some(made) = next(conn, tail_records, 1)? {
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        made.take(&tx)?;
+        tx.commit()?;
+    }
+    let count = |what| conn.pragma_query_value(None, what, |row| row.get::<_, i64>(0));
+    if count("freelist_count")? * WASTE > count("page_count")? {
+        // A disk without room for it loses nothing.
+        if let Err(error) = conn.execute_batch("VACUUM") {
+            tracing::debug!(%error, "a segment keeps pages that it does not need");
+        }
+    }
+    Ok(())
+}
+
+fn of_rows(conn: &Connection, tail_records: u32) -> Result<Made, MakeError> {
+    let mut words = Words::read(conn)?;
+    let columns = row::columns(schema::MIGRATIONS.len());
+    let sql = format!("SELECT {columns} FROM record ORDER BY record_id LIMIT ?");
+    let mut query = conn.prepare(&sql)?;
+    let mut found = query.query([tail_records])?;
+    let mut rows: Vec<Row> = Vec::with_capacity(tail_records as usize);
+    while let Some(row) = found.next()? {
+        let (row, texts) = row::numbers(row)?;
+        // A chunk leaves no number out.
+        if rows.last().is_some_and(|before| row.record_id != before.record_id + 1) {
+            break;
+        }
+        rows.push(Row {
+            rule: words.id(texts.rule),
+            peer_resource: words.id(texts.peer_resource),
+            remote_resource: words.id(texts.remote_resource),
+            ..row
+        });
+    }
+    made_of(&rows, Instead::Rows(words.new))
+}
+
+fn of_chunks(conn: &Connection, tail_records: u32) -> Result<Option<Made>, MakeError> {
+    let most = 2 * u64::from(tail_records);
+    let ranges = chunks::ranges(conn)?;
+    let is_small =
+        |pair: &&[(u64, u64)]| pair[0].1 + 1 == pair[1].0 && pair[1].1 - pair[0].0 < most;
+    let Some(pair) = ranges.windows(2).find(is_small) else { return Ok(None) };
+    let (first, last) = (pair[0].0, pair[1].1);
+    let mut rows = Vec::with_capacity((last - first + 1) as usize);
+    for mut stored in chunks::between(conn, first - 1, last)? {
+        stored.need(conn, Chunk::row_columns())?;
+        rows.append(&mut stored.chunk.all_rows()?);
+    }
+    made_of(&rows, Instead::Chunks(2)).map(Some)
+}
+
+/// A chunk of rows whose ids follow each other.
+fn made_of(rows: &[Row], instead: Instead) -> Result<Made, MakeError> {
+    let id = |row: Option<&Row>| row.map_or(0, |row| row.record_id);
+    let ids = (id(rows.first()), id(rows.last()));
+    let encoded = Encoded::of(rows)?;
+    if gives_back(&encoded, rows) != Ok(true) {
+        return Err(MakeError::NotTheSame(ids));
+    }
+    Ok(Made { ids, encoded, instead })
+}
+
+/// Whether a chunk has exactly these rows, which are in the order of their ids.
+fn gives_back(encoded: &Encoded, rows: &[Row]) -> Result<bool, ChunkError> {
+    let mut chunk = Chunk::new(Header::decode(&encoded.header)?);
+    for (column, body) in &encoded.columns {
+        if Chunk::row_columns().has(*column) {
+            chunk.load(*column, body.clone())?;
+        }
+    }
+    let first = rows.first().map_or(0, |row| row.record_id);
+    let mut seen = vec![false; rows.len()];
+    for page in chunk.pages() {
+        for row in page.select_rows(&Selection::All)? {
+            let place = row.record_id.wrapping_sub(first) as usize;
+            if rows.get(place) != Some(&row) || std::mem::replace(&mut seen[place], true) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(seen.iter().all(|seen| *seen))
+}

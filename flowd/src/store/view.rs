@@ -1,0 +1,297 @@
+//! One segment as a reader sees it: rows and chunks of one instant, as one table.
+//!
+//! - A transaction that is begun with the view sees no step of the writer, so no record twice or
+//!   not at all.
+//! - Chunks lie before rows: every id in a chunk is below every id of a row.
+//! - What is held at a time are the matches of one chunk, or a bounded number of records.
+
+use std::{ops::ControlFlow, path::Path};
+
+use rusqlite::{Connection, ToSql, ffi, named_params};
+
+use super::{
+    ReadError,
+    chunks::{self, Stored, damaged},
+    leash::Leash,
+    reader::{open_file, read},
+    row::{self, Names},
+    wanted::Wanted,
+};
+use crate::{
+    chunk::{Chunk, ColumnId, ColumnSet, Member, Number, Row, Selection},
+    flows::{Decider, Filter, Record, Verdict},
+};
+
+/// What SQL can judge of a record besides its time.
+pub(super) const JUDGED: &str = "(:protocol IS NULL OR protocol = :protocol) \
+    AND (:verdict IS NULL OR verdict = :verdict) AND (:any_rule OR rule IS :rule)";
+
+/// Records between two looks at the leash.
+const LOOK: usize = 64;
+
+/// A segment at one instant.
+pub(super) struct Segment {
+    pub(super) conn: Connection,
+    pub(super) names: Names,
+    /// What to select of a record. The writer brings the newest segments up to date; older ones
+    /// stay of their version.
+    columns: String,
+    version: usize,
+    leash: Leash,
+}
+
+impl Segment {
+    /// `None` when the file is only just being made, or has gone.
+    pub(super) fn open(path: &Path, leash: &Leash) -> Result<Option<Self>, ReadError> {
+        let Some((mut conn, _)) = open_file(path)? else { return Ok(None) };
+        leash.hold(&mut conn).map_err(read(path))?;
+        let look = || {
+            conn.execute_batch("BEGIN")?;
+            let version: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            let words = chunks::words(&conn, version as usize)?;
+            Ok((version as usize, Names { words, ..Names::read(&conn)? }))
+        };
+        let (version, names) = look().map_err(read(path))?;
+        let (columns, leash) = (row::columns(version), leash.clone());
+        Ok(Some(Self { conn, names, columns, version, leash }))
+    }
+
+    /// The chunks with records above `after` and up to `watermark`, by ascending id.
+    pub(super) fn chunks(&self, after: u64, watermark: u64) -> rusqlite::Result<Vec<Stored>> {
+        if self.version < chunks::SINCE_VERSION {
+            return Ok(Vec::new());
+        }
+        chunks::between(&self.conn, after, watermark)
+    }
+
+    /// What the filter asks of chunks, whose ids lie in a range too.
+    pub(super) fn wanted(&self, filter: &Filter, after: u64, watermark: u64) -> Wanted {
+        let clamp = |id: u64| i64::try_from(id).unwrap_or(i64::MAX);
+        Wanted::of(filter, &self.names)
+            .within(Number::RecordId, clamp(after).saturating_add(1)..=clamp(watermark))
+    }
+
+    /// Shows the matching records with ids above `after`, by ascending id.
+    pub(super) fn by_id(
+        &self,
+        filter: &Filter,
+        watermark: u64,
+        after: u64,
+        mut sink: impl FnMut(Record) -> ControlFlow<()>,
+    ) -> rusqlite::Result<()> {
+        let wanted = self.wanted(filter, after, watermark);
+        for mut stored in self.chunks(after, watermark)? {
+            let mut found = Vec::new();
+            self.pages(&mut stored, &wanted, |rows| found.extend(rows))?;
+            found.sort_unstable_by_key(|row: &Row| row.record_id);
+            for (place, row) in found.iter().enumerate() {
+                if place.is_multiple_of(LOOK) {
+                    self.heed_leash()?;
+                }
+                if self.show(row, filter, &mut sink).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        let narrow = "record_id > :bound AND record_id <= :watermark";
+        let after = i64::try_from(after).unwrap_or(i64::MAX);
+        self.tail(filter, watermark, (narrow, after), "record_id", sink)
+    }
+
+    /// Shows the matching records, in any order.
+    pub(super) fn each(
+        &self,
+        filter: &Filter,
+        watermark: u64,
+        mut sink: impl FnMut(Record) -> ControlFlow<()>,
+    ) -> rusqlite::Result<()> {
+        let wanted = self.wanted(filter, 0, watermark);
+        for mut stored in self.chunks(0, watermark)? {
+            if self.each_of(&mut stored, &wanted, filter, &mut sink)?.is_break() {
+                return Ok(());
+            }
+        }
+        self.each_of_tail(filter, watermark, sink)
+    }
+
+    /// Shows the matching records that are rows, in any order.
+    pub(super) fn each_of_tail(
+        &self,
+        filter: &Filter,
+        watermark: u64,
+        sink: impl FnMut(Record) -> ControlFlow<()>,
+    ) -> rusqlite::Result<()> {
+        let narrow = "record_id > :bound AND record_id <= :watermark";
+        self.tail(filter, watermark, (narrow, 0), "record_id", sink)
+    }
+
+    /// Shows the matching records of a chunk, in any order.
+    pub(super) fn each_of(
+        &self,
+        stored: &mut Stored,
+        wanted: &Wanted,
+        filter: &Filter,
+        sink: &mut impl FnMut(Record) -> ControlFlow<()>,
+    ) -> rusqlite::Result<ControlFlow<()>> {
+        let mut flow = ControlFlow::Continue(());
+        self.pages(stored, wanted, |rows| {
+            for row in &rows {
+                if flow.is_continue() {
+                    flow = self.show(row, filter, sink);
+                }
+            }
+        })?;
+        Ok(flow)
+    }
+
+    /// Shows the records of flows that were first seen then, by ascending id.
+    pub(super) fn with_first_seen(
+        &self,
+        first_seen_ms: i64,
+        watermark: u64,
+        mut sink: impl FnMut(Record),
+    ) -> rusqlite::Result<()> {
+        let wanted = self
+            .wanted(&Filter::default(), 0, watermark)
+            .within(Number::FirstSeen, first_seen_ms..=first_seen_ms);
+        for mut stored in self.chunks(0, watermark)? {
+            if !self.may_have_flow(&mut stored, first_seen_ms)? {
+                continue;
+            }
+            let mut found = Vec::new();
+            self.pages(&mut stored, &wanted, |rows| found.extend(rows))?;
+            found.sort_unstable_by_key(|row: &Row| row.record_id);
+            found.iter().for_each(|row| sink(self.names.record(row)));
+        }
+        let sql = format!(
+            "SELECT {} FROM record WHERE first_seen = :first_seen AND +record_id <= :watermark \
+             ORDER BY record_id",
+            self.columns
+        );
+        let parameters = named_params! {
+            ":first_seen": first_seen_ms,
+            ":watermark": watermark.cast_signed(),
+        };
+        self.run(&sql, parameters, |record| {
+            sink(record);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Flows that start in a chunk are in a range; others are in its filter.
+    fn may_have_flow(&self, stored: &mut Stored, first_seen_ms: i64) -> rusqlite::Result<bool> {
+        let header = stored.chunk.header();
+        if !header.zone(Number::FirstSeen).contains(&first_seen_ms) {
+            return Ok(false);
+        }
+        if header.opened().is_some_and(|opened| opened.contains(&first_seen_ms)) {
+            return Ok(true);
+        }
+        stored.need(&self.conn, ColumnSet::default().with(ColumnId::Members))?;
+        let members = stored.chunk.members().map_err(damaged)?;
+        Ok(members.may_have(Member::Older(first_seen_ms)))
+    }
+
+    /// Shows the rows of a chunk that may be wanted, a page at a time.
+    fn pages(
+        &self,
+        stored: &mut Stored,
+        wanted: &Wanted,
+        mut sink: impl FnMut(Vec<Row>),
+    ) -> rusqlite::Result<()> {
+        let Some(selections) = self.selections(stored, wanted)? else { return Ok(()) };
+        stored.need(&self.conn, Chunk::row_columns())?;
+        for (page, selection) in stored.chunk.pages().zip(&selections) {
+            if *selection != Selection::Nothing {
+                self.heed_leash()?;
+                sink(page.select_rows(selection).map_err(damaged)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is wanted of each page of a chunk; `None`: nothing.
+    pub(super) fn selections(
+        &self,
+        stored: &mut Stored,
+        wanted: &Wanted,
+    ) -> rusqlite::Result<Option<Vec<Selection>>> {
+        let Some(plan) = wanted.plan(&self.conn, stored)? else { return Ok(None) };
+        stored.need(&self.conn, plan.columns())?;
+        let mut selections = Vec::with_capacity(stored.chunk.header().pages());
+        for page in stored.chunk.pages() {
+            self.heed_leash()?;
+            selections.push(plan.select(&page).map_err(damaged)?);
+        }
+        let is_nothing = |selection: &Selection| *selection == Selection::Nothing;
+        Ok((!selections.iter().all(is_nothing)).then_some(selections))
+    }
+
+    fn show(
+        &self,
+        row: &Row,
+        filter: &Filter,
+        sink: &mut impl FnMut(Record) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let record = self.names.record(row);
+        if filter.matches(&record) { sink(record) } else { ControlFlow::Continue(()) }
+    }
+
+    /// An error as of an interrupted query, when nobody waits for the answer.
+    pub(super) fn heed_leash(&self) -> rusqlite::Result<()> {
+        match self.leash.over() {
+            None => Ok(()),
+            Some(_) => {
+                let interrupted = ffi::Error::new(ffi::SQLITE_INTERRUPT);
+                Err(rusqlite::Error::SqliteFailure(interrupted, None))
+            }
+        }
+    }
+
+    /// Shows rows. `narrow` and `order` are SQL of ours; SQL judges what it can cheaply, and the
+    /// filter itself has the last word.
+    pub(super) fn tail(
+        &self,
+        filter: &Filter,
+        watermark: u64,
+        (narrow, bound): (&str, i64),
+        order: &str,
+        mut sink: impl FnMut(Record) -> ControlFlow<()>,
+    ) -> rusqlite::Result<()> {
+        let sql = format!(
+            "SELECT {} FROM record JOIN interface USING (interface_id) WHERE {narrow} \
+             AND window_end >= :since AND window_end < :until \
+             AND {JUDGED} ORDER BY {order}",
+            self.columns
+        );
+        let parameters = named_params! {
+            ":bound": bound,
+            ":watermark": watermark.cast_signed(),
+            ":since": filter.since_ms.unwrap_or(i64::MIN),
+            ":until": filter.until_ms.unwrap_or(i64::MAX),
+            ":protocol": filter.protocol,
+            ":verdict": filter.verdict.map(Verdict::number),
+            ":any_rule": filter.rule.is_none(),
+            ":rule": filter.rule.as_ref().and_then(Decider::rule),
+        };
+        self.run(&sql, parameters, |record| {
+            if filter.matches(&record) { sink(record) } else { ControlFlow::Continue(()) }
+        })
+    }
+
+    fn run(
+        &self,
+        sql: &str,
+        parameters: &[(&str, &dyn ToSql)],
+        mut sink: impl FnMut(Record) -> ControlFlow<()>,
+    ) -> rusqlite::Result<()> {
+        let mut query = self.conn.prepare_cached(sql)?;
+        let mut rows = query.query(parameters)?;
+        while let Some(row) = rows.next()? {
+            if sink(row::record(row, &self.names)?).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
