@@ -50,7 +50,7 @@ const REST: u32 = 3;
 /// After the first look.
 const SOON: Duration = Duration::from_millis(500);
 /// What moves in so short a time is not told: it may be one packet, or none.
-pub(super) const SHORT: Duration = Duration::from_millis(200);
+const SHORT: Duration = Duration::from_millis(200);
 /// How long an answer may take before the screen says so.
 const LATE: Duration = Duration::from_secs(3);
 

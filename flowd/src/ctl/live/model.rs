@@ -137,8 +137,8 @@ impl Model {
             return;
         }
         self.trouble = None;
-        let is_told = |ms| Duration::from_millis(ms) >= SHORT;
-        if !rates.interval_ms.is_none_or(is_told) && !self.flows.is_empty() {
+        let is_short = |ms| Duration::from_millis(ms) < SHORT;
+        if rates.interval_ms.is_some_and(is_short) && !self.flows.is_empty() {
             return;
         }
         self.head.take(status);
