@@ -30,6 +30,18 @@ pub struct Pty {
 /// Columns and rows.
 pub type Size = (u16, u16);
 
+/// Makes the calling process the first one of a session, on the terminal that it reads.
+fn lead_a_session() -> io::Result<()> {
+    // SAFETY: it takes nothing.
+    let session = unsafe { libc::setsid() };
+    if session < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: this request takes a number.
+    let terminal = unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) };
+    if terminal < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 impl Pty {
     /// Starts a program as the first one of a session on a new terminal.
     pub fn start(command: &mut Command, size: Size) -> Self {
@@ -37,15 +49,8 @@ impl Pty {
         let end = || line.try_clone().expect("a descriptor");
         command.stdin(end()).stdout(end()).stderr(end()).env("TERM", "xterm-256color");
         command.env_remove("NO_COLOR");
-        // SAFETY: between fork and exec the closure makes two system calls and nothing else.
-        unsafe {
-            command.pre_exec(|| {
-                if libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
-                    return Err(io::Error::last_os_error());
-                }
-                Ok(())
-            });
-        }
+        // SAFETY: between fork and exec the function makes two system calls and nothing else.
+        unsafe { command.pre_exec(lead_a_session) };
         let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let [columns, rows] = [size.0, size.1].map(nonzero);
         let screen = Arc::new(Mutex::new(vt100::Parser::new(rows, columns, 0)));
