@@ -7,6 +7,8 @@ import time
 
 import duckdb
 
+# As flowd's own SQL has them: Unix milliseconds.
+TIMES = ["window_start", "window_end", "first_seen", "last_seen"]
 TRIES = 7
 LONG_S = 10.0
 
@@ -40,7 +42,9 @@ def main():
     connection = duckdb.connect(path)
     start = time.perf_counter()
     source = task["parquet"]
-    connection.execute(f"CREATE TABLE records AS SELECT * FROM read_parquet('{source}')")
+    times = ", ".join(f"epoch_ms({name}) AS {name}" for name in TIMES)
+    rows = f"SELECT * REPLACE ({times}) FROM read_parquet('{source}')"
+    connection.execute(f"CREATE TABLE records AS {rows}")
     connection.execute("CHECKPOINT")
     load_s = time.perf_counter() - start
     connection.close()

@@ -65,9 +65,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Question> {
         sum("one source, sum", from, format!("{bytes} WHERE src_ip = '{source}'")),
         Question {
             what: "rows of one address, last hour",
-            duckdb: format!(
-                "SELECT * FROM records WHERE {of_address} AND epoch_ms(window_end) >= {hour_ms}"
-            ),
+            duckdb: format!("SELECT * FROM records WHERE {of_address} AND window_end >= {hour_ms}"),
             ask: Box::new(move |reader| {
                 let mut count = 0;
                 reader.records(&lately, 0, u64::MAX >> 1, &mut |_record| {
