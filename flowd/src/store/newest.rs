@@ -1,8 +1,9 @@
 //! Records in the order of their flows, newest first.
 //!
-//! Chunks lie in another order, and a flow may have records in many: as many records as there is room
-//! for are put into order, the newest first, and then those behind them. A chunk whose flows are all
-//! older than what there is no room for, or newer than where the order has come to, is not read.
+//! Chunks lie in another order, and a flow may have records in many: as many records as there is
+//! room for are put into order, the newest first, and then those behind them. A chunk whose flows
+//! are all older than what there is no room for, or newer than where the order has come to, is not
+//! read.
 
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 

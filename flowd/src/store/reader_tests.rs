@@ -274,7 +274,7 @@ proptest! {
         tail_records in 1_u32..12,
         steps in 0_usize..4,
         bounds in (0_u64..40, 0_u64..40),
-        both in prop::sample::select(vec!["peer,dst_port", "user,src,verdict", "dst,rule,protocol"]),
+        both in prop::sample::select(vec!["peer,dst_port", "user,src,verdict", "dst,rule"]),
         is_sealed: bool,
     ) {
         let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! What goes when: the oldest days first, whole, and never the newest.
 //!
-//! - A day that is over is sealed: its rows become chunks, its log is folded into the file, which is
-//!   then read-only.
+//! - A day that is over is sealed: its rows become chunks, its log is folded into the file, which
+//!   is then read-only.
 //! - Before a segment goes, its sums are in `totals.sqlite`, safe on the disk. A crash in between
 //!   finds them there and removes the file.
 //! - Whatever cannot be done now is tried again by the next run.
