@@ -59,9 +59,9 @@ pub(super) fn write(
 
 /// Tests that ask nothing of the kernel's WireGuard or its hooks: they run in the root tier only,
 /// unless a filter names them.
-const INDEPENDENT: [&str; 11] = [
-    "api", "crash", "examples", "export", "identity", "policy", "pressure", "queries", "records",
-    "refusals", "store",
+const INDEPENDENT: [&str; 13] = [
+    "api", "crash", "examples", "export", "identity", "live", "policy", "pressure", "queries",
+    "records", "refusals", "sql", "store",
 ];
 
 /// What the oldest kernel need not repeat: these ask WireGuard's counters and the store, which are
