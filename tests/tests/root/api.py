@@ -25,6 +25,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator, validate
 HERE = pathlib.Path(__file__).parent
 # So that the fuzzing stays short; what is derived from each schema is not limited.
 EXAMPLES = "8"
+# For one answer, on a machine that does much else.
+PATIENCE_S = "60"
 REQUEST = re.compile(rb"([A-Z]+) (/[^ ?]*)[^ ]* HTTP/1\.1\r\n")
 ANSWER = re.compile(rb"HTTP/1\.1 ([0-9]{3}) ")
 
@@ -137,6 +139,7 @@ def main(flowd, directory):
             "--config-file", HERE / "schemathesis.toml", "--no-color",
             "run", address, "--url", base,
             "--generation-deterministic", "--max-examples", EXAMPLES,
+            "--request-timeout", PATIENCE_S,
         ]
         hooks = {"SCHEMATHESIS_HOOKS": "schemathesis_hooks", "PYTHONPATH": str(HERE)}
         hooks["PYTHONDONTWRITEBYTECODE"] = "1"
