@@ -282,25 +282,7 @@ impl Reader {
         watermark: u64,
         sink: &mut dyn FnMut(Record) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
-        let mut ledger = self.ledger_for(filter.state)?;
-        let mut stopped = false;
-        for path in self.paths(filter)? {
-            let Some(segment) = self.segment(&path)? else { continue };
-            segment
-                .by_id(filter, watermark, after, |record| {
-                    if ledger.as_mut().is_some_and(|ledger| !ledger.wants(&record)) {
-                        return ControlFlow::Continue(());
-                    }
-                    let flow = sink(record);
-                    stopped = flow.is_break();
-                    flow
-                })
-                .map_err(self.failed(&path))?;
-            if stopped {
-                break;
-            }
-        }
-        Ok(())
+        self.over(filter, sink, |segment, sink| segment.by_id(filter, watermark, after, sink))
     }
 
     /// The same in any order, which takes less.
@@ -310,20 +292,30 @@ impl Reader {
         watermark: u64,
         sink: &mut dyn FnMut(Record) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
+        self.over(filter, sink, |segment, sink| segment.each(filter, watermark, sink))
+    }
+
+    /// Shows what `read` finds in each segment to `sink`, but flows that are not in the filter's
+    /// state, until it breaks.
+    fn over(
+        &self,
+        filter: &Filter,
+        sink: &mut dyn FnMut(Record) -> ControlFlow<()>,
+        read: impl Fn(&Segment, &mut dyn FnMut(Record) -> ControlFlow<()>) -> rusqlite::Result<()>,
+    ) -> Result<(), ReadError> {
         let mut ledger = self.ledger_for(filter.state)?;
         let mut stopped = false;
         for path in self.paths(filter)? {
             let Some(segment) = self.segment(&path)? else { continue };
-            segment
-                .each(filter, watermark, |record| {
-                    if ledger.as_mut().is_some_and(|ledger| !ledger.wants(&record)) {
-                        return ControlFlow::Continue(());
-                    }
-                    let flow = sink(record);
-                    stopped = flow.is_break();
-                    flow
-                })
-                .map_err(self.failed(&path))?;
+            let mut wanted = |record: Record| {
+                if ledger.as_mut().is_some_and(|ledger| !ledger.wants(&record)) {
+                    return ControlFlow::Continue(());
+                }
+                let flow = sink(record);
+                stopped = flow.is_break();
+                flow
+            };
+            read(&segment, &mut wanted).map_err(self.failed(&path))?;
             if stopped {
                 break;
             }
