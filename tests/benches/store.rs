@@ -10,17 +10,16 @@ mod duckdb;
 mod filled;
 #[path = "chunk/generate.rs"]
 mod generate;
+#[path = "store/names.rs"]
+mod names;
 #[path = "store/questions.rs"]
 mod questions;
-#[path = "store/row.rs"]
-mod row;
 
 use std::{error::Error, process::ExitCode};
 
 use filled::Filled;
-use flowd::flows;
+use flowd::{chunk::Row, flows};
 use questions::Answered;
-use row::Row;
 use serde_json::{Value, json};
 
 const SIZES: [usize; 2] = [1_000_000, 10_000_000];

@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use super::{
     generate::{Generator, MIDNIGHT_MS},
-    row::Names,
+    names::Names,
 };
 
 pub(super) const GATEWAY: &str = "bench";

@@ -1,42 +1,13 @@
-//! A generated record, and how a reader of the store has it.
+//! How a reader of the store has a generated record.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::sync::Arc;
 
-use flowd::flows::{
-    Counters, EndReason, Entry, Icmp, Identity, Initiator, Record, TcpFlags, Tuple, Verdict,
+use flowd::{
+    chunk::{NameId, Row},
+    flows::{Entry, Identity, Record},
 };
 
 use super::generate::PEERS;
-
-/// A number that stands for a name.
-type NameId = Option<NonZeroU32>;
-
-/// A record with numbers for its names; [`Record`] says what the fields mean.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Row {
-    pub(super) record_id: u64,
-    pub(super) interface: u32,
-    pub(super) peer: NameId,
-    pub(super) remote_peer: NameId,
-    pub(super) peer_resource: NameId,
-    pub(super) remote_resource: NameId,
-    pub(super) rule: NameId,
-    pub(super) tuple: Tuple,
-    pub(super) window_start_ms: i64,
-    pub(super) window_end_ms: i64,
-    pub(super) first_seen_ms: i64,
-    pub(super) last_seen_ms: i64,
-    pub(super) initiator: Initiator,
-    pub(super) icmp: Option<Icmp>,
-    pub(super) verdict: Verdict,
-    pub(super) enforced: bool,
-    pub(super) policy_revision: u32,
-    pub(super) counters: Counters,
-    pub(super) total: Counters,
-    pub(super) tcp_flags: TcpFlags,
-    pub(super) end_reason: Option<EndReason>,
-    pub(super) overflow: bool,
-}
 
 /// What the numbers stand for.
 pub(super) struct Names {
