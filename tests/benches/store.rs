@@ -15,7 +15,7 @@ mod names;
 #[path = "store/questions.rs"]
 mod questions;
 
-use std::{error::Error, process::ExitCode};
+use std::{error::Error, process::ExitCode, time::Duration};
 
 use filled::Filled;
 use flowd::{chunk::Row, flows};
@@ -117,20 +117,20 @@ fn of_ingest(filled: &Filled) -> Vec<Figure> {
     let records = filled.count as f64;
     let figure =
         |what: &str, value, unit| Figure { what: what.to_owned(), who: FLOWD, value, unit };
+    let ingest = &filled.ingest;
+    let rate = |records: f64, time: Duration| records / time.as_secs_f64();
     vec![
-        figure("ingest", records / filled.ingest.as_secs_f64(), "records/s"),
-        figure(
-            "ingest, slowest tenth",
-            records / 10.0 / filled.slowest_tenth.as_secs_f64(),
-            "records/s",
-        ),
+        figure("ingest, chunks and all", rate(records, ingest.all()), "records/s"),
+        figure("its slowest tenth", rate(records / 10.0, ingest.slowest_tenth()), "records/s"),
+        figure("ingest, rows alone", rate(records, ingest.commits()), "records/s"),
+        figure("longest wait for a chunk", ingest.longest_take.as_secs_f64() * 1e3, "ms"),
         figure("size, with the log", filled.open_bytes as f64 / records, "bytes a record"),
         figure("size", filled.closed_bytes as f64 / records, "bytes a record"),
     ]
 }
 
 fn show(what: &str, own: &Answered, their: Option<&Answered>) {
-    let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3;
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let (warm, cold) = (ms(own.warm), ms(own.cold));
     print!("  {what:<32} {warm:>10.2} {cold:>10.2}");
     match their {

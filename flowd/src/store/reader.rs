@@ -24,7 +24,8 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use super::{
     OpenError, ReadError, chunks, failure,
     leash::{Leash, Over},
-    schema, sums,
+    schema, step,
+    tail::Tail,
     tallies::{Tallies, Tally},
     view::Segment,
     writer,
@@ -55,6 +56,7 @@ pub struct Reader {
     reports: Option<mpsc::Sender<PathBuf>>,
     /// Whether one is being looked at.
     is_looking: Arc<AtomicBool>,
+    tail: Arc<Tail>,
     leash: Leash,
 }
 
@@ -66,6 +68,7 @@ impl Reader {
             gateway: gateway.into(),
             reports: None,
             is_looking: Arc::default(),
+            tail: Arc::default(),
             leash: Leash::default(),
         }
     }
@@ -102,10 +105,6 @@ impl Reader {
             let Some(segment) = self.segment(&path)? else { continue };
             let mut add = || {
                 tallies.add_chunks(&segment, |_| ControlFlow::Continue(()))?;
-                if sums::is_plain(filter) {
-                    sum.merge(&segment.plain_summary_of_tail(filter, watermark)?);
-                    return Ok(());
-                }
                 segment.each_of_tail(filter, watermark, |record| {
                     sum.absorb(&record, opening);
                     ControlFlow::Continue(())
@@ -366,8 +365,13 @@ impl Reader {
         if let Some(over) = self.leash.over() {
             return Err(over.into());
         }
+        let file = step::file_of(path);
         let opened = Segment::open(path, &self.leash).map_err(|error| self.of_leash(error));
-        opened.inspect_err(|error| self.report(error))
+        let opened = opened.inspect_err(|error| self.report(error))?;
+        Ok(opened.map(|segment| match file {
+            Some(file) => segment.keeping(self.tail.clone(), file),
+            None => segment,
+        }))
     }
 
     pub(super) fn failed(&self, path: &Path) -> impl Fn(rusqlite::Error) -> ReadError {

@@ -12,7 +12,7 @@ use std::{
 use flowd::{
     export::{Export, Format},
     flows::{FlowId, Record},
-    store::{Leaving, Synchronous, Writer},
+    store::{Compactor, Keeper, Leaving, Reader, Retention, Synchronous, TAIL_RECORDS, Writer},
     wire,
 };
 use tempfile::TempDir;
@@ -47,18 +47,75 @@ pub(super) struct Filled {
     pub(super) directory: TempDir,
     pub(super) count: usize,
     pub(super) facts: Facts,
-    /// Of all transactions together.
-    pub(super) ingest: Duration,
-    /// Of its tenth that was the slowest.
-    pub(super) slowest_tenth: Duration,
+    pub(super) ingest: Ingest,
     /// With the log, after the last transaction.
     pub(super) open_bytes: u64,
     /// After the writer has gone.
     pub(super) closed_bytes: u64,
 }
 
+/// What each commit took, with the steps behind it.
+#[derive(Debug, Default)]
+pub(super) struct Ingest {
+    /// Records into rows.
+    commits: Vec<Duration>,
+    /// Rows into chunks, and chunks into larger ones.
+    makes: Vec<Duration>,
+    /// Chunks into their place: the daemon drains nothing meanwhile.
+    takes: Vec<Duration>,
+    /// The longest of them.
+    pub(super) longest_take: Duration,
+}
+
+impl Ingest {
+    /// Makes and takes the steps that are due.
+    fn step(
+        &mut self,
+        compactor: &Compactor,
+        writer: &mut Writer,
+        now_ms: i64,
+    ) -> Result<(), Box<dyn Error>> {
+        let (mut makes, mut takes) = (Duration::ZERO, Duration::ZERO);
+        loop {
+            let start = Instant::now();
+            let step = compactor.next()?;
+            makes += start.elapsed();
+            let Some(step) = step else { break };
+            let start = Instant::now();
+            if !writer.take_step(now_ms, &step)? {
+                return Err("a step is not of the segment".into());
+            }
+            takes += start.elapsed();
+            self.longest_take = self.longest_take.max(start.elapsed());
+        }
+        self.makes.push(makes);
+        self.takes.push(takes);
+        Ok(())
+    }
+
+    /// All of it, on one core.
+    pub(super) fn all(&self) -> Duration {
+        [&self.commits, &self.makes, &self.takes].into_iter().flatten().sum()
+    }
+
+    /// Records into rows alone.
+    pub(super) fn commits(&self) -> Duration {
+        self.commits.iter().sum()
+    }
+
+    /// All of it, of the tenth that was the slowest.
+    pub(super) fn slowest_tenth(&self) -> Duration {
+        let of_commits = self.commits.iter().zip(&self.makes).zip(&self.takes);
+        let of_commits: Vec<_> = of_commits.map(|((a, b), c)| *a + *b + *c).collect();
+        let tenth = of_commits.len().div_ceil(10);
+        let whole = of_commits.chunks(tenth).filter(|part| part.len() == tenth);
+        whole.map(|part| part.iter().sum()).max().unwrap_or_default()
+    }
+}
+
 impl Filled {
-    /// Writes a store as the daemon does, each transaction safe on the disk.
+    /// Writes a store as the daemon does, each transaction safe on the disk: commits, and the steps
+    /// that are due behind each.
     pub(super) fn new(count: usize) -> Result<Self, Box<dyn Error>> {
         let directory = TempDir::with_prefix_in("bench-store-", env!("CARGO_TARGET_TMPDIR"))?;
         let store = directory.path().join("store");
@@ -67,16 +124,18 @@ impl Filled {
         let mut export = Export::begin(Format::Parquet, parquet)?;
         let mut writer = Writer::open(&store, GATEWAY, MIDNIGHT_MS)?;
         writer = writer.with_synchronous(Synchronous::Full)?;
+        let compactor = Compactor::new(Reader::new(&store, GATEWAY), TAIL_RECORDS);
         let names = Names::new();
         let mut rows = Generator::new(SEED, FLOWS_PER_S).skip(WARM_UP).take(count);
-        let (mut taken, mut facts, mut done) = (Vec::new(), None, 0);
+        let (mut ingest, mut facts, mut done) = (Ingest::default(), None, 0);
         while done < count {
             let mut records: Vec<Record> =
                 rows.by_ref().take(COMMIT).map(|row| names.record(&row)).collect();
             let now_ms = records.iter().map(|one| one.window_end_ms).max().unwrap_or(MIDNIGHT_MS);
             let start = Instant::now();
             writer.commit(now_ms, &mut records, &Leaving::default())?;
-            taken.push(start.elapsed());
+            ingest.commits.push(start.elapsed());
+            ingest.step(&compactor, &mut writer, now_ms)?;
             done += records.len();
             for record in &records {
                 export.record(&wire::Record::new(GATEWAY, record))?;
@@ -91,15 +150,15 @@ impl Filled {
         export.end()?.into_inner()?.sync_all()?;
         let open_bytes = bytes(&store)?;
         writer.close();
+        // Days that are over.
+        let end_ms = facts.as_ref().map_or(MIDNIGHT_MS, |facts: &Facts| facts.last_ms);
+        Keeper::new(&store, Retention::default()).run(end_ms)?;
         let closed_bytes = bytes(&store)?;
-        let tenth = taken.len().div_ceil(10);
-        let tenths = taken.chunks(tenth).filter(|part| part.len() == tenth);
         Ok(Self {
             directory,
             count,
             facts: facts.ok_or("a store has records")?,
-            ingest: taken.iter().sum(),
-            slowest_tenth: tenths.map(|part| part.iter().sum()).max().unwrap_or_default(),
+            ingest,
             open_bytes,
             closed_bytes,
         })
