@@ -119,11 +119,14 @@ fn of_ingest(filled: &Filled) -> Vec<Figure> {
         |what: &str, value, unit| Figure { what: what.to_owned(), who: FLOWD, value, unit };
     let ingest = &filled.ingest;
     let rate = |records: f64, time: Duration| records / time.as_secs_f64();
+    let (all, slowest) = (ingest.all(), ingest.slowest_tenth());
     vec![
-        figure("ingest, chunks and all", rate(records, ingest.all()), "records/s"),
-        figure("its slowest tenth", rate(records / 10.0, ingest.slowest_tenth()), "records/s"),
-        figure("ingest, rows alone", rate(records, ingest.commits()), "records/s"),
+        figure("ingest, on one core", rate(records, all.cpu), "records/s"),
+        figure("its slowest tenth", rate(records / 10.0, slowest.cpu), "records/s"),
+        figure("the drain thread's part", rate(records, ingest.of_writer().cpu), "records/s"),
+        figure("ingest, with the disk", rate(records, all.wall), "records/s"),
         figure("longest wait for a chunk", ingest.longest_take.as_secs_f64() * 1e3, "ms"),
+        figure("memory of a step", ingest.step_bytes as f64 / f64::from(1 << 20), "MiB"),
         figure("size, with the log", filled.open_bytes as f64 / records, "bytes a record"),
         figure("size", filled.closed_bytes as f64 / records, "bytes a record"),
     ]

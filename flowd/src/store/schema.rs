@@ -236,6 +236,8 @@ CREATE TABLE digest (
     remotes          BLOB, -- by other end
     ports            BLOB -- by protocol and destination port
 ) STRICT;
+-- Readers keep the rows that there are.
+DROP INDEX record_by_first_seen;
 ",
 ];
 

@@ -54,17 +54,50 @@ pub(super) struct Filled {
     pub(super) closed_bytes: u64,
 }
 
+/// Time that something took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Took {
+    pub(super) wall: Duration,
+    /// Of this thread; waiting for the disk is not in it.
+    pub(super) cpu: Duration,
+}
+
+impl Took {
+    fn by<T>(work: impl FnOnce() -> T) -> (T, Self) {
+        let (start, cpu) = (Instant::now(), thread_cpu());
+        let done = work();
+        (done, Self { wall: start.elapsed(), cpu: thread_cpu() - cpu })
+    }
+}
+
+impl std::iter::Sum for Took {
+    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+        parts.fold(Self::default(), |sum, part| Self {
+            wall: sum.wall + part.wall,
+            cpu: sum.cpu + part.cpu,
+        })
+    }
+}
+
+fn thread_cpu() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the clock is one that Linux always has, and the result lies on this stack.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut now) };
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
 /// What each commit took, with the steps behind it.
 #[derive(Debug, Default)]
 pub(super) struct Ingest {
     /// Records into rows.
-    commits: Vec<Duration>,
-    /// Rows into chunks, and chunks into larger ones.
-    makes: Vec<Duration>,
+    commits: Vec<Took>,
+    /// Rows into chunks, chunks into larger ones, and digests: beside the daemon's drain thread.
+    makes: Vec<Took>,
     /// Chunks into their place: the daemon drains nothing meanwhile.
-    takes: Vec<Duration>,
-    /// The longest of them.
+    takes: Vec<Took>,
     pub(super) longest_take: Duration,
+    /// What making a step needed at most, beyond what was there before.
+    pub(super) step_bytes: u64,
 }
 
 impl Ingest {
@@ -75,42 +108,54 @@ impl Ingest {
         writer: &mut Writer,
         now_ms: i64,
     ) -> Result<(), Box<dyn Error>> {
-        let (mut makes, mut takes) = (Duration::ZERO, Duration::ZERO);
+        let (mut makes, mut takes) = (Vec::new(), Vec::new());
         loop {
-            let start = Instant::now();
-            let step = compactor.next()?;
-            makes += start.elapsed();
-            let Some(step) = step else { break };
-            let start = Instant::now();
-            if !writer.take_step(now_ms, &step)? {
+            fs::write("/proc/self/clear_refs", "5")?;
+            let before = resident("VmRSS")?;
+            let (step, took) = Took::by(|| compactor.next());
+            makes.push(took);
+            let Some(step) = step? else { break };
+            self.step_bytes = self.step_bytes.max(resident("VmHWM")?.saturating_sub(before));
+            let (is_taken, took) = Took::by(|| writer.take_step(now_ms, &step));
+            if !is_taken? {
                 return Err("a step is not of the segment".into());
             }
-            takes += start.elapsed();
-            self.longest_take = self.longest_take.max(start.elapsed());
+            takes.push(took);
+            self.longest_take = self.longest_take.max(took.wall);
         }
-        self.makes.push(makes);
-        self.takes.push(takes);
+        self.makes.push(makes.into_iter().sum());
+        self.takes.push(takes.into_iter().sum());
         Ok(())
     }
 
-    /// All of it, on one core.
-    pub(super) fn all(&self) -> Duration {
-        [&self.commits, &self.makes, &self.takes].into_iter().flatten().sum()
+    /// All of it, one after the other.
+    pub(super) fn all(&self) -> Took {
+        [&self.commits, &self.makes, &self.takes].into_iter().flatten().copied().sum()
     }
 
-    /// Records into rows alone.
-    pub(super) fn commits(&self) -> Duration {
-        self.commits.iter().sum()
+    /// What the drain thread does.
+    pub(super) fn of_writer(&self) -> Took {
+        [&self.commits, &self.takes].into_iter().flatten().copied().sum()
     }
 
     /// All of it, of the tenth that was the slowest.
-    pub(super) fn slowest_tenth(&self) -> Duration {
+    pub(super) fn slowest_tenth(&self) -> Took {
         let of_commits = self.commits.iter().zip(&self.makes).zip(&self.takes);
-        let of_commits: Vec<_> = of_commits.map(|((a, b), c)| *a + *b + *c).collect();
+        let of_commits: Vec<Took> =
+            of_commits.map(|((a, b), c)| [*a, *b, *c].into_iter().sum()).collect();
         let tenth = of_commits.len().div_ceil(10);
         let whole = of_commits.chunks(tenth).filter(|part| part.len() == tenth);
-        whole.map(|part| part.iter().sum()).max().unwrap_or_default()
+        let sums = whole.map(|part| part.iter().copied().sum::<Took>());
+        sums.max_by_key(|took| took.cpu).unwrap_or_default()
     }
+}
+
+/// A line of `/proc/self/status`, in bytes.
+fn resident(what: &str) -> Result<u64, Box<dyn Error>> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()).ok_or("no such line")?;
+    Ok(kilobytes.parse::<u64>()? * 1024)
 }
 
 impl Filled {
@@ -132,9 +177,10 @@ impl Filled {
             let mut records: Vec<Record> =
                 rows.by_ref().take(COMMIT).map(|row| names.record(&row)).collect();
             let now_ms = records.iter().map(|one| one.window_end_ms).max().unwrap_or(MIDNIGHT_MS);
-            let start = Instant::now();
-            writer.commit(now_ms, &mut records, &Leaving::default())?;
-            ingest.commits.push(start.elapsed());
+            let (committed, took) =
+                Took::by(|| writer.commit(now_ms, &mut records, &Leaving::default()));
+            committed?;
+            ingest.commits.push(took);
             ingest.step(&compactor, &mut writer, now_ms)?;
             done += records.len();
             for record in &records {
