@@ -4,7 +4,7 @@ use std::{fmt::Write as _, io::ErrorKind, path::Path, time::Duration};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
-    Method, Request, Response,
+    Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
     client::conn::http1,
     header::{ACCEPT, CONTENT_TYPE, HOST},
@@ -128,6 +128,10 @@ async fn success(response: Response<Incoming>) -> Result<Incoming, CtlError> {
     let body = response.into_body().collect().await?.to_bytes();
     Err(match serde_json::from_slice::<Problem>(&body) {
         Ok(problem) if !problem.problems.is_empty() => CtlError::Policy(problem.problems),
+        // What it cannot understand was typed so.
+        Ok(problem) if status == StatusCode::BAD_REQUEST => {
+            CtlError::Usage(super::text::visible(&problem.detail))
+        }
         Ok(problem) => CtlError::Refused(super::text::visible(&problem.detail)),
         Err(_) => CtlError::Nonsense(format!("it says {status}")),
     })
