@@ -3,15 +3,20 @@
 //! What would have more sums than [`RECORDS_PER_SUM`] allows is left out, and so is what one of the
 //! chunks has left out.
 
-use std::{array, collections::BTreeMap};
+use std::{
+    array,
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
+};
 
 use super::{
-    Chunk, ChunkError, ColumnId, ColumnSet, End, Fate, MAX_ROWS, Sum, Sums, VERSION,
+    Chunk, ChunkError, Code, ColumnId, ColumnSet, End, Fate, MAX_ROWS, Sum, Sums, VERSION,
     bytes::{Reader, put_bytes},
     dictionary,
     error::damaged,
     header::version,
     plane::{Packer, Unpacker},
+    sheet,
 };
 
 /// A digest has at most one sum of a kind for so many records.
@@ -39,10 +44,12 @@ pub struct Digest {
     pub remotes: Option<EndSums>,
     /// By `protocol << 16 | port`.
     pub ports: Option<Sums>,
+    /// Which peers were at both ends of a flow, the inside one first; ascending.
+    pub pairs: Option<Vec<(NonZeroU32, NonZeroU32)>>,
 }
 
 /// The parts of a digest as blobs, in the order of its fields.
-pub type Blobs = [Option<Vec<u8>>; 4];
+pub type Blobs = [Option<Vec<u8>>; 5];
 
 /// Sums of a chunk or of a digest, as far as they are loaded.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,13 +60,17 @@ pub struct Summed<'a> {
     pub remotes: Option<(&'a [End], &'a Sums)>,
     /// By `protocol << 16 | port`.
     pub ports: Option<&'a Sums>,
+    /// Which peers were at both ends of a flow.
+    pub pairs: Option<&'a [(NonZeroU32, NonZeroU32)]>,
 }
 
 impl Digest {
     /// The columns of a chunk that it is made of.
     pub fn columns() -> ColumnSet {
         use ColumnId::{PeerEnds, PeerSums, PortSums, RemoteEnds, RemoteSums};
-        [PeerEnds, PeerSums, RemoteEnds, RemoteSums, PortSums].into_iter().collect()
+        let sums: ColumnSet =
+            [PeerEnds, PeerSums, RemoteEnds, RemoteSums, PortSums].into_iter().collect();
+        sums.and(Code::Peer.columns()).and(Code::Remote.columns())
     }
 
     /// Of these chunks, which have loaded [`Self::columns`].
@@ -83,28 +94,36 @@ impl Digest {
             peers: by_end(chunks, ColumnId::PeerSums, most)?,
             remotes: by_end(chunks, ColumnId::RemoteSums, most)?,
             ports: ports.map(|ports| Sums(ports.into_iter().collect())),
+            pairs: pairs(chunks, most)?,
         })
     }
 
     /// As blobs, each with its version and checksum.
     pub fn encode(&self) -> Blobs {
-        let Self { totals, peers, remotes, ports } = self;
+        let Self { totals, peers, remotes, ports, pairs } = self;
         let mut packer = Packer::new();
         let mut by_end = |of: &Option<EndSums>| {
             of.as_ref().map(|EndSums { ends, sums }| {
-                let (ends, sums) = (dictionary::encode(ends, &mut packer), sums.encode(&mut packer));
+                let (ends, sums) =
+                    (dictionary::encode(ends, &mut packer), sums.encode(&mut packer));
                 sealed(&[&ends, &sums])
             })
         };
         let (peers, remotes) = (by_end(peers), by_end(remotes));
         let mut alone = |sums: &Sums| sealed(&[&sums.encode(&mut packer)]);
-        [Some(alone(totals)), peers, remotes, ports.as_ref().map(alone)]
+        let (totals, ports) = (Some(alone(totals)), ports.as_ref().map(alone));
+        let pairs = pairs.as_ref().map(|pairs| {
+            let number = |id: &NonZeroU32| i64::from(id.get());
+            let rows: Vec<_> = pairs.iter().map(|(a, b)| [number(a), number(b)]).collect();
+            sealed(&[&sheet::encode(&rows, &mut packer)])
+        });
+        [totals, peers, remotes, ports, pairs]
     }
 
     /// Reads blobs, or refuses them. What was not asked for may be left out, totals too.
     pub fn decode(blobs: &Blobs) -> Result<Self, ChunkError> {
         let mut unpacker = Unpacker::new();
-        let [totals, peers, remotes, ports] = blobs;
+        let [totals, peers, remotes, ports, pairs] = blobs;
         let mut alone = |blob: &Option<Vec<u8>>| -> Result<Option<Sums>, ChunkError> {
             let Some(blob) = blob else { return Ok(None) };
             let [sums] = opened(blob)?;
@@ -119,7 +138,18 @@ impl Digest {
                 sums: Sums::decode(version(sums)?, MAX_ROWS, &mut unpacker)?,
             }))
         };
-        Ok(Self { totals, peers: by_end(peers)?, remotes: by_end(remotes)?, ports })
+        let (peers, remotes) = (by_end(peers)?, by_end(remotes)?);
+        let pairs = match pairs {
+            None => None,
+            Some(blob) => {
+                let [rows] = opened(blob)?;
+                let rows = sheet::decode::<2>(version(rows)?, MAX_ROWS, &mut unpacker)?;
+                let id = |number: i64| u32::try_from(number).ok().and_then(NonZeroU32::new);
+                let pairs: Option<Vec<_>> = rows.iter().map(|[a, b]| id(*a).zip(id(*b))).collect();
+                Some(pairs.ok_or(ChunkError::Damaged("a peer has a number that none has"))?)
+            }
+        };
+        Ok(Self { totals, peers, remotes, ports, pairs })
     }
 
     /// Its sums.
@@ -131,6 +161,7 @@ impl Digest {
             peers: self.peers.as_ref().map(by_end),
             remotes: self.remotes.as_ref().map(by_end),
             ports: self.ports.as_ref(),
+            pairs: self.pairs.as_deref(),
         }
     }
 }
@@ -143,16 +174,13 @@ impl Chunk {
             peers: by_end(self.peer_ends(), ColumnId::PeerSums),
             remotes: by_end(self.remote_ends(), ColumnId::RemoteSums),
             ports: self.sums(ColumnId::PortSums).ok(),
+            pairs: None,
         }
     }
 }
 
 /// The sums of one column, by ends that mean the same in every chunk.
-fn by_end(
-    chunks: &[Chunk],
-    column: ColumnId,
-    most: usize,
-) -> Result<Option<EndSums>, ChunkError> {
+fn by_end(chunks: &[Chunk], column: ColumnId, most: usize) -> Result<Option<EndSums>, ChunkError> {
     let mut added: BTreeMap<(End, Fate), Sum> = BTreeMap::new();
     for chunk in chunks {
         if !chunk.header().has(column) {
@@ -178,6 +206,29 @@ fn by_end(
         by_end.sums.0.push(((by_end.ends.len() as i64 - 1, fate), sum));
     }
     Ok(Some(by_end))
+}
+
+/// The peers that were at both ends of records.
+fn pairs(
+    chunks: &[Chunk],
+    most: usize,
+) -> Result<Option<Vec<(NonZeroU32, NonZeroU32)>>, ChunkError> {
+    let mut pairs = BTreeSet::new();
+    for chunk in chunks {
+        let (near, far) = (chunk.peer_ends()?, chunk.remote_ends()?);
+        if far.iter().all(|end| end.peer.is_none()) {
+            continue;
+        }
+        for page in chunk.pages() {
+            let codes = page.codes(Code::Peer)?.iter().zip(page.codes(Code::Remote)?);
+            let ends = codes.map(|(a, b)| (near[*a as usize].peer, far[*b as usize].peer));
+            pairs.extend(ends.filter_map(|(a, b)| a.zip(b)));
+        }
+        if pairs.len() > most {
+            return Ok(None);
+        }
+    }
+    Ok(Some(pairs.into_iter().collect()))
 }
 
 /// The end that the key of a sum stands for.

@@ -222,14 +222,19 @@ fn of_one_property() -> impl Strategy<Value = Filter> {
         Filter { src: net("10.8.0.1/32"), ..Filter::default() },
         Filter { src: net("10.8.0.100/32"), ..Filter::default() },
         Filter { dst: net("10.8.0.0/30"), ..Filter::default() },
+        Filter { ip: net("10.8.0.1/32"), ..Filter::default() },
+        Filter { ip: net("10.8.0.0/24"), ..Filter::default() },
         Filter { dst_port: Some(53), ..Filter::default() },
         Filter { protocol: Some(17), ..Filter::default() },
         Filter { dst_port: Some(53), protocol: Some(17), ..Filter::default() },
     ]);
     let verdict = prop::sample::select(vec![None, None, Some(Verdict::Allow), Some(Verdict::Deny)]);
     let since_ms = prop::option::weighted(0.3, 0_i64..4 * DAY_MS);
-    (one, verdict, since_ms)
-        .prop_map(|(filter, verdict, since_ms)| Filter { verdict, since_ms, ..filter })
+    (one, verdict, since_ms).prop_map(|(filter, verdict, since_ms)| Filter {
+        verdict,
+        since_ms,
+        ..filter
+    })
 }
 
 /// What is asked for, by looking at every record.
