@@ -36,6 +36,7 @@ mod sessions;
 mod settling;
 mod startup;
 mod takeover;
+mod traffic;
 mod verdicts;
 mod walking;
 mod why;
@@ -60,6 +61,7 @@ use self::{
     collector::{Collector, now_ms},
     recorder::Recorder,
     revisions::Revisions,
+    traffic::Tallies,
 };
 use crate::{
     api,
@@ -181,7 +183,8 @@ fn prepare(config: &Config, opened: Opened) -> Result<Prepared, DaemonError> {
     let state = writer.state().map_err(|error| DaemonError::Leftovers(error.to_string()))?;
     let inherited = startup::inherited(pins.as_ref(), config.table_size, &state)?;
     let tables = inherited.tables.as_ref();
-    let dataplane = Dataplane::load(config.table_size, LinkHeader::None, tables)?;
+    let mut dataplane = Dataplane::load(config.table_size, LinkHeader::None, tables)?;
+    dataplane.set_order(config.order);
 
     let wanted = wireguard::Names::new(config.interfaces.clone());
     let mut found = wireguard::scan(&[])
@@ -200,7 +203,7 @@ fn prepare(config: &Config, opened: Opened) -> Result<Prepared, DaemonError> {
     let mut collector = Collector::new(
         config.clone(),
         dataplane,
-        Recorder::new(writer, watchers, now_ms()),
+        Recorder::new(writer, watchers, Tallies::new(config.metrics.max_peers), now_ms()),
         names,
         revisions,
         policy,

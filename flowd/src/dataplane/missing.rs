@@ -1,14 +1,17 @@
 //! Whether the programs still hang where they were put: anybody with the right to do so may take
 //! them off.
 
+use std::io;
+
 use aya::programs::SchedClassifier;
 use flowd_common::counter::Direction;
 
 use super::{
     AttachedBy, Dataplane, DataplaneError,
-    attachment::{BOTH, HANDLE, PRIORITY, attach_type},
+    attachment::{BOTH, attach_type},
     classifier,
     error::first_line,
+    order::PLACES,
     program_name, strangers,
 };
 use crate::wireguard;
@@ -26,9 +29,7 @@ impl Dataplane {
             let is_there = match by {
                 AttachedBy::Tcx => self.hangs(name, direction),
                 AttachedBy::Clsact => {
-                    let (priority, handle) = (PRIORITY, HANDLE.into());
-                    wireguard::has_filter(ifindex, direction, priority, handle)
-                        .map_err(|error| error.to_string())
+                    has_filter(ifindex, direction).map_err(|error| error.to_string())
                 }
             };
             let is_there = is_there
@@ -44,9 +45,7 @@ impl Dataplane {
     pub fn has_programs(&self, name: &str, ifindex: u32) -> bool {
         BOTH.into_iter().any(|direction| {
             let by_link = strangers::has_any(name, direction);
-            let by_filter = || {
-                wireguard::has_filter(ifindex, direction, PRIORITY, HANDLE.into()).unwrap_or(true)
-            };
+            let by_filter = || has_filter(ifindex, direction).unwrap_or(true);
             by_link.unwrap_or_else(|_| by_filter())
         })
     }
@@ -58,4 +57,13 @@ impl Dataplane {
             .map_err(|error| first_line(&error))?;
         Ok(programs.iter().any(|program| program.id() == own))
     }
+}
+
+fn has_filter(ifindex: u32, direction: Direction) -> io::Result<bool> {
+    for place in PLACES {
+        if wireguard::has_filter(ifindex, direction, place.priority, place.handle.into())? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
