@@ -107,6 +107,6 @@ mod tests {
             let metrics = Config::parse(&format!("[metrics]\n{text}")).unwrap().metrics;
             assert_eq!((metrics.max_peers, metrics.listen), (expected, None), "{text}");
         }
-        assert!(Config::parse("[metrics]\nmax_peers = 100001\n").is_err());
+        assert!(Config::parse("[metrics]\nmax_peers = 10001\n").is_err());
     }
 }

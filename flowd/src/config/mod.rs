@@ -123,7 +123,7 @@ mod range {
     pub(super) const POLICY_ENTRIES: std::ops::RangeInclusive<u64> = 1_000..=64_000_000;
     /// An entry takes 8 to 100 bytes of kernel memory, and only what a policy needs is taken.
     pub(super) const DEFAULT_POLICY_ENTRIES: u64 = 4_000_000;
-    pub(super) const METRICS_PEERS: std::ops::RangeInclusive<u64> = 0..=100_000;
+    pub(super) const METRICS_PEERS: std::ops::RangeInclusive<u64> = 0..=10_000;
     /// Some 14 series each.
     pub(super) const DEFAULT_METRICS_PEERS: u64 = 1_000;
     /// Ten years; 0: for ever.

@@ -19,6 +19,9 @@ use self::text::Text;
 use super::{ApiState, error::ApiError, flows, params::Params, records};
 use crate::live::{Metrics, Request};
 
+/// The media type of the text.
+pub(super) const CONTENT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// Queries of one kind: how many run, and how many may.
 struct Turns {
     kind: &'static str,
@@ -32,13 +35,16 @@ pub(super) async fn metrics(
     params: Params,
 ) -> Result<Response, ApiError> {
     params.only(&[])?;
+    Ok(([(CONTENT_TYPE, CONTENT)], text(&state).await?).into_response())
+}
+
+/// The text as of now.
+pub(super) async fn text(state: &ApiState) -> Result<String, ApiError> {
     let metrics = state.live.ask(|reply| Request::Metrics { reply }).await?;
     let turns =
         [("query", flows::running()), ("page", flows::pages()), ("stream", records::running())];
     let turns = turns.map(|(kind, (running, limit))| Turns { kind, running, limit });
-    let text = render(&metrics, &turns, state.live.watchers());
-    let kind = "text/plain; version=0.0.4; charset=utf-8";
-    Ok(([(CONTENT_TYPE, kind)], text).into_response())
+    Ok(render(&metrics, &turns, state.live.watchers()))
 }
 
 fn render(metrics: &Metrics, turns: &[Turns], watchers: usize) -> String {
