@@ -3,16 +3,11 @@
 
 use std::io;
 
-use aya::programs::SchedClassifier;
 use flowd_common::counter::Direction;
 
 use super::{
-    AttachedBy, Dataplane, DataplaneError,
-    attachment::{BOTH, attach_type},
-    classifier,
-    error::first_line,
-    order::PLACES,
-    program_name, strangers,
+    AttachedBy, Dataplane, DataplaneError, attachment::BOTH, classifier, error::first_line,
+    order::PLACES, program_name, strangers, syscall,
 };
 use crate::wireguard;
 
@@ -27,7 +22,7 @@ impl Dataplane {
         let mut missing = Vec::new();
         for direction in BOTH {
             let is_there = match by {
-                AttachedBy::Tcx => self.hangs(name, direction),
+                AttachedBy::Tcx => self.hangs(ifindex, direction),
                 AttachedBy::Clsact => {
                     has_filter(ifindex, direction).map_err(|error| error.to_string())
                 }
@@ -50,12 +45,12 @@ impl Dataplane {
         })
     }
 
-    fn hangs(&self, name: &str, direction: Direction) -> Result<bool, String> {
+    /// By its number: to ask for the programs of others takes `CAP_SYS_ADMIN`.
+    fn hangs(&self, ifindex: u32, direction: Direction) -> Result<bool, String> {
         let program = classifier(&self.ebpf, program_name(direction));
         let own = program.info().map_err(|error| first_line(&error))?.id();
-        let (_, programs) = SchedClassifier::query_tcx(name, attach_type(direction))
-            .map_err(|error| first_line(&error))?;
-        Ok(programs.iter().any(|program| program.id() == own))
+        let links = syscall::tcx_links(ifindex, direction).map_err(|error| error.to_string())?;
+        Ok(links.iter().any(|(program, _)| *program == own))
     }
 }
 
