@@ -80,15 +80,19 @@ fn every_command_of_the_operations_page_works() {
         }
     }
     let net = Topology::new(1);
-    let site = Site::new(&net, &Settings::default());
-    with_listener(&site, "");
+    let settings = Settings { active_timeout_ms: 500, ..Settings::default() };
+    let site = Site::new(&net, &settings);
+    let listener = "[metrics]\nlisten = \"127.0.0.1:9586\"\n";
+    site.configure(&format!("{}{listener}", site.config(&settings)));
     let daemon = site.start(&net.gateway);
     let ctl = site.flowctl(&net.gateway);
     ctl.attached("wg0");
     let peer = &net.peers[0];
     let ends = ((&peer.namespace, peer.v4.into()), (&net.gateway, net.gateway_v4(peer)));
     let pairs: Vec<_> = (0..40).map(|_| udp::Pair::new(ends.0, ends.1)).collect();
-    pairs.iter().for_each(|pair| drop(pair.exchange(&[100])));
+    for pair in &pairs {
+        pair.exchange(&[100]);
+    }
     let dir = site.path("typed");
     fs::create_dir(&dir).expect("room");
     fs::write(dir.join("policy.toml"), POLICY).expect("room");
@@ -105,7 +109,7 @@ fn every_command_of_the_operations_page_works() {
     }
 
     // The way back to a copy.
-    let before = ctl.summary().records;
+    let before = ctl.summary().flows;
     daemon.stop();
     let output = type_in(&net, &site, &dir, "flowd --config /etc/flowd/flowd.toml detach");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -113,7 +117,7 @@ fn every_command_of_the_operations_page_works() {
     fs::rename(dir.join("backup"), site.path("store")).expect("it was made");
     let daemon = site.start(&net.gateway);
     ctl.attached("wg0");
-    assert!(before > 0 && ctl.summary().records > 0, "the copy has records");
+    assert!(before > 0 && ctl.summary().flows > 0, "the copy has records");
     assert!(!ctl.policy().text.is_empty(), "the copy has the policy");
     daemon.stop();
 }

@@ -45,7 +45,7 @@ fn flowd_runs_beside_wireguard_in_its_network_namespace() {
     let flowd = binary("FLOWD_BIN", "flowd");
     let typed = command
         .replace("/etc/flowd/flowd.toml", &config.display().to_string())
-        .replace("exec flowd", &format!("exec {}", flowd.display()))
+        .replace(" flowd --config", &format!(" {} --config", flowd.display()))
         // The namespace is entered already.
         .replace("nsenter --net=/proc/$PID/ns/net ", "");
     assert!(!typed.contains("nsenter") && !typed.contains("/etc/flowd"), "{typed}");
