@@ -171,6 +171,7 @@ mod tests {
         let mut config = Config::parse(&uncommented).unwrap();
         config.gateway = Config::default().gateway;
         config.interfaces.clear();
+        config.metrics.listen = None;
         assert_eq!(config, Config::default(), "the commented values are the defaults");
     }
 
@@ -184,7 +185,7 @@ mod tests {
             ("[sotre]\n", "line 1: unknown key `sotre`; did you mean `store`?"),
             (
                 "colour = 1\n",
-                "line 1: unknown key `colour`; known here are gateway, interfaces, store, api, flows, identity, policy, datapath",
+                "line 1: unknown key `colour`; known here are gateway, interfaces, store, api, flows, identity, policy, datapath, metrics",
             ),
             (
                 "[flows]\ndrain_interval_ms = 5\n",
