@@ -6,6 +6,7 @@ mod books;
 
 mod api;
 mod change;
+mod confined;
 mod counting;
 mod coverage;
 mod crash;
@@ -28,4 +29,5 @@ mod sql;
 mod store;
 mod strays;
 mod verdicts;
+mod watchdog;
 mod ways_past;

@@ -14,6 +14,8 @@ const FILES: &[(&str, &str)] = &[
     ("systemd/flowd.toml", "etc/flowd/flowd.toml"),
     ("systemd/flowd.service", "usr/lib/systemd/system/flowd.service"),
     ("systemd/flowd.socket", "usr/lib/systemd/system/flowd.socket"),
+    ("systemd/flowd-names.service", "usr/lib/systemd/system/flowd-names.service"),
+    ("systemd/flowd-names.path", "usr/lib/systemd/system/flowd-names.path"),
     ("systemd/sysusers.conf", "usr/lib/sysusers.d/flowd.conf"),
     ("systemd/tmpfiles.conf", "usr/lib/tmpfiles.d/flowd.conf"),
     // An example: what it says would be in force where it would be read.
