@@ -54,9 +54,11 @@ mod tests {
             assert!(page(&name).contains(first), "{name} says {about:?}");
             names.push(name);
             let nested = command.get_subcommands().filter(|command| !command.is_hide_set());
-            names.extend(nested.map(|nested| {
-                format!("flowctl-{}-{}.1", command.get_name(), nested.get_name())
-            }));
+            names.extend(
+                nested.map(|nested| {
+                    format!("flowctl-{}-{}.1", command.get_name(), nested.get_name())
+                }),
+            );
         }
         assert!(page("flowctl.1").contains("flowctl\\-flows(1)"));
         names.sort();

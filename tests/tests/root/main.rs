@@ -18,6 +18,7 @@ mod gaps;
 mod identity;
 mod live;
 mod mishaps;
+mod package;
 mod policy;
 mod pressure;
 mod queries;
