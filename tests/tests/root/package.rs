@@ -18,7 +18,7 @@ const EXPOSURE: &str = "15";
 const UNITS: [&str; 4] =
     ["flowd.service", "flowd.socket", "flowd-names.service", "flowd-names.path"];
 /// What systemd and dpkg have, of the programs in units.
-const OF_OTHERS: [&str; 3] = ["/usr/bin/install", "/usr/bin/chown", "/bin/kill"];
+const OF_OTHERS: [&str; 2] = ["/usr/bin/nsenter", "/bin/kill"];
 
 /// The package and what is in it.
 struct Package {
