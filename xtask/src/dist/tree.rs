@@ -37,6 +37,10 @@ const COMPLETIONS: &[(&str, &str)] = &[
     ("fish", "usr/share/fish/vendor_completions.d/flowctl.fish"),
 ];
 
+/// zsh runs the script, as a function, when somebody completes for the first time.
+const FIRST_TIME_IN_ZSH: &str =
+    "[[ $funcstack[1] == _flowctl ]] && _clap_dynamic_completer_flowctl \"$@\"\n";
+
 const DOCUMENTS: &str = "usr/share/doc/flowd";
 
 /// Makes the tree anew.
@@ -57,7 +61,10 @@ pub(super) fn lay_out(tree: &Path, flowd: &Path, flowctl: &Path, epoch: u64) -> 
         run(command([program]).arg("manual").arg(&pages))?;
     }
     for (shell, to) in COMPLETIONS {
-        let script = read(command([flowctl]).args(["completion", shell]))?;
+        let mut script = read(command([flowctl]).args(["completion", shell]))?;
+        if *shell == "zsh" {
+            script.push_str(FIRST_TIME_IN_ZSH);
+        }
         write(&tree.join(to), script.as_bytes())?;
     }
     let documents = tree.join(DOCUMENTS);
