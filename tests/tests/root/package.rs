@@ -268,6 +268,7 @@ fn places_and_users_agree_in_all_of_it() {
     // As a new system would get them.
     let root = tempfile::tempdir().expect("a directory");
     let made = |place: &str| root.path().join(place.trim_start_matches('/'));
+    fs::create_dir(made("/etc")).expect("room");
     let mut users = Command::new("systemd-sysusers");
     run(users
         .arg("--root")
