@@ -39,7 +39,7 @@ impl Dataplane {
     /// Whether a program of this or another flowd hangs on an interface; `true` where nobody can tell.
     pub fn has_programs(&self, name: &str, ifindex: u32) -> bool {
         BOTH.into_iter().any(|direction| {
-            let by_link = strangers::has_any(name, direction);
+            let by_link = strangers::has_any(name, ifindex, direction);
             let by_filter = || has_filter(ifindex, direction).unwrap_or(true);
             by_link.unwrap_or_else(|_| by_filter())
         })

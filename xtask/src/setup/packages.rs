@@ -13,10 +13,18 @@ struct Tool {
     why: &'static str,
 }
 
-const EVERY: &[Purpose] =
-    &[Purpose::Build, Purpose::Test, Purpose::Fuzz, Purpose::Vm, Purpose::Demo, Purpose::Lint];
+const EVERY: &[Purpose] = &[
+    Purpose::Build,
+    Purpose::Test,
+    Purpose::Fuzz,
+    Purpose::Vm,
+    Purpose::Demo,
+    Purpose::Lint,
+    Purpose::Dist,
+];
 const TUNNELS: &[Purpose] = &[Purpose::Test, Purpose::Vm, Purpose::Demo];
 const VM: &[Purpose] = &[Purpose::Vm];
+const DIST: &[Purpose] = &[Purpose::Dist];
 
 const TOOLS: &[Tool] = &[
     tool("cc", "gcc", EVERY, "compiles SQLite"),
@@ -33,8 +41,12 @@ const TOOLS: &[Tool] = &[
     tool("depmod", "kmod", VM, "finds kernel modules' dependencies"),
     tool("mkfs.ext4", "e2fsprogs", VM, "makes the test machines' disk"),
     tool("cpio", "cpio", VM, "packs the test machines' root"),
-    tool("xz", "xz-utils", VM, "unpacks kernel modules"),
-    tool("dpkg-deb", "dpkg", VM, "unpacks kernel packages"),
+    tool("xz", "xz-utils", &[Purpose::Vm, Purpose::Dist], "unpacks kernel modules, packs packages"),
+    tool("strip", "binutils", DIST, "takes symbols out of the packaged programs"),
+    tool("dpkg-deb", "dpkg", &[Purpose::Vm, Purpose::Dist], "unpacks and makes packages"),
+    tool("systemd-analyze", "systemd", &[Purpose::Test], "checks flowd's units"),
+    tool("systemd-sysusers", "systemd", &[Purpose::Test], "checks flowd's user"),
+    tool("setpriv", "util-linux", &[Purpose::Test], "runs flowd with three capabilities"),
 ];
 
 const fn tool(
