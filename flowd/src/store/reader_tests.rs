@@ -631,7 +631,7 @@ fn a_day_that_goes_when_it_was_read_or_before_is_not_missed() {
     let dir = tempfile::tempdir().unwrap();
     let days = three_days(dir.path());
     let reader = Reader::new(dir.path(), "gw");
-    let paths = days.to_vec().into_iter();
+    let paths = Vec::from(days.clone()).into_iter();
     std::fs::remove_file(&days[0]).unwrap();
     let opened = Opened { reader: &reader, paths, has_begun: false };
     let found: Vec<_> = opened.map(|opened| opened.unwrap().0).collect();
