@@ -35,7 +35,6 @@ const TOOLS: &[Tool] = &[
     tool("ping", "iputils-ping", &[Purpose::Test, Purpose::Demo], "makes ICMP traffic"),
     tool("curl", "curl", &[Purpose::Test], "types the examples of docs/api.md"),
     tool("sqlite3", "sqlite3", &[Purpose::Test], "makes the backup of docs/operations.md"),
-    tool("setpriv", "util-linux", &[Purpose::Test], "runs flowd as beside a container"),
     tool("qemu-system-x86_64", "qemu-system-x86", VM, "boots the test kernels"),
     tool("busybox", "busybox-static", VM, "user space of the test machines"),
     tool("depmod", "kmod", VM, "finds kernel modules' dependencies"),
@@ -46,7 +45,7 @@ const TOOLS: &[Tool] = &[
     tool("dpkg-deb", "dpkg", &[Purpose::Vm, Purpose::Dist], "unpacks and makes packages"),
     tool("systemd-analyze", "systemd", &[Purpose::Test], "checks flowd's units"),
     tool("systemd-sysusers", "systemd", &[Purpose::Test], "checks flowd's user"),
-    tool("setpriv", "util-linux", &[Purpose::Test], "runs flowd with three capabilities"),
+    tool("setpriv", "util-linux", &[Purpose::Test], "runs flowd with few capabilities"),
 ];
 
 const fn tool(
