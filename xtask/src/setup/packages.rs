@@ -1,6 +1,9 @@
 //! Debian packages, each looked for by the program it brings.
 
-use anyhow::{Result, bail};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
 
 use super::{Missing, Purpose};
 use crate::command::{as_root, command, find, run, succeeds};
@@ -96,6 +99,19 @@ pub(super) fn install(packages: &[&str]) -> Result<()> {
 /// Fetches the package lists.
 pub(super) fn update() -> Result<()> {
     run(&mut as_root(["apt-get", "update", "-q"])?)
+}
+
+/// Fetches a package that the lists know and unpacks it below `work`, without installing it. Where to.
+pub(super) fn unpack(package: &str, work: &Path) -> Result<PathBuf> {
+    run(command(["apt-get", "download", "-q", "-oAPT::Sandbox::User=root", package])
+        .current_dir(work))?;
+    let archive = fs::read_dir(work)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .context("apt-get download left no package")?;
+    let root = work.join("root");
+    run(command(["dpkg-deb", "-x"]).arg(&archive).arg(&root))?;
+    Ok(root)
 }
 
 /// Whether Debian has the package, by package lists that are fetched when old ones lack it.
