@@ -115,7 +115,7 @@ impl Digest {
 
     /// Reads blobs, or refuses them. What was not asked for may be left out, totals too.
     pub fn decode(blobs: &Blobs) -> Result<Self, ChunkError> {
-        let mut unpacker = Unpacker::new();
+        let mut unpacker = Unpacker::default();
         let [totals, peers, remotes, ports, pairs] = blobs;
         let mut alone = |blob: &Option<Vec<u8>>| -> Result<Option<Sums>, ChunkError> {
             let Some(blob) = blob else { return Ok(None) };
