@@ -2,7 +2,8 @@
 //!
 //! - The oldest rows become a chunk when there are as many as a step takes; small chunks that lie
 //!   side by side become one when they are [`GATHERED`] times as many together.
-//! - Chunks that stay as they are get a digest, [`DIGESTED`] of them one.
+//! - Chunks that stay as they are get a digest, [`DIGESTED`] of them one; of digests, too, [`JOINED`]
+//!   that are about as large become one. A day that is over has one in the end.
 //! - What a step takes the place of never changes: rows are only added behind it, and nobody else
 //!   makes steps of the same segment. A step that does not find it as it was changes nothing.
 //! - A chunk that does not give back exactly the rows it is made of is never taken.
@@ -26,7 +27,12 @@ pub const TAIL_RECORDS: u32 = 16_384;
 /// Steps whose records one chunk has in the end.
 const GATHERED: u64 = if cfg!(test) { 2 } else { 4 };
 /// Chunks of a digest; where no more come, fewer.
-const DIGESTED: usize = if cfg!(test) { 2 } else { 16 };
+const DIGESTED: usize = if cfg!(test) { 2 } else { 4 };
+/// Digests that become one.
+const JOINED: usize = if cfg!(test) { 2 } else { 4 };
+/// Bytes that digests have at most which become one: what they take in memory is some thirty times
+/// as much.
+const MOST_JOINED: u64 = 1 << 20;
 
 /// A segment that is over is written anew when more than one page of so many is free.
 const WASTE: i64 = 8;
@@ -55,6 +61,8 @@ enum What {
     OfChunks(Encoded, usize),
     /// Beside so many chunks.
     Digest(digests::New, usize),
+    /// Instead of so many digests.
+    OfDigests(digests::New, usize),
 }
 
 /// No step can be made.
@@ -148,6 +156,13 @@ impl Made {
             What::OfRows(encoded, words) => self.take_rows(conn, encoded, words),
             What::OfChunks(encoded, count) => self.take_chunks(conn, encoded, *count),
             What::Digest(digest, count) => self.take_digest(conn, digest, *count),
+            What::OfDigests(digest, count) => {
+                let deleted = digests::delete(conn, self.ids)?;
+                if deleted != *count {
+                    return Err(rusqlite::Error::StatementChangedRows(deleted));
+                }
+                digest.insert(conn)
+            }
         }
     }
 
@@ -248,8 +263,12 @@ pub(super) fn next(
     if let Some(range) = gathered(&ranges, most, is_last) {
         return of_chunks(conn, &ranges[range]).map(Some);
     }
-    match digested(&ranges, most, is_last) {
-        Some(range) => of_digest(conn, &ranges[range]),
+    if let Some(range) = digested(&ranges, most, is_last) {
+        return of_digest(conn, &ranges[range]);
+    }
+    let extents = digests::list(conn, schema::MIGRATIONS.len())?;
+    match joined(&extents, &digests::lengths(conn)?, is_last) {
+        Some(range) => of_digests(conn, &extents[range]),
         None => Ok(None),
     }
 }
@@ -302,6 +321,21 @@ fn digested(ranges: &[(u64, u64)], most: u64, is_last: bool) -> Option<Range<usi
     }
     let is_enough = end >= DIGESTED || (is_last && end > 1);
     is_enough.then_some(0..end.min(DIGESTED))
+}
+
+/// Digests that are to become one: side by side, and not too large.
+fn joined(extents: &[digests::Extent], lengths: &[u64], is_last: bool) -> Option<Range<usize>> {
+    let follow = |pair: &[digests::Extent]| *pair[0].ids.end() + 1 == *pair[1].ids.start();
+    let fit = |range: &Range<usize>| {
+        let extents = &extents[range.clone()];
+        let records = || extents.iter().map(digests::Extent::records);
+        let are_alike = records().max() < records().min().map(|least| 2 * least);
+        (is_last || are_alike)
+            && extents.windows(2).all(follow)
+            && lengths[range.clone()].iter().sum::<u64>() <= MOST_JOINED
+    };
+    let counts = (if is_last { 2 } else { JOINED }..=JOINED).rev();
+    counts.flat_map(|count| (count..=extents.len()).map(move |end| end - count..end)).find(fit)
 }
 
 /// The last record that is in a digest.
@@ -383,6 +417,12 @@ fn of_digest(conn: &Connection, ranges: &[(u64, u64)]) -> Result<Option<Made>, M
     }
     let digest = digests::New::of(&chunks)?;
     Ok(digest.map(|digest| Made { ids, what: What::Digest(digest, ranges.len()) }))
+}
+
+fn of_digests(conn: &Connection, extents: &[digests::Extent]) -> Result<Option<Made>, MakeError> {
+    let merged = digests::New::merged(conn, extents)?;
+    Ok(merged
+        .map(|digest| Made { ids: digest.ids(), what: What::OfDigests(digest, extents.len()) }))
 }
 
 /// A chunk of rows whose ids follow each other: the first and last of these, and the chunk.
