@@ -13,10 +13,17 @@ struct Tool {
     why: &'static str,
 }
 
-const EVERY: &[Purpose] =
-    &[Purpose::Build, Purpose::Test, Purpose::Fuzz, Purpose::Vm, Purpose::Demo, Purpose::Lint];
+const EVERY: &[Purpose] = &[
+    Purpose::Build,
+    Purpose::Test,
+    Purpose::Fuzz,
+    Purpose::Vm,
+    Purpose::Install,
+    Purpose::Demo,
+    Purpose::Lint,
+];
 const TUNNELS: &[Purpose] = &[Purpose::Test, Purpose::Vm, Purpose::Demo];
-const VM: &[Purpose] = &[Purpose::Vm];
+const VM: &[Purpose] = &[Purpose::Vm, Purpose::Install];
 
 const TOOLS: &[Tool] = &[
     tool("cc", "gcc", EVERY, "compiles SQLite"),
@@ -33,6 +40,7 @@ const TOOLS: &[Tool] = &[
     tool("cpio", "cpio", VM, "packs the test machines' root"),
     tool("xz", "xz-utils", VM, "unpacks kernel modules"),
     tool("dpkg-deb", "dpkg", VM, "unpacks kernel packages"),
+    tool("debootstrap", "debootstrap", &[Purpose::Install], "makes the machine for the package"),
 ];
 
 const fn tool(

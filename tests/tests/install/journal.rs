@@ -1,0 +1,33 @@
+//! What the daemon has told the journal, and systemd of the daemon.
+
+use crate::gateway::Gateway;
+use crate::operator::{journal, read};
+
+/// Behind a step that made flowd complain once: so what it complains of can be seen here.
+pub(crate) fn has_told_no_trouble_but_the_wrong_policy(_: &mut Gateway) {
+    let lines = complaints();
+    assert!(!lines.is_empty(), "flowd complained of the wrong policy");
+    let others: Vec<_> = lines.iter().filter(|line| !line.contains("policy.toml")).collect();
+    assert!(others.is_empty(), "{others:#?}");
+    assert_no_unit_failed();
+}
+
+pub(crate) fn has_told_no_trouble(_: &mut Gateway) {
+    assert_eq!(complaints(), [""; 0]);
+    assert_no_unit_failed();
+}
+
+fn assert_no_unit_failed() {
+    assert_eq!(read(&["systemctl", "--failed", "--no-legend", "--plain"]), "");
+}
+
+/// Warnings and errors of flowd, and of systemd about it.
+pub(crate) fn complaints() -> Vec<String> {
+    let said = journal(&[]);
+    let of_flowd = said.lines().filter(|line| {
+        let level = line.split_whitespace().next().unwrap_or_default();
+        ["WARN", "ERROR"].contains(&level) || line.contains("panicked")
+    });
+    let urgent = journal(&["-p", "warning"]);
+    of_flowd.chain(urgent.lines()).map(str::to_owned).collect()
+}
