@@ -52,7 +52,7 @@ pub fn restart(unwritten: Unwritten) -> ! {
 pub fn reboot() -> ! {
     assert!(is_given(), "only a machine of the test's own is restarted");
     say(RESTARTS);
-    let_systemd("reboot")
+    let_systemd_reach("reboot.target")
 }
 
 /// Tells that systemd has started the machine.
@@ -64,13 +64,15 @@ pub fn came_up() {
 pub fn end(code: u8) -> ! {
     assert!(is_given(), "only a machine of the test's own is switched off");
     say(&format!("{EXIT} {code}"));
-    let_systemd("poweroff")
+    let_systemd_reach("poweroff.target")
 }
 
-/// Until systemd ends this process too.
-fn let_systemd(what: &str) -> ! {
-    let done = Command::new("systemctl").arg(what).stdin(Stdio::null()).status();
-    assert!(done.is_ok_and(|status| status.success()), "systemctl {what}");
+/// As `systemctl reboot` does, which asks for a login manager first. Systemd ends this process too.
+fn let_systemd_reach(target: &str) -> ! {
+    let mut start = Command::new("systemctl");
+    start.args(["--no-block", "--job-mode=replace-irreversibly", "start", target]);
+    let done = start.stdin(Stdio::null()).status();
+    assert!(done.is_ok_and(|status| status.success()), "systemctl starts {target}");
     loop {
         thread::park();
     }

@@ -95,7 +95,7 @@ pub(crate) fn journal(more: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Installs a package file without a network.
+/// Installs a package file; there is no network.
 pub(crate) fn install(file: &str) {
-    read(&["apt-get", "install", "-y", "-q", "--no-download", file]);
+    read(&["apt-get", "install", "-y", "-q", file]);
 }

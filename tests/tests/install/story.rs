@@ -17,8 +17,18 @@ macro_rules! steps {
 }
 pub(crate) use steps;
 
-/// Does every step, also behind one that failed; whether one did.
-pub(crate) fn tell(steps: &[Step], gateway: &mut Gateway) -> bool {
+/// How the steps of a boot ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Well,
+    /// One failed, but for the first.
+    Badly,
+    /// The first one failed, on which all others stand: they were not tried.
+    AtOnce,
+}
+
+/// Does the steps, also behind one that failed, unless it is the first.
+pub(crate) fn tell(steps: &[Step], gateway: &mut Gateway) -> End {
     let place = Arc::new(Mutex::new(String::new()));
     let noted = place.clone();
     panic::set_hook(Box::new(move |info| {
@@ -29,7 +39,8 @@ pub(crate) fn tell(steps: &[Step], gateway: &mut Gateway) -> bool {
     let begun = Instant::now();
     let mut failures = Vec::new();
     let mut seconds = Vec::new();
-    for (name, step) in steps {
+    let mut end = End::Well;
+    for (index, (name, step)) in steps.iter().enumerate() {
         let started = Instant::now();
         let done = panic::catch_unwind(AssertUnwindSafe(|| step(gateway)));
         println!("test {name} ... {}", if done.is_ok() { "ok" } else { "FAILED" });
@@ -38,6 +49,11 @@ pub(crate) fn tell(steps: &[Step], gateway: &mut Gateway) -> bool {
             let place = place.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let said = format!("thread '{name}' panicked at {place}:\n{}", message(&*panic));
             failures.push((name, said, operator::journal(&["-n", "40"])));
+            end = End::Badly;
+            if index == 0 {
+                end = End::AtOnce;
+                break;
+            }
         }
     }
     if !failures.is_empty() {
@@ -49,14 +65,14 @@ pub(crate) fn tell(steps: &[Step], gateway: &mut Gateway) -> bool {
         failures.iter().for_each(|(name, ..)| println!("    {name}"));
     }
     let verdict = if failures.is_empty() { "ok" } else { "FAILED" };
-    let (passed, failed) = (steps.len() - failures.len(), failures.len());
+    let (passed, failed) = (seconds.len() - failures.len(), failures.len());
     println!("seconds: {}", seconds.join(", "));
     println!(
         "\ntest result: {verdict}. {passed} passed; {failed} failed; 0 ignored; 0 measured; \
          0 filtered out; finished in {:.2}s\n",
         begun.elapsed().as_secs_f64()
     );
-    failed > 0
+    end
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {
