@@ -121,6 +121,19 @@ pub(crate) fn cargo(words: &[&str]) -> Command {
     cargo
 }
 
+/// As [`cargo`], for what makes or uses release binaries: they do not say in whose home the sources
+/// of other crates were, so that everybody who builds them gets the same bytes.
+pub(crate) fn cargo_release(words: &[&str]) -> Command {
+    let mut cargo = cargo(words);
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let default = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo"));
+    if let Some(home) = home.or_else(default) {
+        let remap = format!("--remap-path-prefix={}=/cargo", home.display());
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", remap);
+    }
+    cargo
+}
+
 /// The command as a person would type it.
 pub(crate) fn show(command: &Command) -> String {
     let words = [command.get_program()].into_iter().chain(command.get_args());

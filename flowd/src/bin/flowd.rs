@@ -2,9 +2,10 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use flowd::{
     config::{self, Config, ConfigError},
+    ctl,
     daemon::{self, DaemonError},
 };
 use tracing_subscriber::EnvFilter;
@@ -31,12 +32,21 @@ enum Command {
         #[arg(value_name = "FILE", default_value = config::DEFAULT_PATH)]
         file: PathBuf,
     },
+    /// Writes the manual pages into a directory.
+    #[command(hide = true)]
+    Manual {
+        /// Where to.
+        directory: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Some(Command::CheckConfig { file }) => check_config(&file),
+        Some(Command::Manual { directory }) => {
+            ctl::manual::write(Cli::command(), "8", &directory).map_err(|error| error.to_string())
+        }
         Some(Command::Detach) => detach(cli.config),
         None => run(cli.config),
     };

@@ -36,6 +36,8 @@ pub(crate) enum Purpose {
     Demo,
     /// rustfmt, clippy, cargo-deny
     Lint,
+    /// The Debian package
+    Dist,
 }
 
 /// One thing that is missing.
@@ -104,6 +106,9 @@ fn missing(purposes: &[Purpose]) -> Vec<Missing> {
     }
     if wants(Purpose::Lint) {
         missing.extend(toolchain::deny());
+    }
+    if wants(Purpose::Dist) {
+        missing.extend(toolchain::deb());
     }
     missing
 }

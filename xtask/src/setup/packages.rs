@@ -21,9 +21,11 @@ const EVERY: &[Purpose] = &[
     Purpose::Install,
     Purpose::Demo,
     Purpose::Lint,
+    Purpose::Dist,
 ];
 const TUNNELS: &[Purpose] = &[Purpose::Test, Purpose::Vm, Purpose::Demo];
 const VM: &[Purpose] = &[Purpose::Vm, Purpose::Install];
+const DIST: &[Purpose] = &[Purpose::Dist];
 
 const TOOLS: &[Tool] = &[
     tool("cc", "gcc", EVERY, "compiles SQLite"),
@@ -38,7 +40,8 @@ const TOOLS: &[Tool] = &[
     tool("depmod", "kmod", VM, "finds kernel modules' dependencies"),
     tool("mkfs.ext4", "e2fsprogs", VM, "makes the test machines' disk"),
     tool("cpio", "cpio", VM, "packs the test machines' root"),
-    tool("xz", "xz-utils", VM, "unpacks kernel modules"),
+    tool("xz", "xz-utils", &[Purpose::Vm, Purpose::Dist], "unpacks kernel modules, packs packages"),
+    tool("strip", "binutils", DIST, "takes symbols out of the packaged programs"),
     tool("dpkg-deb", "dpkg", VM, "unpacks kernel packages"),
     tool("debootstrap", "debootstrap", &[Purpose::Install], "makes the machine for the package"),
 ];

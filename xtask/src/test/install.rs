@@ -13,8 +13,9 @@ use anyhow::{Context, Result};
 
 use super::machine::{self, Parts};
 use super::outcome::Outcome;
-use super::{build, executable, initramfs, quietly};
-use crate::command::{command, find, read};
+use super::{build, build_release, executable, initramfs, quietly};
+use crate::command::{command, find, read, run as run_command};
+use crate::dist;
 use crate::setup::{Kernel, debian};
 
 /// What the first file systems need.
@@ -36,7 +37,8 @@ pub(super) fn run(filter: Option<&str>) -> Result<Outcome> {
     if !names.lines().any(|name| filter.is_none_or(|filter| name.contains(filter))) {
         return Ok(Outcome::default());
     }
-    let (package, upgrade) = packages()?;
+    let work = tempfile::tempdir()?;
+    let (package, upgrade) = packages(work.path())?;
     let load = Load { steps, package, upgrade };
     let started = Instant::now();
     let outcome = on_a_machine(&load)?;
@@ -113,8 +115,22 @@ fn write_load(disk: &Path, load: &Load) -> Result<()> {
     )
 }
 
-fn packages() -> Result<(PathBuf, PathBuf)> {
-    let [package, upgrade] =
-        ["flowd", "upgrade"].map(|name| PathBuf::from(format!("/tmp/install/{name}.deb")));
+/// The package of these sources, and the same of a higher version.
+fn packages(work: &Path) -> Result<(PathBuf, PathBuf)> {
+    let (flowd, flowctl) = build_release()?;
+    let package = dist::pack(&flowd, &flowctl)?.deb;
+    let tree = work.join("tree");
+    run_command(command(["dpkg-deb", "-R"]).args([&package, &tree]))?;
+    let control = tree.join("DEBIAN/control");
+    let text = fs::read_to_string(&control)?;
+    let next = text.lines().map(|line| match line.strip_prefix("Version: ") {
+        Some(version) => format!("Version: {version}+next\n"),
+        None => format!("{line}\n"),
+    });
+    fs::write(&control, next.collect::<String>())?;
+    let upgrade = work.join("upgrade.deb");
+    quietly(
+        command(["dpkg-deb", "-Zgzip", "-z1", "--root-owner-group", "-b"]).args([&tree, &upgrade]),
+    )?;
     Ok((package, upgrade))
 }

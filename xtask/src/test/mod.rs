@@ -26,7 +26,7 @@ use clap::ValueEnum;
 
 use self::outcome::Outcome;
 use self::report::{Passing, Report};
-use crate::command::{as_root, cargo, run as run_command, show, workspace};
+use crate::command::{as_root, cargo, cargo_release, run as run_command, show, workspace};
 use crate::setup::{self, Purpose};
 
 /// A set of tests that needs the same things.
@@ -141,7 +141,7 @@ fn run_tier(tier: Tier, filter: Option<&str>) -> Result<Outcome> {
             vm::run(&[("tests", &tests), ("flowd", &flowd), ("flowctl", &flowctl)], filter)
         }
         Tier::Install => {
-            setup::ensure(&[Purpose::Install])?;
+            setup::ensure(&[Purpose::Install, Purpose::Dist])?;
             install::run(filter)
         }
     }
@@ -203,7 +203,7 @@ pub(crate) fn build_failpoints() -> Result<PathBuf> {
 
 /// Runs a command of cargo that builds, and returns its messages about artifacts.
 fn build(words: &[&str]) -> Result<Vec<serde_json::Value>> {
-    let mut cargo = cargo(words);
+    let mut cargo = if words.contains(&"--release") { cargo_release(words) } else { cargo(words) };
     cargo.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
     let output = cargo.output().with_context(|| format!("cannot run {}", show(&cargo)))?;
     if !output.status.success() {
