@@ -28,7 +28,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "linger_ms",
         ],
     ),
-    ("identity", &["peers", "wireguard", "networkd"]),
+    ("identity", &["peers", "wireguard", "networkd", "copy"]),
     ("datapath", &["pins"]),
     ("policy", &["file", "max_prefixes", "max_pairs", "max_intervals"]),
 ];
@@ -80,6 +80,7 @@ struct Identity {
     peers: Option<PathBuf>,
     wireguard: Option<Vec<PathBuf>>,
     networkd: Option<Vec<PathBuf>>,
+    copy: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -177,6 +178,7 @@ impl File {
         let socket = path("api.socket", api.socket, super::DEFAULT_SOCKET);
         let store = path("store.path", store.path, "/var/lib/flowd");
         let peers = path("identity.peers", identity.peers, "/etc/flowd/peers.toml");
+        let copy = path("identity.copy", identity.copy, "/run/flowd/names/peers.toml");
         let mut paths = |key, value: Option<Vec<PathBuf>>, default: &str| -> Vec<PathBuf> {
             let value = value.unwrap_or_else(|| vec![default.into()]);
             value.into_iter().map(|value| path(key, Some(value), "")).collect()
@@ -195,7 +197,7 @@ impl File {
             tail_records: u32::try_from(tail_records).unwrap_or(TAIL_RECORDS),
             socket,
             query_timeout,
-            names: Sources { peers, wireguard, networkd },
+            names: Sources { peers, wireguard, networkd, copy },
             policy_file,
             pins,
             limits,

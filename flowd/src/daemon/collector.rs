@@ -168,6 +168,8 @@ impl Collector {
                 }
             }
             if Instant::now() >= next_drain {
+                #[cfg(feature = "failpoints")]
+                crate::failpoint::stalls();
                 self.drain(Due::AtTimeout);
                 self.keep_peer_news(Closing::Regular);
                 self.peers.tell_strangers();

@@ -48,7 +48,7 @@ pub(super) fn copyright() -> Result<String> {
     }
     write!(
         text,
-        "\nFiles: *\nCopyright: the flowd maintainers\nLicense: Expat or Apache-2.0\n\n\
+        "\nFiles: *\nCopyright: 2026 the flowd maintainers\nLicense: Expat or Apache-2.0\n\n\
          License: Expat\n{mit}\n\
          License: Apache-2.0\n On Debian systems the text is in /usr/share/common-licenses/Apache-2.0.\n"
     )?;

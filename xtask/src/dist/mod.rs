@@ -51,6 +51,22 @@ pub(crate) fn pack(flowd: &Path, flowctl: &Path) -> Result<Packages> {
     Ok(Packages { deb, tarball })
 }
 
+/// Packs twice, and fails when the second time makes other bytes.
+pub(crate) fn pack_twice(flowd: &Path, flowctl: &Path) -> Result<Packages> {
+    let digests = |packages: &Packages| {
+        let Packages { deb, tarball } = packages;
+        let sums = read(command(["sha256sum"]).args([deb, tarball]))?;
+        Ok::<_, anyhow::Error>(sums)
+    };
+    let first = digests(&pack(flowd, flowctl)?)?;
+    let packages = pack(flowd, flowctl)?;
+    let second = digests(&packages)?;
+    if first != second {
+        bail!("the same files were packed twice, not to the same bytes:\n{first}{second}");
+    }
+    Ok(packages)
+}
+
 /// The time that everything in an archive has, in Unix seconds: `SOURCE_DATE_EPOCH`, else the
 /// commit's.
 fn epoch() -> Result<u64> {

@@ -14,6 +14,8 @@ const FILES: &[(&str, &str)] = &[
     ("systemd/flowd.toml", "etc/flowd/flowd.toml"),
     ("systemd/flowd.service", "usr/lib/systemd/system/flowd.service"),
     ("systemd/flowd.socket", "usr/lib/systemd/system/flowd.socket"),
+    ("systemd/flowd-names.service", "usr/lib/systemd/system/flowd-names.service"),
+    ("systemd/flowd-names.path", "usr/lib/systemd/system/flowd-names.path"),
     ("systemd/sysusers.conf", "usr/lib/sysusers.d/flowd.conf"),
     ("systemd/tmpfiles.conf", "usr/lib/tmpfiles.d/flowd.conf"),
     // An example: what it says would be in force where it would be read.
@@ -35,6 +37,10 @@ const COMPLETIONS: &[(&str, &str)] = &[
     ("fish", "usr/share/fish/vendor_completions.d/flowctl.fish"),
 ];
 
+/// zsh runs the script, as a function, when somebody completes for the first time.
+const FIRST_TIME_IN_ZSH: &str =
+    "[[ $funcstack[1] == _flowctl ]] && _clap_dynamic_completer_flowctl \"$@\"\n";
+
 const DOCUMENTS: &str = "usr/share/doc/flowd";
 
 /// Makes the tree anew.
@@ -55,7 +61,10 @@ pub(super) fn lay_out(tree: &Path, flowd: &Path, flowctl: &Path, epoch: u64) -> 
         run(command([program]).arg("manual").arg(&pages))?;
     }
     for (shell, to) in COMPLETIONS {
-        let script = read(command([flowctl]).args(["completion", shell]))?;
+        let mut script = read(command([flowctl]).args(["completion", shell]))?;
+        if *shell == "zsh" {
+            script.push_str(FIRST_TIME_IN_ZSH);
+        }
         write(&tree.join(to), script.as_bytes())?;
     }
     let documents = tree.join(DOCUMENTS);

@@ -42,7 +42,10 @@ const TOOLS: &[Tool] = &[
     tool("cpio", "cpio", VM, "packs the test machines' root"),
     tool("xz", "xz-utils", &[Purpose::Vm, Purpose::Dist], "unpacks kernel modules, packs packages"),
     tool("strip", "binutils", DIST, "takes symbols out of the packaged programs"),
-    tool("dpkg-deb", "dpkg", VM, "unpacks kernel packages"),
+    tool("dpkg-deb", "dpkg", &[Purpose::Vm, Purpose::Dist], "unpacks and makes packages"),
+    tool("systemd-analyze", "systemd", &[Purpose::Test], "checks flowd's units"),
+    tool("systemd-sysusers", "systemd", &[Purpose::Test], "checks flowd's user"),
+    tool("setpriv", "util-linux", &[Purpose::Test], "runs flowd with three capabilities"),
     tool("debootstrap", "debootstrap", &[Purpose::Install], "makes the machine for the package"),
 ];
 

@@ -47,7 +47,7 @@ pub(super) fn run(filter: Option<&str>) -> Result<Outcome> {
 }
 
 fn build_steps() -> Result<PathBuf> {
-    let words = ["test", "-p", "flowd-tests", "--test", "install", "--no-run"];
+    let words = ["test", "--release", "-p", "flowd-tests", "--test", "install", "--no-run"];
     executable(&build(&words)?, "install")
 }
 

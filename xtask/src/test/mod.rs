@@ -27,6 +27,7 @@ use clap::ValueEnum;
 use self::outcome::Outcome;
 use self::report::{Passing, Report};
 use crate::command::{as_root, cargo, cargo_release, run as run_command, show, workspace};
+use crate::dist;
 use crate::setup::{self, Purpose};
 
 /// A set of tests that needs the same things.
@@ -131,7 +132,7 @@ fn run_tier(tier: Tier, filter: Option<&str>) -> Result<Outcome> {
             fuzz::run(filter)
         }
         Tier::Root => {
-            setup::ensure(&[Purpose::Test])?;
+            setup::ensure(&[Purpose::Test, Purpose::Dist])?;
             let failpoints = build_failpoints()?;
             root(&Built::new()?, &failpoints, filter)
         }
@@ -154,10 +155,12 @@ fn host(filter: Option<&str>) -> Result<Outcome> {
 }
 
 fn root(built: &Built, failpoints: &Path, filter: Option<&str>) -> Result<Outcome> {
+    let packages = dist::pack_twice(&built.flowd, &built.flowctl)?;
     let mut command = as_root(["env"])?;
     command
         .args(built.environment(failpoints))
         .arg(format!("FLOWD_TEST_PYTHON={}", setup::python()?.display()))
+        .arg(format!("FLOWD_DEB={}", packages.deb.display()))
         .arg(&built.tests)
         .arg("--test-threads=2")
         .args(filter)
