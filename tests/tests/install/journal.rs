@@ -3,6 +3,9 @@
 use crate::gateway::Gateway;
 use crate::operator::{journal, read};
 
+/// True at every start before wg-quick's.
+const WAITS: &str = "there is no WireGuard interface to watch yet";
+
 /// Behind a step that made flowd complain once: so what it complains of can be seen here.
 pub(crate) fn has_told_no_trouble_but_the_wrong_policy(_: &mut Gateway) {
     let lines = complaints();
@@ -29,5 +32,6 @@ pub(crate) fn complaints() -> Vec<String> {
         ["WARN", "ERROR"].contains(&level) || line.contains("panicked")
     });
     let urgent = journal(&["-p", "warning"]);
-    of_flowd.chain(urgent.lines()).map(str::to_owned).collect()
+    let all = of_flowd.chain(urgent.lines());
+    all.filter(|line| !line.contains(WAITS)).map(str::to_owned).collect()
 }
