@@ -24,7 +24,8 @@ const OTHER_PEER: &str = "phone-of-bob";
 fn text() -> String {
     format!(
         "mode = \"enforce\"\ndefault = \"deny\"\n\n[[rules]]\nid = \"work\"\naction = \"allow\"\n\
-         from = [\"{PEER}\"]\nto = [\"gateway\"]\nprotocols = [\"udp\"]\nports = [\"{ALLOWED_PORT}\"]\n"
+         from = [\"{PEER}\"]\nto = [\"gateway\"]\nprotocols = [\"udp\"]\n\
+         ports = [\"{ALLOWED_PORT}\"]\n"
     )
 }
 

@@ -1,7 +1,7 @@
 //! Debian 12 with systemd, installed into the file that a test machine boots from.
 //!
-//! `…/flowd/vm/debian-12-HASH.ext4` is one file system, named after what made it, moved there when
-//! complete. A machine gets a copy.
+//! `…/flowd/vm/debian-12-HASH.ext4` is one file system, named after what made it, moved there
+//! when complete. A machine gets a copy.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};

@@ -1,7 +1,7 @@
 //! A machine in QEMU: tests run inside and speak over the serial console.
 //!
-//! A machine has disks. It ends with the tests, or when a test restarts it: then it is booted again,
-//! from what it left on them.
+//! A machine has disks. It ends with the tests, or when a test restarts it: then it is booted
+//! again, from what it left on them.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
