@@ -39,6 +39,6 @@ pub(crate) fn stalls() {
 /// By how much the wall clock is off: what the file `FLOWD_TEST_CLOCK` says now, in milliseconds.
 pub(crate) fn clock_offset_ms() -> i64 {
     let Some(path) = env::var_os("FLOWD_TEST_CLOCK") else { return 0 };
-    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let text = fs::read_to_string(path).unwrap_or_default();
     text.trim().parse().unwrap_or(0)
 }

@@ -14,7 +14,13 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    daemon::Daemon, flowctl::Flowctl, mount, namespace::Namespace, topology::Topology, wait,
+    daemon::Daemon,
+    flowctl::Flowctl,
+    mount,
+    namespace::Namespace,
+    topology::Topology,
+    wait,
+    wireguard::{Backend, backend},
 };
 
 /// The `[flows]` table and the interfaces; everything else is the same in every test.
@@ -50,18 +56,18 @@ impl Default for Settings {
     }
 }
 
-/// As systemd/flowd.service has it.
-const CONFINED: [&str; 8] = [
-    "--reuid=nobody",
-    "--regid=nogroup",
-    "--clear-groups",
-    "--inh-caps=-all,+bpf,+net_admin,+perfmon",
-    "--ambient-caps=-all,+bpf,+net_admin,+perfmon",
-    "--bounding-set=-all,+bpf,+net_admin,+perfmon",
-    "--no-new-privs",
+/// What makes a program what systemd/flowd.service makes of flowd. wireguard-go lets only root ask, and
+/// ends when its socket gets another owner or mode, so that there one capability more is needed.
+fn confinement() -> Vec<String> {
+    let more = if backend() == Backend::Userspace { ",+dac_override" } else { "" };
+    let set = |name: &str| format!("--{name}=-all,+bpf,+net_admin,+perfmon{more}");
+    let mut words: Vec<_> = ["inh-caps", "ambient-caps", "bounding-set"].map(set).into();
+    let user = ["--reuid=nobody", "--regid=nogroup", "--clear-groups", "--no-new-privs"];
+    words.extend(user.map(str::to_owned));
     // The kernel forgets it when a process becomes another user's.
-    "--pdeathsig=KILL",
-];
+    words.push("--pdeathsig=KILL".to_owned());
+    words
+}
 
 /// A directory with all that one flowd uses.
 #[derive(Debug)]
@@ -155,11 +161,11 @@ impl Site {
     }
 
     /// From now on, the daemon is nobody, with three capabilities, as the packaged service is.
-    /// Everything of the site, and the control sockets of `namespace`, are that user's from here on.
-    pub fn confine(&mut self, namespace: &Namespace) {
+    /// Everything of the site is that user's from here on.
+    pub fn confine(&mut self) {
         self.is_confined = true;
         let mut command = Command::new("chown");
-        let changed = command.args(["-R", "nobody"]).arg(self.dir.path()).arg(namespace.sockets());
+        let changed = command.args(["-R", "nobody"]).arg(self.dir.path());
         assert!(changed.status().expect("a system has chown").success(), "{changed:?}");
     }
 
@@ -183,7 +189,7 @@ impl Site {
             false => namespace.command(program),
             true => {
                 let mut command = namespace.command("setpriv");
-                command.args(CONFINED).arg(program);
+                command.args(confinement()).arg(program);
                 command
             }
         };
