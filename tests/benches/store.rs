@@ -2,7 +2,7 @@
 //! questions take, warm and with nothing of the files in memory, beside DuckDB on the same records.
 //!
 //! `FLOWD_BENCH_LARGE=1` adds a hundred million records, `FLOWD_BENCH_RECORDS=1000000` has other
-//! sizes.
+//! sizes, `FLOWD_BENCH_QUESTION=port` asks only what is called so.
 
 #[path = "store/duckdb.rs"]
 mod duckdb;
@@ -15,7 +15,7 @@ mod names;
 #[path = "store/questions.rs"]
 mod questions;
 
-use std::{error::Error, process::ExitCode};
+use std::{error::Error, process::ExitCode, time::Duration};
 
 use filled::Filled;
 use flowd::{chunk::Row, flows};
@@ -78,7 +78,10 @@ impl Figure {
 fn of_size(size: usize) -> Result<Vec<Figure>, Box<dyn Error>> {
     println!("{size} records");
     let filled = Filled::new(size)?;
-    let questions = questions::all(&filled.facts);
+    let mut questions = questions::all(&filled.facts);
+    if let Ok(wanted) = std::env::var("FLOWD_BENCH_QUESTION") {
+        questions.retain(|question| question.what.contains(&wanted));
+    }
     let mut figures = of_ingest(&filled);
     let told = duckdb::ask(&filled, &questions)?;
     if let Some(told) = &told {
@@ -117,20 +120,23 @@ fn of_ingest(filled: &Filled) -> Vec<Figure> {
     let records = filled.count as f64;
     let figure =
         |what: &str, value, unit| Figure { what: what.to_owned(), who: FLOWD, value, unit };
+    let ingest = &filled.ingest;
+    let rate = |records: f64, time: Duration| records / time.as_secs_f64();
+    let (all, slowest) = (ingest.all(), ingest.slowest_tenth());
     vec![
-        figure("ingest", records / filled.ingest.as_secs_f64(), "records/s"),
-        figure(
-            "ingest, slowest tenth",
-            records / 10.0 / filled.slowest_tenth.as_secs_f64(),
-            "records/s",
-        ),
+        figure("ingest, on one core", rate(records, all.cpu), "records/s"),
+        figure("its slowest tenth", rate(records / 10.0, slowest.cpu), "records/s"),
+        figure("the drain thread's part", rate(records, ingest.of_writer().cpu), "records/s"),
+        figure("ingest, with the disk", rate(records, all.wall), "records/s"),
+        figure("longest wait for a chunk", ingest.longest_take.as_secs_f64() * 1e3, "ms"),
+        figure("memory of a step", ingest.step_bytes as f64 / f64::from(1 << 20), "MiB"),
         figure("size, with the log", filled.open_bytes as f64 / records, "bytes a record"),
         figure("size", filled.closed_bytes as f64 / records, "bytes a record"),
     ]
 }
 
 fn show(what: &str, own: &Answered, their: Option<&Answered>) {
-    let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3;
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let (warm, cold) = (ms(own.warm), ms(own.cold));
     print!("  {what:<32} {warm:>10.2} {cold:>10.2}");
     match their {

@@ -17,6 +17,7 @@ mod records;
 mod replay;
 mod room;
 mod routes;
+mod scrape;
 mod series;
 mod serve;
 mod socket;
@@ -35,6 +36,7 @@ use axum::{
 };
 use tokio::net::UnixListener;
 
+pub use scrape::{ListenError, Scrapers, listen};
 pub use socket::{BindError, Prepared, bind};
 
 use self::{error::ApiError, params::Params, room::Room, routes::Routes};
@@ -63,7 +65,7 @@ pub async fn serve(
     state: ApiState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
-    serve::serve(socket, router(state), shutdown).await;
+    serve::serve(socket, router(state), serve::SOCKET, shutdown).await;
 }
 
 fn router(state: ApiState) -> Router {

@@ -1,12 +1,15 @@
 //! Query parameters: read once, checked whole, refused by name.
 
-use std::{net::IpAddr, str::FromStr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    str::FromStr,
+};
 
 use axum::{
     extract::{FromRequestParts, Path, Query},
     http::{Uri, request::Parts},
 };
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use jiff::tz::TimeZone;
 
 use super::error::ApiError;
@@ -193,7 +196,7 @@ impl Params {
     fn network(&self, name: &str) -> Result<Option<IpNet>, ApiError> {
         self.read(name, "an address such as 10.8.0.2, or a prefix such as 10.8.0.0/24", |text| {
             let host = || IpAddr::from_str(text).ok().map(IpNet::from);
-            IpNet::from_str(text).ok().map(|net| net.trunc()).or_else(host)
+            IpNet::from_str(text).ok().or_else(host).map(|net| unmapped(net.trunc()))
         })
     }
 
@@ -240,6 +243,14 @@ impl Params {
             ))
         })
     }
+}
+
+/// An IPv4 prefix that is written as one of IPv6 is the IPv4 one: records have no other.
+fn unmapped(net: IpNet) -> IpNet {
+    let IpAddr::V4(addr) = net.addr().to_canonical() else { return net };
+    let spare = net.max_prefix_len() - Ipv4Addr::BITS as u8;
+    let len = net.prefix_len().checked_sub(spare);
+    len.and_then(|len| Ipv4Net::new(addr, len).ok()).map_or(net, IpNet::from)
 }
 
 /// A number without a sign, which `parse` would take.
@@ -324,6 +335,25 @@ mod tests {
         }
         let backwards = Params::of(&[("since", "1h"), ("until", "2h")]);
         assert!(backwards.filter(&[], 0).unwrap_err().to_string().contains("not before"));
+    }
+
+    #[test]
+    fn an_address_is_the_same_however_it_is_written() {
+        let cases = [
+            ("10.8.0.2", "10.8.0.2/32"),
+            ("10.8.0.2/24", "10.8.0.0/24"),
+            ("::ffff:10.8.0.2", "10.8.0.2/32"),
+            ("::ffff:10.8.0.2/120", "10.8.0.0/24"),
+            ("::ffff:0.0.0.0/96", "0.0.0.0/0"),
+            ("::ffff:10.8.0.2/95", "::fffe:0:0/95"),
+            ("::/0", "::/0"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("FD00:0::1/64", "fd00::/64"),
+        ];
+        for (text, expected) in cases {
+            let filter = Params::of(&[("src", text)]).filter(&[], 0).unwrap();
+            assert_eq!(filter.src, Some(expected.parse().unwrap()), "{text}");
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     flows::{Filter, Record},
     live::Request,
-    store::{Leash, ReadError, Reader},
+    store::{Leash, Reached, ReadError, Reader},
     wire,
 };
 
@@ -44,7 +44,13 @@ pub(super) const STREAM_BYTES: usize = (CHUNKS + 4) * CHUNK_BYTES;
 /// How long a query waits for a reader before it ends, and begins anew where it was.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Streams that read the store at a time; the others wait for their turn.
-static STREAMS: Semaphore = Semaphore::const_new(8);
+const MAX_STREAMS: usize = 8;
+static STREAMS: Semaphore = Semaphore::const_new(MAX_STREAMS);
+
+/// Streams that read the store, and how many may.
+pub(super) fn running() -> (usize, usize) {
+    (MAX_STREAMS - STREAMS.available_permits(), MAX_STREAMS)
+}
 
 /// How records are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +157,8 @@ fn stream(
 ) -> Response {
     let (chunks, body) = mpsc::channel(CHUNKS);
     let lines = Lines { format, buffer: Vec::new(), begun: false };
-    let stream = Stream { state, filter, watermark, after, left: limit, lines, chunks };
+    let reached = Reached::new(after);
+    let stream = Stream { state, filter, watermark, reached, left: limit, lines, chunks };
     tokio::spawn(stream.run());
     typed(format.kind(), Body::from_stream(ReceiverStream::new(body)))
 }
@@ -161,8 +168,8 @@ struct Stream {
     state: ApiState,
     filter: Filter,
     watermark: u64,
-    /// The last record that was written.
-    after: u64,
+    /// Behind which record it goes on.
+    reached: Reached,
     /// How many may follow.
     left: usize,
     lines: Lines,
@@ -220,14 +227,13 @@ impl Stream {
 
     /// Reads until the end, or until the reader does not follow.
     fn read(&mut self, leash: &Leash) -> Result<Pause, ReadError> {
-        let Self { state, filter, watermark, after, left, lines, chunks } = self;
+        let Self { state, filter, watermark, reached, left, lines, chunks } = self;
         let mut pause = Pause::Done;
         if chunks.is_closed() {
             return Ok(Pause::Gone);
         }
         let reader = state.reader.clone().on(leash.clone());
-        reader.records(filter, *after, *watermark, &mut |record| {
-            *after = record.record_id;
+        reader.records_on(filter, reached, *watermark, &mut |record| {
             lines.write(&wire::Record::new(&state.gateway, &record));
             *left -= 1;
             if *left == 0 {

@@ -9,31 +9,71 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{UnixListener, UnixStream},
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
 };
 
-/// Connections at a time; what is more waits in the socket's backlog.
-const CONNECTIONS: usize = 1_024;
 /// What a connection holds of a request's head, or of an answer on its way.
 const BUFFER_BYTES: usize = 32 * 1024;
-/// How long a client may take to say what it wants.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the API waits for requests under way when the daemon stops. `watch` has no end.
 const GRACE: Duration = Duration::from_secs(2);
 /// Between two attempts while the operating system refuses connections.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// What clients may take of the daemon.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Connections at a time; what is more waits in the listener's backlog.
+    pub(super) connections: usize,
+    /// How long a client may take to say what it wants.
+    pub(super) patience: Duration,
+    /// How long a connection may last that has one answer; `None`: as long as the client likes, and
+    /// any number of answers.
+    pub(super) lifetime: Option<Duration>,
+}
+
+/// Of the socket, which only some may use.
+pub(super) const SOCKET: Limits =
+    Limits { connections: 1_024, patience: Duration::from_secs(30), lifetime: None };
+
+/// Where clients connect.
+pub(super) trait Listener {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next client.
+    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> io::Result<UnixStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> io::Result<TcpStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
 /// Serves until `shutdown` is done; requests under way may take two seconds longer.
 pub(super) async fn serve(
-    listener: UnixListener,
+    listener: impl Listener,
     router: Router,
+    limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(BUFFER_BYTES);
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    http.timer(TokioTimer::new()).header_read_timeout(limits.patience).max_buf_size(BUFFER_BYTES);
+    http.keep_alive(limits.lifetime.is_none());
+    let slots = Arc::new(Semaphore::new(limits.connections));
     let (stopping, stopped) = watch::channel(());
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
@@ -42,7 +82,8 @@ pub(super) async fn serve(
             () = &mut shutdown => break,
             (slot, stream) = accept(&listener, &slots) => {
                 let (http, router) = (http.clone(), router.clone());
-                connections.spawn(converse(http, router, stream, stopped.clone(), slot));
+                let conversation = converse(http, router, stream, stopped.clone());
+                connections.spawn(within(limits.lifetime, conversation, slot));
             }
             // So that those who have gone leave nothing behind.
             Some(_) = connections.join_next() => {}
@@ -55,14 +96,26 @@ pub(super) async fn serve(
     }
 }
 
-async fn accept(
-    listener: &UnixListener,
+/// Ends a conversation that takes too long.
+async fn within(
+    limit: Option<Duration>,
+    conversation: impl Future<Output = ()>,
+    _slot: OwnedSemaphorePermit,
+) {
+    let Some(limit) = limit else { return conversation.await };
+    if tokio::time::timeout(limit, conversation).await.is_err() {
+        tracing::debug!("a slow client was cut off");
+    }
+}
+
+async fn accept<L: Listener>(
+    listener: &L,
     slots: &Arc<Semaphore>,
-) -> (OwnedSemaphorePermit, UnixStream) {
+) -> (OwnedSemaphorePermit, L::Stream) {
     let slot = slots.clone().acquire_owned().await.expect("nobody closes the semaphore");
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return (slot, stream),
+        match listener.next().await {
+            Ok(stream) => return (slot, stream),
             // The client has gone again.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
@@ -76,9 +129,8 @@ async fn accept(
 async fn converse(
     http: http1::Builder,
     router: Router,
-    stream: UnixStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     mut stopped: watch::Receiver<()>,
-    _slot: OwnedSemaphorePermit,
 ) {
     let service = TowerToHyperService::new(router);
     let connection = http.serve_connection(TokioIo::new(stream), service);

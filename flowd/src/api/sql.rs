@@ -240,7 +240,7 @@ impl Rows {
                 self.buffer.extend_from_slice(b",\"rows\":[");
             }
             Format::JsonLines => {}
-            Format::Csv => self.csv(self.names.clone()),
+            Format::Csv => self.csv(self.names.iter().map(|name| csv_text(name)).collect()),
         }
     }
 

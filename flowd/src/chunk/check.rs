@@ -78,7 +78,7 @@ impl Chunk {
             return Ok(());
         }
         let sums = &self.sums(column)?.0;
-        let is_counted = |((key, fate), sum): (&(i64, Fate), &Sum)| {
+        let is_counted = |((key, fate), sum): &((i64, Fate), Sum)| {
             of(*key).is_some_and(|key| counted.get(&(key, *fate)) == Some(sum))
         };
         if sums.len() == counted.len() && sums.iter().all(is_counted) {

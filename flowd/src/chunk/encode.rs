@@ -21,6 +21,8 @@ const MINUTE_MS: i64 = 60_000;
 const STEPS_MINUTES: [u32; 5] = [1, 5, 15, 60, 1_440];
 /// Sums are kept while there is at most one key for so many records.
 const RECORDS_PER_SUM: usize = 8;
+/// So many are kept however few records there are.
+const FEW_SUMS: usize = 4;
 const RECORDS_PER_STEP: usize = 128;
 /// The clock has an entry for at least so many ids, as a power of two.
 const LEAST_CLOCK_SHIFT: u32 = 5;
@@ -318,16 +320,14 @@ impl Adding {
 
     /// The sums under the keys that the numbers stand for.
     fn sums(self, key: impl Fn(usize) -> i64) -> Sums {
-        let mut sums = BTreeMap::new();
-        for (code, by_fate) in self.sums.iter().enumerate() {
-            for fate in Fate::all() {
-                let sum = by_fate[fate.index()];
-                if sum.records > 0 {
-                    sums.insert((key(code), fate), sum);
-                }
-            }
-        }
-        Sums(sums)
+        let by_code = self.sums.iter().enumerate();
+        by_code
+            .flat_map(|(code, by_fate)| {
+                let key = key(code);
+                Fate::all().map(move |fate| ((key, fate), by_fate[fate.index()]))
+            })
+            .filter(|(_, sum)| sum.records > 0)
+            .collect()
     }
 }
 
@@ -345,7 +345,7 @@ struct AllSums {
 
 impl AllSums {
     fn of(rows: usize) -> Self {
-        let few = rows / RECORDS_PER_SUM;
+        let few = (rows / RECORDS_PER_SUM).max(FEW_SUMS);
         let [peers, remotes, ports] = array::from_fn(|_| Adding::up_to(few));
         Self {
             all: Adding::up_to(1),
@@ -408,10 +408,10 @@ impl AllSums {
 fn coarser(minutes: &Sums, few: usize) -> (Sums, u32) {
     let mut coarsest = (Sums::default(), 1);
     for step in STEPS_MINUTES {
-        let mut sums = Sums::default();
-        for ((minute, fate), sum) in &minutes.0 {
-            sums.add(minute.div_euclid(i64::from(step)), *fate, sum);
-        }
+        let coarser = |((minute, fate), sum): &((i64, Fate), Sum)| {
+            ((minute.div_euclid(i64::from(step)), *fate), *sum)
+        };
+        let sums: Sums = minutes.0.iter().map(coarser).collect();
         coarsest = (sums, step);
         if coarsest.0.0.len() <= few {
             break;

@@ -16,6 +16,7 @@ mod bytes;
 mod check;
 mod column;
 mod dictionary;
+mod digest;
 mod encode;
 mod entry;
 mod error;
@@ -37,6 +38,7 @@ mod tally;
 mod tests;
 
 pub use column::{ColumnId, ColumnSet};
+pub use digest::{Blobs, Digest, EndSums, Summed, end};
 pub use encode::Encoded;
 pub use entry::{End, Kind, State};
 pub use error::ChunkError;

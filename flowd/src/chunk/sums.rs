@@ -87,16 +87,22 @@ impl Fate {
     }
 }
 
-/// Sums by a key, whose meaning is the column's, and fate.
+/// Sums by a key, whose meaning is the column's, and fate: ascending, each once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sums(pub BTreeMap<(i64, Fate), Sum>);
+pub struct Sums(pub Vec<((i64, Fate), Sum)>);
+
+impl FromIterator<((i64, Fate), Sum)> for Sums {
+    /// Sums of one key and fate are added up.
+    fn from_iter<I: IntoIterator<Item = ((i64, Fate), Sum)>>(sums: I) -> Self {
+        let mut added: BTreeMap<(i64, Fate), Sum> = BTreeMap::new();
+        for (key, sum) in sums {
+            added.entry(key).or_default().absorb(&sum);
+        }
+        Self(added.into_iter().collect())
+    }
+}
 
 impl Sums {
-    /// Adds a sum to that of its key.
-    pub(super) fn add(&mut self, key: i64, fate: Fate, sum: &Sum) {
-        self.0.entry((key, fate)).or_default().absorb(sum);
-    }
-
     pub(super) fn encode(&self, packer: &mut Packer) -> Vec<u8> {
         let mut before = 0;
         let rows: Vec<[i64; 8]> = self
@@ -118,16 +124,17 @@ impl Sums {
         most: usize,
         unpacker: &mut Unpacker,
     ) -> Result<Self, ChunkError> {
-        let mut sums = BTreeMap::new();
+        let mut sums: Vec<((i64, Fate), Sum)> = Vec::new();
         let mut key = 0_i64;
         for [step, fate, a, b, c, d, e, f] in sheet::decode::<8>(body, most, unpacker)? {
             key = key.wrapping_add(step);
             let Some(fate) = Fate::from_number(fate) else {
                 return damaged("a sum is of an unknown kind");
             };
-            if sums.insert((key, fate), Sum::from_numbers([a, b, c, d, e, f])).is_some() {
-                return damaged("a sum stands there twice");
+            if sums.last().is_some_and(|(before, _)| *before >= (key, fate)) {
+                return damaged("a sum stands there twice, or in the wrong place");
             }
+            sums.push(((key, fate), Sum::from_numbers([a, b, c, d, e, f])));
         }
         Ok(Self(sums))
     }

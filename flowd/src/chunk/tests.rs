@@ -221,7 +221,7 @@ proptest! {
         let totals: BTreeMap<_, _> =
             totals.into_iter().map(|(key, rows)| (key, slow_sum(rows))).collect();
         prop_assert_eq!(chunk.header().totals(), &totals);
-        let steps: BTreeMap<_, _> =
+        let steps: Vec<_> =
             steps.into_iter().map(|(key, rows)| (key, slow_sum(rows))).collect();
         prop_assert_eq!(&chunk.sums(ColumnId::MinuteSums).unwrap().0, &steps);
         if chunk.header().has(ColumnId::PeerSums) {

@@ -5,8 +5,9 @@ use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 use flowd_common::limits;
 use serde::Deserialize;
 
-use super::{Config, Problem, range};
+use super::{Config, Problem, metrics, range};
 use crate::{
+    dataplane::Order,
     identity::Sources,
     policy::Limits,
     store::{MaxBytes, NotASize, Retention, Synchronous, TAIL_RECORDS},
@@ -14,7 +15,20 @@ use crate::{
 
 /// The keys of each table; the empty name is the top. A test holds them against the structs.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
-    ("", &["gateway", "interfaces", "store", "api", "flows", "identity", "policy", "datapath"]),
+    (
+        "",
+        &[
+            "gateway",
+            "interfaces",
+            "store",
+            "api",
+            "flows",
+            "identity",
+            "policy",
+            "datapath",
+            "metrics",
+        ],
+    ),
     ("store", &["path", "synchronous", "retention_days", "max_bytes", "tail_records"]),
     ("api", &["socket", "query_timeout_ms"]),
     (
@@ -29,7 +43,8 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
         ],
     ),
     ("identity", &["peers", "wireguard", "networkd", "copy"]),
-    ("datapath", &["pins"]),
+    ("datapath", &["pins", "order"]),
+    ("metrics", &["listen", "peers", "max_peers"]),
     ("policy", &["file", "max_prefixes", "max_pairs", "max_intervals"]),
 ];
 
@@ -44,6 +59,7 @@ pub(super) struct File {
     identity: Identity,
     policy: Policy,
     datapath: Datapath,
+    metrics: metrics::Table,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -87,6 +103,7 @@ struct Identity {
 #[serde(default, deny_unknown_fields)]
 struct Datapath {
     pins: Option<PathBuf>,
+    order: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -102,7 +119,8 @@ impl File {
     /// Fills in the defaults; what is wrong goes to `problems`, and then the result is not to be
     /// used.
     pub(super) fn into_config(self, problems: &mut Vec<Problem>) -> Config {
-        let Self { gateway, interfaces, store, api, flows, identity, policy, datapath } = self;
+        let Self { gateway, interfaces, store, api, flows, identity, policy, datapath, metrics } =
+            self;
         check_gateway(gateway.as_deref(), problems);
         check_interfaces(&interfaces, problems);
         let mut number = |key, value: Option<u64>, range: RangeInclusive<u64>, default: u64| {
@@ -168,6 +186,8 @@ impl File {
             days: u32::try_from(days).unwrap_or(u32::MAX),
             max_bytes: max_bytes(store.max_bytes.as_deref(), problems),
         };
+        let order = order(datapath.order.as_deref(), problems);
+        let metrics = metrics.into_metrics(problems);
         let mut path = |key, value: Option<PathBuf>, default: &str| {
             let value = value.unwrap_or_else(|| default.into());
             if !value.is_absolute() {
@@ -200,7 +220,9 @@ impl File {
             names: Sources { peers, wireguard, networkd, copy },
             policy_file,
             pins,
+            order,
             limits,
+            metrics,
             gateway: gateway.unwrap_or_else(host_name),
             interfaces,
             table_size: u32::try_from(table_size).unwrap_or(limits::MAX_FLOWS),
@@ -223,6 +245,20 @@ fn synchronous(word: Option<&str>, problems: &mut Vec<Problem>) -> Synchronous {
                 "`store.synchronous` is `{other}`; it must be `normal` or `full`"
             )));
             Synchronous::Normal
+        }
+    }
+}
+
+fn order(word: Option<&str>, problems: &mut Vec<Problem>) -> Order {
+    match word {
+        None | Some("last") => Order::Last,
+        Some("first") => Order::First,
+        Some(other) => {
+            let other = other.escape_debug();
+            problems.push(Problem::new(format!(
+                "`datapath.order` is `{other}`; it must be `first` or `last`"
+            )));
+            Order::Last
         }
     }
 }

@@ -4,8 +4,10 @@
 
 mod check;
 mod file;
+mod metrics;
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,6 +17,7 @@ pub(crate) use file::is_glob;
 use flowd_common::limits;
 
 use crate::{
+    dataplane::Order,
     identity::Sources,
     policy::Limits,
     store::{Retention, Synchronous},
@@ -62,8 +65,21 @@ pub struct Config {
     pub policy_file: PathBuf,
     /// Where the kernel keeps what outlives the daemon: a directory of a BPF file system.
     pub pins: PathBuf,
+    /// Where the programs hang among others.
+    pub order: Order,
     /// How large the kernel's tables of a policy may become.
     pub limits: Limits,
+    /// What `/metrics` tells, and where.
+    pub metrics: Metrics,
+}
+
+/// What `/metrics` tells, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where it is served besides the socket: an address of this machine only.
+    pub listen: Option<SocketAddr>,
+    /// Peers that have series of their own.
+    pub max_peers: usize,
 }
 
 impl Config {
@@ -107,6 +123,9 @@ mod range {
     pub(super) const POLICY_ENTRIES: std::ops::RangeInclusive<u64> = 1_000..=64_000_000;
     /// An entry takes 8 to 100 bytes of kernel memory, and only what a policy needs is taken.
     pub(super) const DEFAULT_POLICY_ENTRIES: u64 = 4_000_000;
+    pub(super) const METRICS_PEERS: std::ops::RangeInclusive<u64> = 0..=10_000;
+    /// Some 14 series each.
+    pub(super) const DEFAULT_METRICS_PEERS: u64 = 1_000;
     /// Ten years; 0: for ever.
     pub(super) const RETENTION_DAYS: std::ops::RangeInclusive<u64> = 0..=3_650;
     /// Two such chunks become one, which has [`crate::chunk::MAX_ROWS`] at most.
@@ -152,6 +171,7 @@ mod tests {
         let mut config = Config::parse(&uncommented).unwrap();
         config.gateway = Config::default().gateway;
         config.interfaces.clear();
+        config.metrics.listen = None;
         assert_eq!(config, Config::default(), "the commented values are the defaults");
     }
 
@@ -165,7 +185,7 @@ mod tests {
             ("[sotre]\n", "line 1: unknown key `sotre`; did you mean `store`?"),
             (
                 "colour = 1\n",
-                "line 1: unknown key `colour`; known here are gateway, interfaces, store, api, flows, identity, policy, datapath",
+                "line 1: unknown key `colour`; known here are gateway, interfaces, store, api, flows, identity, policy, datapath, metrics",
             ),
             (
                 "[flows]\ndrain_interval_ms = 5\n",

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, io::ErrorKind, path::Path, time::Duration};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
-    Method, Request, Response,
+    Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
     client::conn::http1,
     header::{ACCEPT, CONTENT_TYPE, HOST},
@@ -67,7 +67,8 @@ impl<'a> Client<'a> {
             .uri(target(path, pairs))
             .header(CONTENT_TYPE, "application/toml")
             .header(ACCEPT, "application/json");
-        let answer = async { success(self.send(request, Full::from(body)).await?).await };
+        let answer =
+            async { success(self.send(request, Full::from(body)).await?, CtlError::Refused).await };
         whole(answer, LONG_PATIENCE).await
     }
 
@@ -79,7 +80,8 @@ impl<'a> Client<'a> {
         accept: &str,
     ) -> Result<Incoming, CtlError> {
         let request = Request::get(target(path, pairs)).header(ACCEPT, accept);
-        success(self.send(request, Full::default()).await?).await
+        // What the daemon cannot understand of it was typed so.
+        success(self.send(request, Full::default()).await?, CtlError::Usage).await
     }
 
     /// The body of the answer to a text, which may be long.
@@ -92,7 +94,7 @@ impl<'a> Client<'a> {
     ) -> Result<Incoming, CtlError> {
         let request = Request::post(target(path, pairs));
         let request = request.header(CONTENT_TYPE, kind).header(ACCEPT, accept);
-        success(self.send(request, Full::from(body)).await?).await
+        success(self.send(request, Full::from(body)).await?, CtlError::Refused).await
     }
 
     async fn send(
@@ -120,7 +122,10 @@ impl<'a> Client<'a> {
 }
 
 /// The body of an answer, unless it is a refusal.
-async fn success(response: Response<Incoming>) -> Result<Incoming, CtlError> {
+async fn success(
+    response: Response<Incoming>,
+    not_understood: fn(String) -> CtlError,
+) -> Result<Incoming, CtlError> {
     let status = response.status();
     if status.is_success() {
         return Ok(response.into_body());
@@ -128,6 +133,9 @@ async fn success(response: Response<Incoming>) -> Result<Incoming, CtlError> {
     let body = response.into_body().collect().await?.to_bytes();
     Err(match serde_json::from_slice::<Problem>(&body) {
         Ok(problem) if !problem.problems.is_empty() => CtlError::Policy(problem.problems),
+        Ok(problem) if status == StatusCode::BAD_REQUEST => {
+            not_understood(super::text::visible(&problem.detail))
+        }
         Ok(problem) => CtlError::Refused(super::text::visible(&problem.detail)),
         Err(_) => CtlError::Nonsense(format!("it says {status}")),
     })

@@ -1,5 +1,8 @@
 //! What a shell completes: words of ours, and names that the daemon knows. A daemon that does not
 //! answer at once completes nothing, and says nothing into the line that somebody types.
+//!
+//! A name may have been given by somebody else, and shells put what is completed into the line as it
+//! stands: only names that no shell takes for anything but a word are offered.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -12,7 +15,7 @@ use clap_complete::{
 use serde::de::DeserializeOwned;
 
 use super::{args::Cli, client::Client, error::CtlError, output::Screen};
-use crate::{config::DEFAULT_SOCKET, wire};
+use crate::{config::DEFAULT_SOCKET, flows::Identity, wire};
 
 /// How long somebody waits who has pressed the key.
 const PATIENCE: Duration = Duration::from_millis(800);
@@ -46,12 +49,15 @@ pub(super) fn words<const N: usize>(words: [&'static str; N]) -> ArgValueCandida
 pub(super) fn peers() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let list = ask::<wire::PeerList>("/v1/peers").map(|list| list.peers).unwrap_or_default();
-        let candidate = |peer: wire::Peer| {
-            let help = peer.identity.user.map(Into::into);
-            CompletionCandidate::new(peer.identity.name).help(help)
-        };
-        list.into_iter().map(candidate).collect()
+        list.into_iter().map(|peer| peer.identity).filter_map(peer_candidate).collect()
     })
+}
+
+/// A peer by its name, or by its key where the name is no plain word.
+fn peer_candidate(peer: Identity) -> Option<CompletionCandidate> {
+    let Identity { name, public_key, user, .. } = peer;
+    let word = if is_plain(&name) { name } else { public_key };
+    is_plain(&word).then(|| CompletionCandidate::new(word).help(user.map(Into::into)))
 }
 
 /// Users of peers.
@@ -59,6 +65,7 @@ pub(super) fn users() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let list = ask::<wire::PeerList>("/v1/peers").map(|list| list.peers).unwrap_or_default();
         let mut users: Vec<_> = list.into_iter().filter_map(|peer| peer.identity.user).collect();
+        users.retain(|user| is_plain(user));
         users.sort();
         users.dedup();
         users.into_iter().map(CompletionCandidate::new).collect()
@@ -70,8 +77,8 @@ pub(super) fn rules() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let rules =
             ask::<wire::Policy>("/v1/policy").map(|policy| policy.rules).unwrap_or_default();
-        let ids = rules.into_iter().filter_map(|rule| rule.id).map(CompletionCandidate::new);
-        ids.chain([CompletionCandidate::new("none")]).collect()
+        let ids = rules.into_iter().filter_map(|rule| rule.id).filter(|id| is_plain(id));
+        ids.map(CompletionCandidate::new).chain([CompletionCandidate::new("none")]).collect()
     })
 }
 
@@ -80,8 +87,15 @@ pub(super) fn interfaces() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let status = ask::<wire::Status>("/v1/status");
         let interfaces = status.map(|status| status.interfaces).unwrap_or_default();
-        interfaces.into_iter().map(|one| CompletionCandidate::new(one.name)).collect()
+        let names = interfaces.into_iter().map(|one| one.name).filter(|name| is_plain(name));
+        names.map(CompletionCandidate::new).collect()
     })
+}
+
+/// Whether every shell takes a text for one word, and flowctl for no flag.
+fn is_plain(text: &str) -> bool {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "-_.@:+,/=%".contains(letter);
+    !text.is_empty() && text.chars().all(is_plain) && !text.starts_with(['-', '=', '@', '%'])
 }
 
 /// What the daemon says, if it does so at once.
@@ -108,8 +122,8 @@ mod tests {
 
     use clap_complete::env::Shells;
 
-    use super::{DEFAULT_SOCKET, SHELLS, Screen, register, socket};
-    use crate::{ctl::output::Sink, wire::Timestamp};
+    use super::{DEFAULT_SOCKET, SHELLS, Screen, is_plain, peer_candidate, register, socket};
+    use crate::{ctl::output::Sink, flows::Identity, wire::Timestamp};
 
     #[test]
     fn every_shell_can_be_told() {
@@ -138,6 +152,32 @@ mod tests {
             ("-- flowctl --socket ", None, DEFAULT_SOCKET),
         ] {
             assert_eq!(found(line, environment), Path::new(expected), "{line}");
+        }
+    }
+    #[test]
+    fn what_a_shell_would_not_take_for_a_word_is_not_offered() {
+        let plain = ["alice-laptop", "bob@example.com", "Jürgen.2", "wg0", "a/b+c=", "none"];
+        let odd = ["", "a b", "a$(id)", "`id`", "a;id", "a|b", "a&b", "a>b", "a'b", "a\"b", "a\\b"];
+        let more =
+            ["-x", "=ls", "@x", "%1", "~root", "a*", "a?", "[a]", "{a,b}", "!1", "#a", "a\nb"];
+        plain.iter().for_each(|word| assert!(is_plain(word), "{word}"));
+        odd.iter().chain(&more).for_each(|word| assert!(!is_plain(word), "{word}"));
+    }
+
+    #[test]
+    fn a_peer_with_an_odd_name_is_offered_by_its_key() {
+        let public_key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+        for (name, expected) in [("alice", "alice"), ("a$(id)", public_key), ("a b", public_key)] {
+            let peer = Identity {
+                public_key: public_key.to_owned(),
+                name: name.to_owned(),
+                user: None,
+                device: None,
+                groups: Vec::new(),
+                endpoint: None,
+            };
+            let offered = peer_candidate(peer).unwrap();
+            assert_eq!(offered.get_value().to_str(), Some(expected));
         }
     }
 }

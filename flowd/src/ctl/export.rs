@@ -27,7 +27,7 @@ use super::{
 use crate::{
     export::{Export, Format},
     flows::FlowId,
-    wire::{Gap, GapList, Record, RecordPage, Status, Timestamp},
+    wire::{Gap, GapList, Record, RecordPage, Segment, SegmentList, Status, Timestamp},
 };
 
 /// Gaps that the daemon lists at most.
@@ -112,13 +112,8 @@ async fn write(
     export.end()?;
     progress.end();
 
-    if is_whole && after.is_some() && ids.missing > 0 {
-        eprintln!(
-            "flowctl: {} records behind record {} are no longer in the store; see \
-             `flowctl segments list`",
-            ids.missing,
-            after.unwrap_or(0),
-        );
+    if let Some(after) = after {
+        tell_gone(client, after, is_whole.then_some(ids.missing)).await?;
     }
     if let (Some(path), Some(bookmark)) = (&wanted.resume, bookmark) {
         settle(&io::stdout())?;
@@ -137,6 +132,33 @@ async fn write(
         return Err(CtlError::NothingNew);
     }
     Ok(())
+}
+
+/// Says how many records have gone: those that are missing, where their numbers tell.
+async fn tell_gone(client: &Client<'_>, after: u64, missing: Option<u64>) -> Result<(), CtlError> {
+    let (gone, which) = match missing {
+        Some(missing) => (missing, ""),
+        None => {
+            let list = client.query("/v1/segments", &[]).await?;
+            (gone(&list, after), ", whatever the filters would have taken of them")
+        }
+    };
+    if gone > 0 {
+        eprintln!(
+            "flowctl: {gone} records behind record {after} are no longer in the store{which}; see \
+             `flowctl segments list`"
+        );
+    }
+    Ok(())
+}
+
+/// How many records behind `after` went with their days.
+fn gone(list: &SegmentList, after: u64) -> u64 {
+    let behind = |day: &Segment| {
+        let (first, last) = day.first_record_id.zip(day.last_record_id)?;
+        Some((last + 1).saturating_sub(first.max(after + 1)))
+    };
+    list.segments.iter().filter(|day| day.state == "removed").filter_map(behind).sum()
 }
 
 /// Refuses a bookmark whose record is another one by now: numbers begin anew when a store was
@@ -258,10 +280,10 @@ impl From<BookmarkError> for CtlError {
 mod tests {
     use clap::Parser as _;
 
-    use super::{Clock, Ids, Timestamp};
+    use super::{Clock, Ids, Segment, SegmentList, Timestamp, gone};
     use crate::{
         ctl::args::{Cli, Command},
-        flows::FlowId,
+        flows::{Counters, FlowId},
     };
 
     #[test]
@@ -278,6 +300,34 @@ mod tests {
             seen.iter().for_each(|id| ids.next(*id, FlowId(uuid::Uuid::nil())));
             let told = (ids.count, ids.last, ids.missing);
             assert_eq!(told, (count, last, missing), "{after}: {seen:?}");
+        }
+    }
+
+    #[test]
+    fn records_that_went_with_their_days_are_counted() {
+        let day = |state: &str, ids: Option<(u64, u64)>| Segment {
+            day: "2026-11-20".to_owned(),
+            state: state.to_owned(),
+            file: String::new(),
+            bytes: 0,
+            records: 0,
+            flows: 0,
+            counters: Counters::default(),
+            first_record_id: ids.map(|(first, _)| first),
+            last_record_id: ids.map(|(_, last)| last),
+            sha256: None,
+            since: None,
+            why: None,
+        };
+        let days = [
+            day("removed", Some((1, 10))),
+            day("removed", None),
+            day("removed", Some((11, 15))),
+            day("sealed", Some((16, 20))),
+        ];
+        let list = SegmentList { path: String::new(), segments: days.to_vec() };
+        for (after, expected) in [(0, 15), (1, 14), (10, 5), (12, 3), (15, 0), (18, 0)] {
+            assert_eq!(gone(&list, after), expected, "behind {after}");
         }
     }
 

@@ -36,6 +36,7 @@ mod sessions;
 mod settling;
 mod startup;
 mod takeover;
+mod traffic;
 mod verdicts;
 mod walking;
 mod why;
@@ -60,6 +61,7 @@ use self::{
     collector::{Collector, now_ms},
     recorder::Recorder,
     revisions::Revisions,
+    traffic::Tallies,
 };
 use crate::{
     api,
@@ -102,6 +104,9 @@ pub enum DaemonError {
     /// The socket cannot be used.
     #[error(transparent)]
     Socket(#[from] api::BindError),
+    /// The address for scrapers cannot be used.
+    #[error(transparent)]
+    Listen(#[from] api::ListenError),
     /// The datapath cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -181,7 +186,8 @@ fn prepare(config: &Config, opened: Opened) -> Result<Prepared, DaemonError> {
     let state = writer.state().map_err(|error| DaemonError::Leftovers(error.to_string()))?;
     let inherited = startup::inherited(pins.as_ref(), config.table_size, &state)?;
     let tables = inherited.tables.as_ref();
-    let dataplane = Dataplane::load(config.table_size, LinkHeader::None, tables)?;
+    let mut dataplane = Dataplane::load(config.table_size, LinkHeader::None, tables)?;
+    dataplane.set_order(config.order);
 
     let wanted = wireguard::Names::new(config.interfaces.clone());
     let mut found = wireguard::scan(&[])
@@ -200,7 +206,7 @@ fn prepare(config: &Config, opened: Opened) -> Result<Prepared, DaemonError> {
     let mut collector = Collector::new(
         config.clone(),
         dataplane,
-        Recorder::new(writer, watchers, now_ms()),
+        Recorder::new(writer, watchers, Tallies::new(config.metrics.max_peers), now_ms()),
         names,
         revisions,
         policy,
@@ -218,6 +224,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let opened = open(&config)?;
     let reports = opened.writer.reports();
     let socket = api::bind(&config.socket)?;
+    let scrapers = api::listen(config.metrics.listen)?;
     let Prepared { collector, names: reader, wanted, live, inbox } = prepare(&config, opened)?;
     collector.tell_of_pins();
     let state = api::ApiState {
@@ -246,6 +253,10 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let own_socket = socket.is_own();
     let listener = socket.publish().map_err(system("put the socket into its place"))?;
     let (stop_api, api_stopped) = oneshot::channel::<()>();
+    let (stop_scrapes, scrapes_stopped) = oneshot::channel::<()>();
+    let scrapes = tokio::spawn(scrapers.serve(state.clone(), async {
+        let _stop = scrapes_stopped.await;
+    }));
     let api = tokio::spawn(api::serve(listener, state, async {
         // An error means that the sender is gone, which is the same.
         let _stop = api_stopped.await;
@@ -263,8 +274,8 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         wait_for_end(signals, &names_watch, &live, &config.policy_file, drain_ended).await;
 
     notify(NotifyState::Stopping);
-    drop(stop_api);
-    if let Err(error) = api.await {
+    drop((stop_api, stop_scrapes));
+    if let Err(error) = tokio::try_join!(api, scrapes) {
         tracing::error!(%error, "the API ended badly");
     }
     drop(compactor);

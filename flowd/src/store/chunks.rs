@@ -6,6 +6,7 @@ use std::{collections::HashMap, num::NonZeroU32, sync::Arc};
 
 use rusqlite::{Connection, params, types::Type};
 
+use super::digests;
 use crate::chunk::{Chunk, ChunkError, ColumnId, ColumnSet, Encoded, Header, NameId, Number};
 
 /// Since this version of the schema there are any.
@@ -115,7 +116,8 @@ pub(super) fn damaged(error: ChunkError) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, error.into())
 }
 
-/// Reads every column of every chunk: checksums, records, and that its sums are theirs.
+/// Reads every column of every chunk: checksums, records, and that sums are theirs, those of digests
+/// too.
 pub(super) fn check(conn: &Connection) -> rusqlite::Result<()> {
     let version: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if (version as usize) < SINCE_VERSION {
@@ -125,7 +127,7 @@ pub(super) fn check(conn: &Connection) -> rusqlite::Result<()> {
         stored.need(conn, ColumnId::ALL.iter().copied().collect())?;
         stored.chunk.check().map_err(damaged)?;
     }
-    Ok(())
+    digests::check(conn, version as usize)
 }
 
 /// What the numbers of rules and resources stand for.

@@ -9,12 +9,15 @@ mod aside;
 mod chunks;
 mod coverage;
 mod daily;
+mod digests;
 mod failure;
 mod gaps;
 mod inventory;
 mod keys;
 mod leash;
+mod ledger;
 mod newest;
+mod opened;
 mod opening;
 mod peer_events;
 mod peer_state;
@@ -25,10 +28,11 @@ mod row;
 mod salvage;
 mod schema;
 mod segment;
+mod served;
 pub mod sql;
 mod state;
 mod step;
-mod sums;
+mod tail;
 mod tallies;
 mod total;
 mod totals;
@@ -44,6 +48,7 @@ pub use aside::SetAside;
 pub use coverage::StoredInterval;
 pub use inventory::{SegmentInfo, SegmentState};
 pub use leash::Leash;
+pub use opened::Reached;
 pub use peer_events::{PeerNews, StoredEvent};
 pub use peer_state::PeerState;
 pub use ranked::{Place, RankedPage};
@@ -188,8 +193,8 @@ pub enum ReadError {
     /// Temporary files cannot be written.
     #[error("cannot sort what the statement asks for: {0}")]
     Temporary(String),
-    /// A statement was not done with a segment when it went.
-    #[error("a day was removed from the store while the statement read it: ask again")]
+    /// A query was not done with a segment when it went.
+    #[error("a day was removed from the store while the query read it: ask again")]
     Removed,
     /// What the daemon knows besides the store is not to be had.
     #[error("{0}")]

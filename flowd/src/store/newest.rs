@@ -80,12 +80,25 @@ impl Segment {
         filter: &Filter,
         watermark: u64,
         bound: i64,
-        sink: impl FnMut(Record) -> ControlFlow<()>,
+        mut sink: impl FnMut(Record) -> ControlFlow<()>,
     ) -> rusqlite::Result<()> {
+        if let Some(rows) = self.kept(watermark)? {
+            let is_wanted = |row: &&Record| row.first_seen_ms <= bound && filter.matches(row);
+            let mut wanted: Vec<_> = rows.filter(is_wanted).map(|row| (key(row), row)).collect();
+            wanted.sort_unstable_by(|(one, _), (other, _)| other.cmp(one));
+            // Where it stops is the sink's to say.
+            let _stopped = wanted.into_iter().try_for_each(|(_, row)| sink(row.clone()));
+            return Ok(());
+        }
         // The unary plus leaves the choice of index to `first_seen`.
         let narrow = "first_seen <= :bound AND +record_id <= :watermark";
         self.tail(filter, watermark, (narrow, bound), NEWEST_FIRST, sink)
     }
+}
+
+fn key(record: &Record) -> Key {
+    let Record { first_seen_ms, tuple, overflow, record_id, .. } = record;
+    (*first_seen_ms, record.interface.clone(), *tuple, *overflow, *record_id)
 }
 
 /// The newest records below a place, in whatever order they come.
@@ -98,8 +111,7 @@ struct Best {
 impl Best {
     /// Breaks when it is full of better ones.
     fn offer(&mut self, record: Record) -> ControlFlow<()> {
-        let Record { first_seen_ms, tuple, overflow, record_id, .. } = record;
-        let key = (first_seen_ms, record.interface.clone(), tuple, overflow, record_id);
+        let key = key(&record);
         if self.below.as_ref().is_some_and(|below| key >= *below) {
             return ControlFlow::Continue(());
         }

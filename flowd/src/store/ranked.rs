@@ -44,7 +44,7 @@ impl Reader {
         open: Vec<Record>,
         watermark: u64,
     ) -> Result<Vec<(Place, StoredFlow)>, ReadError> {
-        let mut ledger = self.open_ledger()?;
+        let mut ledger = self.open_ledger(watermark)?;
         let mut best = Best { page, flows: BTreeMap::new() };
         let mut waiting: BTreeMap<Position, StoredFlow> = open
             .into_iter()
@@ -66,8 +66,8 @@ impl Reader {
                 waiting.insert(position, (flow, is_open));
             }
         };
-        for path in self.paths(filter)? {
-            let Some(segment) = self.segment(&path)? else { continue };
+        for opened in self.opened(filter)? {
+            let (path, segment) = opened?;
             // The records of a flow follow each other.
             let mut current: Option<(Flow, bool)> = None;
             segment

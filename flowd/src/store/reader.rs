@@ -19,12 +19,14 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OpenFlags};
 
 use super::{
     OpenError, ReadError, chunks, failure,
     leash::{Leash, Over},
-    schema, sums,
+    opened::{Opened, Reached},
+    schema, step,
+    tail::Tail,
     tallies::{Tallies, Tally},
     view::Segment,
     writer,
@@ -55,6 +57,7 @@ pub struct Reader {
     reports: Option<mpsc::Sender<PathBuf>>,
     /// Whether one is being looked at.
     is_looking: Arc<AtomicBool>,
+    tail: Arc<Tail>,
     leash: Leash,
 }
 
@@ -66,6 +69,7 @@ impl Reader {
             gateway: gateway.into(),
             reports: None,
             is_looking: Arc::default(),
+            tail: Arc::default(),
             leash: Leash::default(),
         }
     }
@@ -98,14 +102,10 @@ impl Reader {
             })?;
             return Ok(sum);
         };
-        for path in self.paths(filter)? {
-            let Some(segment) = self.segment(&path)? else { continue };
+        for opened in self.opened(filter)? {
+            let (path, segment) = opened?;
             let mut add = || {
                 tallies.add_chunks(&segment, |_| ControlFlow::Continue(()))?;
-                if sums::is_plain(filter) {
-                    sum.merge(&segment.plain_summary_of_tail(filter, watermark)?);
-                    return Ok(());
-                }
                 segment.each_of_tail(filter, watermark, |record| {
                     sum.absorb(&record, opening);
                     ControlFlow::Continue(())
@@ -138,8 +138,8 @@ impl Reader {
         match Tallies::new(filter, &by, None, watermark) {
             None => self.each(filter, watermark, &mut absorb)?,
             Some(mut tallies) => {
-                for path in self.paths(filter)? {
-                    let Some(segment) = self.segment(&path)? else { continue };
+                for opened in self.opened(filter)? {
+                    let (path, segment) = opened?;
                     let are_few = |tallies: &mut Tallies<'_>| match tallies.groups() > GROUPS {
                         true => ControlFlow::Break(()),
                         false => ControlFlow::Continue(()),
@@ -174,8 +174,8 @@ impl Reader {
             })?;
             return Ok(series);
         };
-        for path in self.paths(filter)? {
-            let Some(segment) = self.segment(&path)? else { continue };
+        for opened in self.opened(filter)? {
+            let (path, segment) = opened?;
             let mut add = || {
                 // A series has few lines, whatever a chunk has.
                 tallies.add_chunks(&segment, |tallies| {
@@ -203,10 +203,10 @@ impl Reader {
         limit: usize,
         watermark: u64,
     ) -> Result<Vec<StoredFlow>, ReadError> {
-        let mut ledger = self.open_ledger()?;
+        let mut ledger = self.open_ledger(watermark)?;
         let mut merged: BTreeMap<Position, StoredFlow> = BTreeMap::new();
-        for path in self.paths(filter)? {
-            let Some(segment) = self.segment(&path)? else { continue };
+        for opened in self.opened(filter)? {
+            let (path, segment) = opened?;
             let mut taken = 0;
             let mut current: Option<(Position, bool)> = None;
             segment
@@ -252,8 +252,8 @@ impl Reader {
         let mut records = Vec::new();
         let first_seen_ms = id.first_seen_ms();
         let reached = Filter { since_ms: Some(first_seen_ms), ..Filter::default() };
-        for path in self.paths(&reached)? {
-            let Some(segment) = self.segment(&path)? else { continue };
+        for opened in self.opened(&reached)? {
+            let (path, segment) = opened?;
             segment
                 .with_first_seen(first_seen_ms, watermark, |record| {
                     let own = FlowId::new(
@@ -269,7 +269,7 @@ impl Reader {
                 .map_err(self.failed(&path))?;
         }
         let Some(newest) = records.last() else { return Ok(None) };
-        let open = self.open_ledger()?.is_some_and(|mut ledger| ledger.has(newest));
+        let open = self.open_ledger(watermark)?.is_some_and(|mut ledger| ledger.has(newest));
         Ok(Some((records, open)))
     }
 
@@ -282,7 +282,30 @@ impl Reader {
         watermark: u64,
         sink: &mut dyn FnMut(Record) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
-        self.over(filter, sink, |segment, sink| segment.by_id(filter, watermark, after, sink))
+        self.records_on(filter, &mut Reached::new(after), watermark, sink)
+    }
+
+    /// The same from where the query before ended: an error, when what it read has gone since.
+    pub fn records_on(
+        &self,
+        filter: &Filter,
+        reached: &mut Reached,
+        watermark: u64,
+        sink: &mut dyn FnMut(Record) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        let Reached { after: last, segment: current } = reached;
+        if current.as_ref().is_some_and(|path| !path.exists()) {
+            return Err(ReadError::Removed);
+        }
+        let after = *last;
+        let mut show = |record: Record| {
+            *last = record.record_id;
+            sink(record)
+        };
+        self.over(filter, watermark, &mut show, |path, segment, sink| {
+            *current = Some(path.to_owned());
+            segment.by_id(filter, watermark, after, sink)
+        })
     }
 
     /// The same in any order, which takes less.
@@ -292,7 +315,7 @@ impl Reader {
         watermark: u64,
         sink: &mut dyn FnMut(Record) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
-        self.over(filter, sink, |segment, sink| segment.each(filter, watermark, sink))
+        self.over(filter, watermark, sink, |_, segment, sink| segment.each(filter, watermark, sink))
     }
 
     /// Shows what `read` finds in each segment to `sink`, but flows that are not in the filter's
@@ -300,13 +323,18 @@ impl Reader {
     fn over(
         &self,
         filter: &Filter,
+        watermark: u64,
         sink: &mut dyn FnMut(Record) -> ControlFlow<()>,
-        read: impl Fn(&Segment, &mut dyn FnMut(Record) -> ControlFlow<()>) -> rusqlite::Result<()>,
+        mut read: impl FnMut(
+            &Path,
+            &Segment,
+            &mut dyn FnMut(Record) -> ControlFlow<()>,
+        ) -> rusqlite::Result<()>,
     ) -> Result<(), ReadError> {
-        let mut ledger = self.ledger_for(filter.state)?;
+        let mut ledger = self.ledger_for(filter.state, watermark)?;
         let mut stopped = false;
-        for path in self.paths(filter)? {
-            let Some(segment) = self.segment(&path)? else { continue };
+        for opened in self.opened(filter)? {
+            let (path, segment) = opened?;
             let mut wanted = |record: Record| {
                 if ledger.as_mut().is_some_and(|ledger| !ledger.wants(&record)) {
                     return ControlFlow::Continue(());
@@ -315,7 +343,7 @@ impl Reader {
                 stopped = flow.is_break();
                 flow
             };
-            read(&segment, &mut wanted).map_err(self.failed(&path))?;
+            read(&path, &segment, &mut wanted).map_err(self.failed(&path))?;
             if stopped {
                 break;
             }
@@ -344,21 +372,9 @@ impl Reader {
         Ok(days.into_iter().filter(in_reach).map(path).collect())
     }
 
-    /// The ledger, which the newest segment has.
-    pub(super) fn open_ledger(&self) -> Result<Option<Ledger>, ReadError> {
-        for path in self.paths(&Filter::default())?.into_iter().rev() {
-            // Not on the leash: an interrupted look-up would say that a flow is not open.
-            let segment = Segment::open(&path, &Leash::default());
-            if let Some(segment) = segment.inspect_err(|error| self.report(error))? {
-                return Ok(Some(Ledger { segment, wanted: State::Open }));
-            }
-        }
-        Ok(None)
-    }
-
-    fn ledger_for(&self, state: Option<State>) -> Result<Option<Ledger>, ReadError> {
-        let Some(wanted) = state else { return Ok(None) };
-        Ok(self.open_ledger()?.map(|ledger| Ledger { wanted, ..ledger }))
+    /// The segments that can have records of the range, one after the other.
+    pub(super) fn opened(&self, filter: &Filter) -> Result<Opened<'_>, ReadError> {
+        Ok(Opened { reader: self, paths: self.paths(filter)?.into_iter(), has_begun: false })
     }
 
     /// A segment, unless it is only being made or has gone.
@@ -366,8 +382,13 @@ impl Reader {
         if let Some(over) = self.leash.over() {
             return Err(over.into());
         }
+        let file = step::file_of(path);
         let opened = Segment::open(path, &self.leash).map_err(|error| self.of_leash(error));
-        opened.inspect_err(|error| self.report(error))
+        let opened = opened.inspect_err(|error| self.report(error))?;
+        Ok(opened.map(|segment| match file {
+            Some(file) => segment.keeping(self.tail.clone(), file),
+            None => segment,
+        }))
     }
 
     pub(super) fn failed(&self, path: &Path) -> impl Fn(rusqlite::Error) -> ReadError {
@@ -391,7 +412,7 @@ impl Reader {
 
     /// Looks again at a segment that a query found damaged, whole, and reports it if it is. One at
     /// a time: a large one takes a while.
-    fn report(&self, error: &ReadError) {
+    pub(super) fn report(&self, error: &ReadError) {
         let (ReadError::Damaged { path, .. }, Some(reports)) = (error, &self.reports) else {
             return;
         };
@@ -403,48 +424,6 @@ impl Reader {
             let _gone = reports.send(path.clone());
         }
         self.is_looking.store(false, Ordering::Relaxed);
-    }
-}
-
-/// Says of a record whether its flow is open.
-pub(super) struct Ledger {
-    segment: Segment,
-    wanted: State,
-}
-
-impl Ledger {
-    fn wants(&mut self, record: &Record) -> bool {
-        self.has(record) == (self.wanted == State::Open)
-    }
-
-    /// A ledger that cannot be read has nothing: the query itself then fails on the same file.
-    pub(super) fn has(&mut self, record: &Record) -> bool {
-        !record.overflow && self.look_up(record).unwrap_or(false)
-    }
-
-    fn look_up(&self, record: &Record) -> rusqlite::Result<bool> {
-        let tuple = &record.tuple;
-        self.segment
-            .conn
-            .prepare_cached(
-                "SELECT 1 FROM open_flow JOIN interface USING (interface_id) WHERE first_seen = ? \
-                 AND name = ? AND protocol = ? AND peer_addr = ? AND remote_addr = ? \
-                 AND peer_port = ? AND remote_port = ?",
-            )?
-            .query_row(
-                (
-                    record.first_seen_ms,
-                    &*record.interface,
-                    tuple.protocol,
-                    tuple.peer_addr.octets(),
-                    tuple.remote_addr.octets(),
-                    tuple.peer_port,
-                    tuple.remote_port,
-                ),
-                |_| Ok(()),
-            )
-            .optional()
-            .map(|found| found.is_some())
     }
 }
 

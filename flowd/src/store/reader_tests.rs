@@ -5,7 +5,7 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::Reader;
+use super::{Opened, Reached, Reader};
 use crate::{
     flows::{
         By, Counters, Decider, EndReason, Entry, Filter, Flow, FlowId, Grouping, Identity,
@@ -77,16 +77,18 @@ pub(in crate::store) fn records_of(number: u16, life: &Life) -> Vec<Record> {
         peer_port: number,
         remote_port: life.port,
     };
-    let peer = (life.host > 0).then(|| {
+    let identity = |host: u8| {
         Arc::new(Identity {
-            public_key: format!("{}key=", life.host).repeat(4),
-            name: format!("host-{}", life.host),
-            user: (life.host > 1).then(|| "alice@example.com".to_owned()),
+            public_key: format!("{host}key=").repeat(4),
+            name: format!("host-{host}"),
+            user: (host > 1).then(|| "alice@example.com".to_owned()),
             device: Some("box".to_owned()),
             groups: vec!["all".to_owned()],
             endpoint: "192.0.2.1:51820".parse().ok(),
         })
-    });
+    };
+    let peer = (life.host > 0).then(|| identity(life.host));
+    let remote_peer = (life.port == 443 && number % 5 == 4).then(|| identity(2));
     let mut total = Counters { rx_packets: 1, rx_bytes: 60, ..Counters::default() };
     let mut at = life.start_ms;
     let mut records = Vec::new();
@@ -111,7 +113,7 @@ pub(in crate::store) fn records_of(number: u16, life: &Life) -> Vec<Record> {
             initiator: life.initiator,
             icmp: None,
             peer: peer.clone(),
-            remote_peer: None,
+            remote_peer: remote_peer.clone(),
             peer_resource: None,
             // A policy that changes while the flow lives.
             remote_resource: (index > 0).then(|| format!("net-{}", index % 2).into()),
@@ -209,6 +211,32 @@ fn judged() -> impl Strategy<Value = Filter> {
         })
 }
 
+/// One property at most, which sums may answer for.
+fn of_one_property() -> impl Strategy<Value = Filter> {
+    let net = |text: &str| text.parse().ok();
+    let one = prop::sample::select(vec![
+        Filter::default(),
+        Filter { peer: Some("host-1".to_owned()), ..Filter::default() },
+        Filter { peer: Some("host-2".to_owned()), ..Filter::default() },
+        Filter { user: Some("alice@example.com".to_owned()), ..Filter::default() },
+        Filter { src: net("10.8.0.1/32"), ..Filter::default() },
+        Filter { src: net("10.8.0.100/32"), ..Filter::default() },
+        Filter { dst: net("10.8.0.0/30"), ..Filter::default() },
+        Filter { ip: net("10.8.0.1/32"), ..Filter::default() },
+        Filter { ip: net("10.8.0.0/24"), ..Filter::default() },
+        Filter { dst_port: Some(53), ..Filter::default() },
+        Filter { protocol: Some(17), ..Filter::default() },
+        Filter { dst_port: Some(53), protocol: Some(17), ..Filter::default() },
+    ]);
+    let verdict = prop::sample::select(vec![None, None, Some(Verdict::Allow), Some(Verdict::Deny)]);
+    let since_ms = prop::option::weighted(0.3, 0_i64..4 * DAY_MS);
+    (one, verdict, since_ms).prop_map(|(filter, verdict, since_ms)| Filter {
+        verdict,
+        since_ms,
+        ..filter
+    })
+}
+
 /// What is asked for, by looking at every record.
 struct Slow {
     records: Vec<Record>,
@@ -216,16 +244,29 @@ struct Slow {
 
 impl Slow {
     fn open(&self, record: &Record) -> bool {
+        self.open_at(record, u64::MAX)
+    }
+
+    /// Whether the flow was open when `watermark` was the last record.
+    fn open_at(&self, record: &Record, watermark: u64) -> bool {
         !record.overflow
             && !self.records.iter().any(|other| {
-                Position::of(other) == Position::of(record) && other.end_reason.is_some()
+                Position::of(other) == Position::of(record)
+                    && other.end_reason.is_some()
+                    && other.record_id <= watermark
             })
     }
 
     fn matching(&self, filter: &Filter) -> Vec<Record> {
+        self.matching_at(filter, u64::MAX)
+    }
+
+    fn matching_at(&self, filter: &Filter, watermark: u64) -> Vec<Record> {
+        let is_open = |record: &Record| self.open_at(record, watermark);
         let wanted = |record: &&Record| {
-            filter.matches(record)
-                && filter.state.is_none_or(|state| (state == State::Open) == self.open(record))
+            record.record_id <= watermark
+                && filter.matches(record)
+                && filter.state.is_none_or(|state| (state == State::Open) == is_open(record))
         };
         self.records.iter().filter(wanted).cloned().collect()
     }
@@ -268,7 +309,7 @@ proptest! {
     #[test]
     fn every_answer_is_the_slow_twins(
         lives in prop::collection::vec(life(), 1..20),
-        filters in prop::collection::vec(prop_oneof![3 => filter(), 1 => judged()], 2..8),
+        filters in prop::collection::vec(prop_oneof![3 => filter(), 1 => judged(), 3 => of_one_property()], 2..8),
         by in prop::sample::select(By::ALL.to_vec()),
         limit in 1_usize..6,
         tail_records in 1_u32..12,
@@ -299,13 +340,12 @@ proptest! {
                 got.push(record);
                 ControlFlow::Continue(())
             }).unwrap();
-            let is_there = |record: &&Record| record.record_id <= watermark;
-            let there = || expected.iter().filter(is_there);
-            let between: Vec<Record> =
-                there().filter(|record| record.record_id > after).cloned().collect();
+            let there = slow.matching_at(&filter, watermark);
+            let is_between = |record: &&Record| record.record_id > after;
+            let between: Vec<Record> = there.iter().filter(is_between).cloned().collect();
             prop_assert_eq!(&got, &between);
             let mut sum = Summary::default();
-            there().for_each(|record| sum.absorb(record, filter.opening()));
+            there.iter().for_each(|record| sum.absorb(record, filter.opening()));
             prop_assert_eq!(reader.summary(&filter, watermark).unwrap(), sum);
 
             let mut sum = Summary::default();
@@ -500,7 +540,7 @@ fn a_segment_of_version_1_is_read_as_it_is_and_its_ledger_goes_on() {
     writer.commit(2 * DAY_MS, &mut left, &Leaving::default()).unwrap();
     assert_eq!(read(), [(1, None), (2, None), (3, Some("resolver".into()))]);
     assert_eq!(writer.leftovers().unwrap()[0].remote_resource.as_deref(), Some("resolver"));
-    assert_eq!(days.each_ref().map(|path| version(path)), [1, 5, 5], "the oldest is left alone");
+    assert_eq!(days.each_ref().map(|path| version(path)), [1, 6, 6], "the oldest is left alone");
 }
 
 #[test]
@@ -544,4 +584,117 @@ fn a_query_that_is_over_ends_in_the_middle() {
     assert!(seen.get() < 1_000, "{seen:?}");
     assert!(matches!(read(&Leash::new(Duration::ZERO)), Err(ReadError::TooLong(_))));
     assert!(read(&Leash::default()).is_ok(), "others go on");
+}
+
+/// Three days, a record of a flow that has ended each.
+fn three_days(dir: &Path) -> [std::path::PathBuf; 3] {
+    let life = |day: i64| Life {
+        start_ms: day * DAY_MS + 60_000,
+        protocol: 6,
+        host: 1,
+        port: 443,
+        initiator: Initiator::Peer,
+        verdict: Verdict::Allow,
+        rule: None,
+        windows: vec![(60_000, 1)],
+        ends: true,
+        overflow: false,
+    };
+    let mut writer = Writer::open(dir, "gw", 0).unwrap();
+    for day in 0..3 {
+        let mut records = records_of(day as u16, &life(day));
+        writer.commit((day + 1) * DAY_MS - 1, &mut records, &Leaving::default()).unwrap();
+    }
+    ["1970-01-01", "1970-01-02", "1970-01-03"].map(|day| dir.join(format!("segments/{day}.sqlite")))
+}
+
+#[test]
+fn a_day_that_goes_behind_what_was_read_is_told() {
+    let all = Filter::default();
+    for gone in [1, 2] {
+        let dir = tempfile::tempdir().unwrap();
+        let days = three_days(dir.path());
+        let reader = Reader::new(dir.path(), "gw");
+        let mut seen = Vec::new();
+        let told = reader.records(&all, 0, 9, &mut |record| {
+            seen.push(record.record_id);
+            std::fs::remove_file(&days[gone]).unwrap_or(());
+            ControlFlow::Continue(())
+        });
+        assert!(matches!(told, Err(ReadError::Removed)), "{told:?}, {seen:?}");
+        assert_eq!(seen.len(), gone, "what comes behind the hole is not shown");
+    }
+}
+
+#[test]
+fn a_day_that_goes_when_it_was_read_or_before_is_not_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let days = three_days(dir.path());
+    let reader = Reader::new(dir.path(), "gw");
+    let paths = days.to_vec().into_iter();
+    std::fs::remove_file(&days[0]).unwrap();
+    let opened = Opened { reader: &reader, paths, has_begun: false };
+    let found: Vec<_> = opened.map(|opened| opened.unwrap().0).collect();
+    assert_eq!(found, days[1..]);
+    let mut seen = Vec::new();
+    let read = reader.records(&Filter::default(), 0, 9, &mut |record| {
+        seen.push(record.record_id);
+        std::fs::remove_file(&days[1]).unwrap_or(());
+        ControlFlow::Continue(())
+    });
+    read.unwrap();
+    assert_eq!(seen, [2, 3]);
+}
+
+#[test]
+fn a_reader_that_pauses_is_told_that_the_day_went_in_which_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let days = three_days(dir.path());
+    let reader = Reader::new(dir.path(), "gw");
+    let all = Filter::default();
+    let mut reached = Reached::new(0);
+    let next = |reached: &mut Reached| {
+        let mut id = 0;
+        let one = &mut |record: Record| {
+            id = record.record_id;
+            ControlFlow::Break(())
+        };
+        reader.records_on(&all, reached, 9, one).map(|()| id)
+    };
+    assert_eq!(next(&mut reached).unwrap(), 1);
+    assert_eq!(next(&mut reached).unwrap(), 2);
+    std::fs::remove_file(&days[0]).unwrap();
+    assert_eq!(next(&mut reached.clone()).unwrap(), 3, "it is past that one");
+    std::fs::remove_file(&days[1]).unwrap();
+    let told = next(&mut reached);
+    assert!(matches!(told, Err(ReadError::Removed)), "{told:?}");
+}
+
+#[test]
+fn a_flow_that_has_ended_behind_the_watermark_is_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let life = Life {
+        start_ms: 1_000,
+        protocol: 6,
+        host: 1,
+        port: 443,
+        initiator: Initiator::Peer,
+        verdict: Verdict::Allow,
+        rule: None,
+        windows: vec![(60_000, 1), (DAY_MS, 1), (DAY_MS, 1)],
+        ends: true,
+        overflow: false,
+    };
+    write(dir.path(), &[life]);
+    let reader = Reader::new(dir.path(), "gw");
+    for (state, open) in [(State::Open, true), (State::Closed, false)] {
+        for watermark in 1..=3 {
+            let filter = Filter { state: Some(state), ..Filter::default() };
+            let found = reader.flows(&filter, None, 9, watermark).unwrap();
+            assert_eq!(found.len() == 1, open == (watermark < 3), "{state:?} at {watermark}");
+            assert!(
+                found.iter().all(|(flow, is_open)| *is_open == open && flow.records == watermark)
+            );
+        }
+    }
 }

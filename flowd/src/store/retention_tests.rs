@@ -287,8 +287,12 @@ fn what_is_wrong_with_a_segment_is_found() {
         ("UPDATE total SET rx_packets = rx_packets + 1", "sums"),
         ("UPDATE meta SET day = '1999-01-01'", "rename it"),
         (
+            "PRAGMA foreign_keys = 0; UPDATE open_flow SET peer_id = 99",
+            "a row of its table open_flow points to a name",
+        ),
+        (
             "PRAGMA writable_schema = 1; \
-             UPDATE sqlite_schema SET rootpage = 3 WHERE name = 'record_by_first_seen'",
+             UPDATE sqlite_schema SET rootpage = 3 WHERE name = 'sqlite_autoindex_word_1'",
             "damaged",
         ),
     ];

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::Ipv6Addr, num::NonZeroU32, sync::Arc};
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{CachedStatement, Connection, Row, Statement, params};
 
 use crate::{
     chunk::{self, NameId},
@@ -202,10 +202,53 @@ pub(super) struct Ids {
     pub(super) remote_peer: Option<i64>,
 }
 
-pub(super) fn insert_record(conn: &Connection, r: &Record, ids: Ids) -> rusqlite::Result<()> {
+/// What is written of each record, prepared once a transaction.
+pub(super) struct Writing<'c> {
+    record: CachedStatement<'c>,
+    open: CachedStatement<'c>,
+    ended: CachedStatement<'c>,
+}
+
+impl<'c> Writing<'c> {
+    pub(super) fn new(conn: &'c Connection) -> rusqlite::Result<Self> {
+        let record =
+            format!("INSERT INTO record ({RECORD}, {RESOURCES}) VALUES (?{})", ",?".repeat(31));
+        Ok(Self {
+            record: conn.prepare_cached(&record)?,
+            open: conn.prepare_cached(
+                "INSERT OR REPLACE INTO open_flow (first_seen, interface_id, protocol, \
+                 peer_addr, remote_addr, peer_port, remote_port, last_seen, window_end, \
+                 initiator, icmp, peer_id, remote_peer_id, verdict, enforced, rule, \
+                 policy_revision, tcp_flags, rx_packets_total, rx_bytes_total, tx_packets_total, \
+                 tx_bytes_total, peer_resource, remote_resource, overflow, ifindex, generation, \
+                 started_ns) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+            )?,
+            ended: conn.prepare_cached(
+                "DELETE FROM open_flow WHERE first_seen = ? AND interface_id = ? \
+                 AND protocol = ? AND peer_addr = ? AND remote_addr = ? AND peer_port = ? \
+                 AND remote_port = ?",
+            )?,
+        })
+    }
+
+    /// A record, and what of its flow is recorded.
+    pub(super) fn record(&mut self, record: &Record, ids: Ids) -> rusqlite::Result<()> {
+        insert_record(&mut self.record, record, ids)?;
+        match record.end_reason {
+            None => self.open(record, ids),
+            Some(_) => forget(&mut self.ended, record, ids),
+        }
+    }
+
+    /// What of an open flow is recorded.
+    pub(super) fn open(&mut self, record: &Record, ids: Ids) -> rusqlite::Result<()> {
+        note_open(&mut self.open, record, ids)
+    }
+}
+
+fn insert_record(statement: &mut Statement<'_>, r: &Record, ids: Ids) -> rusqlite::Result<()> {
     let (t, c, n) = (&r.tuple, &r.total, &r.counters);
-    let sql = format!("INSERT INTO record ({RECORD}, {RESOURCES}) VALUES (?{})", ",?".repeat(31));
-    conn.prepare_cached(&sql)?.execute(params![
+    statement.execute(params![
         r.record_id.cast_signed(),
         ids.interface,
         t.protocol,
@@ -242,18 +285,9 @@ pub(super) fn insert_record(conn: &Connection, r: &Record, ids: Ids) -> rusqlite
     Ok(())
 }
 
-/// Notes what of an open flow is recorded.
-pub(super) fn upsert_open(conn: &Connection, r: &Record, ids: Ids) -> rusqlite::Result<()> {
+fn note_open(statement: &mut Statement<'_>, r: &Record, ids: Ids) -> rusqlite::Result<()> {
     let (t, c) = (&r.tuple, &r.total);
-    conn.prepare_cached(
-        "INSERT OR REPLACE INTO open_flow (first_seen, interface_id, protocol, peer_addr, \
-         remote_addr, peer_port, remote_port, last_seen, window_end, initiator, icmp, peer_id, \
-         remote_peer_id, verdict, enforced, rule, policy_revision, tcp_flags, rx_packets_total, \
-         rx_bytes_total, tx_packets_total, tx_bytes_total, peer_resource, remote_resource, \
-         overflow, ifindex, generation, started_ns) \
-         VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-    )?
-    .execute(params![
+    statement.execute(params![
         r.first_seen_ms,
         ids.interface,
         t.protocol,
@@ -286,14 +320,9 @@ pub(super) fn upsert_open(conn: &Connection, r: &Record, ids: Ids) -> rusqlite::
     Ok(())
 }
 
-/// Forgets a flow that has ended.
-pub(super) fn delete_open(conn: &Connection, r: &Record, ids: Ids) -> rusqlite::Result<()> {
+fn forget(statement: &mut Statement<'_>, r: &Record, ids: Ids) -> rusqlite::Result<()> {
     let t = &r.tuple;
-    conn.prepare_cached(
-        "DELETE FROM open_flow WHERE first_seen = ? AND interface_id = ? AND protocol = ? AND \
-         peer_addr = ? AND remote_addr = ? AND peer_port = ? AND remote_port = ?",
-    )?
-    .execute(params![
+    statement.execute(params![
         r.first_seen_ms,
         ids.interface,
         t.protocol,

@@ -223,6 +223,23 @@ CREATE TABLE word (
     text    TEXT NOT NULL UNIQUE
 ) STRICT;
 ",
+    "
+-- What many chunks that follow each other add up to. See docs/store.md.
+CREATE TABLE digest (
+    first_record_id  INTEGER PRIMARY KEY CHECK (first_record_id > 0),
+    last_record_id   INTEGER NOT NULL CHECK (last_record_id >= first_record_id),
+    window_start     INTEGER NOT NULL, -- the least one, Unix milliseconds
+    window_end_first INTEGER NOT NULL, -- Unix milliseconds
+    window_end_last  INTEGER NOT NULL, -- Unix milliseconds
+    totals           BLOB NOT NULL, -- by verdict
+    peers            BLOB, -- by inside end; NULL: too many
+    remotes          BLOB, -- by other end
+    ports            BLOB, -- by protocol and destination port
+    pairs            BLOB -- which peers were at both ends of a flow
+) STRICT;
+-- Readers keep the rows that there are.
+DROP INDEX record_by_first_seen;
+",
 ];
 
 /// The version of a file; refuses files of others and newer ones without touching them.

@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use foldhash::fast::RandomState;
 use rusqlite::{
     Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, config::DbConfig,
     params,
@@ -75,8 +76,9 @@ pub(super) struct Segment {
 #[derive(Debug, Default)]
 pub(super) struct Interned {
     store: PathBuf,
-    interfaces: HashMap<Arc<str>, i64>,
-    peers: HashMap<Arc<Identity>, i64>,
+    interfaces: HashMap<Arc<str>, i64, RandomState>,
+    /// A look-up goes over all that is known of a peer.
+    peers: HashMap<Arc<Identity>, i64, RandomState>,
     policies: HashSet<u32>,
 }
 
@@ -356,7 +358,8 @@ fn prepare(
     fs::set_permissions(path, Permissions::from_mode(0o640)).map_err(io)?;
     conn.pragma_update(None, "journal_mode", "wal")?;
     set_synchronous(&conn, place.synchronous)?;
-    conn.pragma_update(None, "foreign_keys", true)?;
+    // What records point to is made before them; `verify` looks after it.
+    conn.pragma_update(None, "foreign_keys", false)?;
     let mut interned = Interned::default();
     let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
     schema::migrate(&tx, found)?;
@@ -376,10 +379,11 @@ fn prepare(
     }
     if let Some(carried) = carried {
         tx.execute("DELETE FROM open_flow", [])?;
+        let mut writing = row::Writing::new(&tx)?;
         for record in &carried.ledger {
-            let ids = interned.ids(&tx, record)?;
-            row::upsert_open(&tx, record, ids)?;
+            writing.open(record, interned.ids(&tx, record)?)?;
         }
+        drop(writing);
         carried.state.write(&tx)?;
         carried.gaps.write(&tx, &mut interned)?;
         carried.peers.write(&tx)?;

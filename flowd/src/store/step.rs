@@ -1,26 +1,32 @@
 //! Steps towards chunks: made beside the writer, taken by it in one transaction each.
 //!
-//! - The oldest rows become a chunk when there are as many as a step takes; two chunks that lie
-//!   side by side become one while together they are no more than twice that.
+//! - The oldest rows become a chunk when there are as many as a step takes; small chunks that lie
+//!   side by side become one when they are [`GATHERED`] times as many together.
+//! - Chunks that stay as they are get a digest, [`DIGESTED`] of them one.
 //! - What a step takes the place of never changes: rows are only added behind it, and nobody else
 //!   makes steps of the same segment. A step that does not find it as it was changes nothing.
 //! - A chunk that does not give back exactly the rows it is made of is never taken.
 
-use std::{num::NonZeroU32, os::unix::fs::MetadataExt as _, path::Path, sync::Arc};
+use std::{num::NonZeroU32, ops::Range, os::unix::fs::MetadataExt as _, path::Path, sync::Arc};
 
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::{
     ReadError, Reader,
     chunks::{self, Words, damaged},
+    digests,
     reader::open_file,
     row, schema, writer,
 };
-use crate::chunk::{Chunk, ChunkError, Encoded, Header, Row, Selection};
+use crate::chunk::{Chunk, ChunkError, Digest, Encoded, Header, Row, Selection};
 
-/// Records of a step, unless somebody says otherwise: the writer takes it in some tens of
-/// milliseconds, and making it takes some 30 MB.
-pub const TAIL_RECORDS: u32 = 32_768;
+/// Records of a step, unless somebody says otherwise.
+pub const TAIL_RECORDS: u32 = 16_384;
+
+/// Steps whose records one chunk has in the end.
+const GATHERED: u64 = if cfg!(test) { 2 } else { 4 };
+/// Chunks of a digest; where no more come, fewer.
+const DIGESTED: usize = if cfg!(test) { 2 } else { 16 };
 
 /// A segment that is over is written anew when more than one page of so many is free.
 const WASTE: i64 = 8;
@@ -38,16 +44,17 @@ pub struct Step {
 pub(super) struct Made {
     /// First and last.
     ids: (u64, u64),
-    encoded: Encoded,
-    instead: Instead,
+    what: What,
 }
 
 #[derive(Debug)]
-enum Instead {
-    /// Of rows, whose rules and resources need these words.
-    Rows(Vec<(NonZeroU32, Arc<str>)>),
-    /// Of so many chunks.
-    Chunks(usize),
+enum What {
+    /// Instead of rows, whose rules and resources need these words.
+    OfRows(Encoded, Vec<(NonZeroU32, Arc<str>)>),
+    /// Instead of so many chunks.
+    OfChunks(Encoded, usize),
+    /// Beside so many chunks.
+    Digest(digests::New, usize),
 }
 
 /// No step can be made.
@@ -137,15 +144,17 @@ impl Step {
 impl Made {
     /// Inside of a transaction of the caller, who rolls it back on an error.
     pub(super) fn take(&self, conn: &Connection) -> rusqlite::Result<()> {
-        match &self.instead {
-            Instead::Rows(words) => self.take_rows(conn, words),
-            Instead::Chunks(count) => self.take_chunks(conn, *count),
+        match &self.what {
+            What::OfRows(encoded, words) => self.take_rows(conn, encoded, words),
+            What::OfChunks(encoded, count) => self.take_chunks(conn, encoded, *count),
+            What::Digest(digest, count) => self.take_digest(conn, digest, *count),
         }
     }
 
     fn take_rows(
         &self,
         conn: &Connection,
+        encoded: &Encoded,
         words: &[(NonZeroU32, Arc<str>)],
     ) -> rusqlite::Result<()> {
         let (first, last) = self.ids;
@@ -157,19 +166,40 @@ impl Made {
             return Err(rusqlite::Error::StatementChangedRows(deleted));
         }
         chunks::insert_words(conn, words)?;
-        chunks::insert(conn, self.ids, &self.encoded)?;
+        chunks::insert(conn, self.ids, encoded)?;
         failpoint!("chunk-written");
         Ok(())
     }
 
-    fn take_chunks(&self, conn: &Connection, count: usize) -> rusqlite::Result<()> {
+    fn take_chunks(
+        &self,
+        conn: &Connection,
+        encoded: &Encoded,
+        count: usize,
+    ) -> rusqlite::Result<()> {
         let deleted = chunks::delete(conn, self.ids)?;
         if deleted != count {
             return Err(rusqlite::Error::StatementChangedRows(deleted));
         }
-        chunks::insert(conn, self.ids, &self.encoded)?;
+        chunks::insert(conn, self.ids, encoded)?;
         failpoint!("merged-chunk-written");
         Ok(())
+    }
+
+    fn take_digest(
+        &self,
+        conn: &Connection,
+        digest: &digests::New,
+        count: usize,
+    ) -> rusqlite::Result<()> {
+        let ranges = chunks::ranges(conn)?;
+        let (first, last) = self.ids;
+        let found = ranges.iter().filter(|one| first <= one.0 && one.1 <= last).count();
+        let is_there = last_digested(conn)? >= first;
+        if is_there || found != count {
+            return Err(rusqlite::Error::StatementChangedRows(found));
+        }
+        digest.insert(conn)
     }
 }
 
@@ -189,9 +219,64 @@ pub(super) fn next(
         "SELECT (SELECT max(record_id) FROM record) - (SELECT min(record_id) FROM record) + 1";
     let tail: Option<i64> = conn.query_row(sql, [], |row| row.get(0))?;
     match tail.map(i64::cast_unsigned) {
-        Some(tail) if tail >= least => of_rows(conn, tail_records).map(Some),
-        _ => of_chunks(conn, tail_records),
+        Some(tail) if tail >= least => return of_rows(conn, tail_records).map(Some),
+        _ => {}
     }
+    // What has a digest stays as it is.
+    let after = last_digested(conn)?;
+    let mut ranges = chunks::ranges(conn)?;
+    ranges.retain(|range| range.0 > after);
+    let most = GATHERED * u64::from(tail_records);
+    // Where nothing waits for more rows, nothing more comes.
+    let is_last = least < u64::from(tail_records);
+    if let Some(range) = gathered(&ranges, most, is_last) {
+        return of_chunks(conn, &ranges[range]).map(Some);
+    }
+    match digested(&ranges, most, is_last) {
+        Some(range) => of_digest(conn, &ranges[range]),
+        None => Ok(None),
+    }
+}
+
+/// How many records a chunk has.
+fn records((first, last): &(u64, u64)) -> u64 {
+    last - first + 1
+}
+
+/// Small chunks that are to become one: side by side, and as many as fit.
+fn gathered(ranges: &[(u64, u64)], most: u64, is_last: bool) -> Option<Range<usize>> {
+    let mut start = 0;
+    while start < ranges.len() {
+        let (mut end, mut sum) = (start, 0);
+        while let Some(next) = ranges.get(end)
+            && (end == start || ranges[end - 1].1 + 1 == next.0)
+            && sum + records(next) <= most
+        {
+            sum += records(next);
+            end += 1;
+        }
+        // More may come behind the last one.
+        let is_full = end < ranges.len() || sum == most || is_last;
+        if end > start + 1 && is_full {
+            return Some(start..end);
+        }
+        start = end.max(start + 1);
+    }
+    None
+}
+
+/// How many of the chunks get a digest: none of them will be gathered.
+fn digested(ranges: &[(u64, u64)], most: u64, is_last: bool) -> Option<Range<usize>> {
+    let stays = |range: &(u64, u64)| is_last || records(range) >= most;
+    let end = DIGESTED.min(ranges.iter().rposition(stays)? + 1);
+    let is_enough = end == DIGESTED || (is_last && end > 1);
+    is_enough.then_some(0..end)
+}
+
+/// The last record that is in a digest.
+fn last_digested(conn: &Connection) -> rusqlite::Result<u64> {
+    let sql = "SELECT coalesce(max(last_record_id), 0) FROM digest";
+    conn.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned)
 }
 
 /// Makes and takes steps until there are no rows, and then gives room back that nothing needs. The
@@ -232,33 +317,41 @@ fn of_rows(conn: &Connection, tail_records: u32) -> Result<Made, MakeError> {
             ..row
         });
     }
-    made_of(&rows, Instead::Rows(words.new))
+    let (ids, encoded) = encoded(&rows)?;
+    Ok(Made { ids, what: What::OfRows(encoded, words.new) })
 }
 
-fn of_chunks(conn: &Connection, tail_records: u32) -> Result<Option<Made>, MakeError> {
-    let most = 2 * u64::from(tail_records);
-    let ranges = chunks::ranges(conn)?;
-    let is_small =
-        |pair: &&[(u64, u64)]| pair[0].1 + 1 == pair[1].0 && pair[1].1 - pair[0].0 < most;
-    let Some(pair) = ranges.windows(2).find(is_small) else { return Ok(None) };
-    let (first, last) = (pair[0].0, pair[1].1);
+fn of_chunks(conn: &Connection, ranges: &[(u64, u64)]) -> Result<Made, MakeError> {
+    let (first, last) = (ranges[0].0, ranges[ranges.len() - 1].1);
     let mut rows = Vec::with_capacity((last - first + 1) as usize);
     for mut stored in chunks::between(conn, first - 1, last)? {
         stored.need(conn, Chunk::row_columns())?;
         rows.append(&mut stored.chunk.all_rows()?);
     }
-    made_of(&rows, Instead::Chunks(2)).map(Some)
+    let (ids, encoded) = encoded(&rows)?;
+    Ok(Made { ids, what: What::OfChunks(encoded, ranges.len()) })
 }
 
-/// A chunk of rows whose ids follow each other.
-fn made_of(rows: &[Row], instead: Instead) -> Result<Made, MakeError> {
+fn of_digest(conn: &Connection, ranges: &[(u64, u64)]) -> Result<Option<Made>, MakeError> {
+    let ids = (ranges[0].0, ranges[ranges.len() - 1].1);
+    let mut chunks = Vec::with_capacity(ranges.len());
+    for mut stored in chunks::between(conn, ids.0 - 1, ids.1)? {
+        stored.need(conn, Digest::columns())?;
+        chunks.push(stored.chunk);
+    }
+    let digest = digests::New::of(&chunks)?;
+    Ok(digest.map(|digest| Made { ids, what: What::Digest(digest, ranges.len()) }))
+}
+
+/// A chunk of rows whose ids follow each other: the first and last of these, and the chunk.
+fn encoded(rows: &[Row]) -> Result<((u64, u64), Encoded), MakeError> {
     let id = |row: Option<&Row>| row.map_or(0, |row| row.record_id);
     let ids = (id(rows.first()), id(rows.last()));
     let encoded = Encoded::of(rows)?;
     if gives_back(&encoded, rows) != Ok(true) {
         return Err(MakeError::NotTheSame(ids));
     }
-    Ok(Made { ids, encoded, instead })
+    Ok((ids, encoded))
 }
 
 /// Whether a chunk has exactly these rows, which are in the order of their ids.

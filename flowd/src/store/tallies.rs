@@ -1,26 +1,25 @@
 //! Sums by group over chunks: a column at a time, and no record is made of what is only added up.
 //!
 //! - A group is a number for each property. Numbers stand for the same in all chunks of a query.
-//! - Where a chunk is asked for whole, and has sums by the property, these are added.
+//! - Where chunks are asked for whole, and have sums by the property, these are added.
 //! - Which records match, a plan says; a test holds it against [`Filter::matches`].
 
 use std::{collections::HashMap, ops::ControlFlow};
 
-use flowd_common::packet::has_ports;
 use foldhash::fast::RandomState;
 
 use super::{
     chunks::{Stored, damaged},
-    keys::{Keys, Table, address, of_peer},
+    digests::{self, Extent},
+    keys::{Keys, Table},
     row::Names,
-    sums::{absorb_sum, is_whole},
+    served::Served,
     view::Segment,
     wanted::Wanted,
 };
 use crate::{
     chunk::{
-        Chunk, ChunkError, Code, ColumnId, ColumnSet, End, Fate, Number, Page, Selection, Sum,
-        tally_columns,
+        Chunk, ChunkError, Code, ColumnSet, Fate, Number, Page, Selection, Sum, tally_columns,
     },
     flows::{By, Counters, Filter, Group, Grouping, Key, Step, Summary, Verdict},
 };
@@ -65,15 +64,14 @@ pub(super) struct Tally {
 }
 
 impl<'f> Tallies<'f> {
-    /// `None`: the filter asks for what only records and the ledger say.
+    /// `None`: the filter asks for what only the ledger says.
     pub(super) fn new(
         filter: &'f Filter,
         by: &[By],
         step: Option<Step>,
         watermark: u64,
     ) -> Option<Self> {
-        let is_of_columns = filter.state.is_none() && filter.min_bytes.is_none();
-        is_of_columns.then(|| Self {
+        filter.state.is_none().then(|| Self {
             filter,
             watermark,
             by: by.to_vec(),
@@ -114,16 +112,39 @@ impl<'f> Tallies<'f> {
         mut behind: impl FnMut(&mut Self) -> ControlFlow<()>,
     ) -> rusqlite::Result<()> {
         let wanted = segment.wanted(self.filter, 0, self.watermark);
-        for mut stored in segment.chunks(0, self.watermark)? {
-            segment.heed_leash()?;
-            let is_served = self.step.is_none()
-                && is_whole(stored.chunk.header(), self.filter, self.watermark)
-                && self.add_sums(segment, &mut stored)?;
-            if !is_served {
-                self.add_chunk(segment, &mut stored, &wanted)?;
+        let served = match self.step {
+            None => Served::of(&self.by, self.filter, &segment.names),
+            Some(_) => None,
+        };
+        let mut after = 0;
+        // Chunks that a digest answers for are not even listed.
+        let mut parts: Vec<(u64, u64)> = Vec::new();
+        if let Some(served) = &served {
+            for extent in segment.digests()? {
+                segment.heed_leash()?;
+                if served.is_whole(&extent, self.watermark)
+                    && self.add_digest(segment, served, &extent)?
+                {
+                    let (first, last) = (*extent.ids.start(), *extent.ids.end());
+                    parts.push((after, first.cast_unsigned().saturating_sub(1)));
+                    after = last.cast_unsigned();
+                }
             }
-            if behind(self).is_break() {
-                break;
+        }
+        parts.push((after, self.watermark));
+        for (after, last) in parts.into_iter().filter(|(after, last)| after < last) {
+            for mut stored in segment.chunks(after, last)? {
+                segment.heed_leash()?;
+                let is_added = match &served {
+                    Some(served) => self.add_sums(segment, served, &mut stored)?,
+                    None => false,
+                };
+                if !is_added {
+                    self.add_chunk(segment, &mut stored, &wanted)?;
+                }
+                if behind(self).is_break() {
+                    return Ok(());
+                }
             }
         }
         Ok(())
@@ -162,6 +183,10 @@ impl<'f> Tallies<'f> {
         if self.step.is_some() {
             columns = columns.and(Number::WindowEnd.columns());
         }
+        if self.filter.min_bytes.is_some() {
+            let totals = [Number::RxBytesTotal, Number::TxBytesTotal];
+            columns = totals.iter().fold(columns, |columns, of| columns.and(of.columns()));
+        }
         for by in &self.by {
             columns = match by {
                 By::Peer | By::User => columns.and(Code::Peer.columns()),
@@ -198,7 +223,18 @@ impl<'f> Tallies<'f> {
             page.numbers(Number::TxPackets)?,
             page.numbers(Number::TxBytes)?,
         ];
-        let wanted: Vec<usize> = selection.iter(page.rows()).collect();
+        let mut wanted: Vec<usize> = selection.iter(page.rows()).collect();
+        // What the flow had moved after each record.
+        let moved = match self.filter.min_bytes {
+            None => None,
+            Some(least) => {
+                let rx = page.numbers(Number::RxBytesTotal)?;
+                let tx = page.numbers(Number::TxBytesTotal)?;
+                let moved = move |at: usize| rx[at].wrapping_add(tx[at]).cast_unsigned();
+                wanted.retain(|at| moved(*at) >= least);
+                Some((least, moved))
+            }
+        };
         let mut ids: Vec<Vec<u32>> = Vec::with_capacity(tables.len());
         for ((by, table), keys) in self.by.iter().zip(tables).zip(&mut self.keys) {
             ids.push(table.ids(*by, page, &wanted, keys, names)?);
@@ -215,8 +251,13 @@ impl<'f> Tallies<'f> {
             };
             last = Some((key, slot));
             let kind = &kinds[codes[at] as usize];
-            let opens_from =
-                |from_ms| opens[at] || starts.is_some_and(|starts| starts[at] < from_ms);
+            let window_bytes = rx_bytes[at].wrapping_add(tx_bytes[at]).cast_unsigned();
+            let has_grown = moved
+                .as_ref()
+                .is_some_and(|(least, moved)| moved(at).wrapping_sub(window_bytes) < *least);
+            let opens_from = |from_ms| {
+                opens[at] || has_grown || starts.is_some_and(|starts| starts[at] < from_ms)
+            };
             let added = &mut self.sums[slot][position(kind.verdict, kind.overflow)];
             added.flows += u64::from(opens_from(since_ms) && !kind.overflow);
             let is_of_step = opens_from(since_ms.max(start_ms)) && !kind.overflow;
@@ -239,79 +280,46 @@ impl<'f> Tallies<'f> {
         })
     }
 
-    /// Adds a whole chunk by its sums; `false`: it has none by these properties.
-    fn add_sums(&mut self, segment: &Segment, stored: &mut Stored) -> rusqlite::Result<bool> {
-        use ColumnId::{PeerEnds, PeerSums, PortSums, RemoteEnds, RemoteSums};
-        let by = match self.by[..] {
-            [] => {
-                for (fate, sum) in stored.chunk.header().totals() {
-                    self.add_sum(Ids::default(), *fate, sum);
-                }
-                return Ok(true);
-            }
-            [by] => by,
-            _ => return Ok(false),
-        };
-        let columns: &[ColumnId] = match by {
-            By::Peer | By::User => &[PeerEnds, PeerSums],
-            By::Src | By::Dst => &[PeerEnds, PeerSums, RemoteEnds, RemoteSums],
-            By::DstPort | By::Protocol => &[PortSums],
-            By::Verdict => &[],
-            By::Rule => return Ok(false),
-        };
-        if !columns.iter().all(|column| stored.chunk.header().has(*column)) {
+    /// Adds a whole chunk by its sums; `false`: they do not say what is asked for.
+    fn add_sums(
+        &mut self,
+        segment: &Segment,
+        served: &Served<'_>,
+        stored: &mut Stored,
+    ) -> rusqlite::Result<bool> {
+        let header = stored.chunk.header();
+        if !served.is_whole(&Extent::of(header), self.watermark) {
             return Ok(false);
         }
-        stored.need(&segment.conn, columns.iter().copied().collect())?;
-        self.add_sums_by(by, &stored.chunk, &segment.names).map_err(damaged)?;
-        Ok(true)
+        if served.is_of_totals() {
+            served.add_totals(header.totals().iter(), |key, fate, sum| {
+                self.add_keyed(key, fate, sum);
+            });
+            return Ok(true);
+        }
+        stored.need(&segment.conn, served.columns())?;
+        let (summed, remote_ends) = (stored.chunk.summed(), stored.chunk.remote_ends().ok());
+        let add = |key, fate, sum: &Sum| self.add_keyed(key, fate, sum);
+        served.add(&summed, remote_ends, &segment.names, add).map_err(damaged)
     }
 
-    fn add_sums_by(&mut self, by: By, chunk: &Chunk, names: &Names) -> Result<(), ChunkError> {
-        let end = |ends: &[End], key: i64| -> Result<End, ChunkError> {
-            let end = usize::try_from(key).ok().and_then(|key| ends.get(key));
-            end.copied().ok_or(ChunkError::Damaged("a sum is of an end that is in no dictionary"))
-        };
-        match by {
-            By::Peer | By::User => {
-                for ((key, fate), sum) in &chunk.sums(ColumnId::PeerSums)?.0 {
-                    let key = of_peer(by, end(chunk.peer_ends()?, *key)?.peer, names);
-                    self.add_keyed(key, *fate, sum);
-                }
-            }
-            By::Src | By::Dst => {
-                // Each record is in both: here it counts with the end that is asked for.
-                let is_inside = |fate: &Fate| fate.inward == (by == By::Dst);
-                for (column, ends, inside) in [
-                    (ColumnId::PeerSums, chunk.peer_ends()?, true),
-                    (ColumnId::RemoteSums, chunk.remote_ends()?, false),
-                ] {
-                    for ((key, fate), sum) in &chunk.sums(column)?.0 {
-                        if is_inside(fate) == inside {
-                            let address = address(&end(ends, *key)?);
-                            self.add_keyed((!fate.overflow).then_some(address), *fate, sum);
-                        }
-                    }
-                }
-            }
-            By::DstPort | By::Protocol => {
-                for ((key, fate), sum) in &chunk.sums(ColumnId::PortSums)?.0 {
-                    let (protocol, port) = ((key >> 16) as u8, (key & 0xffff) as u16);
-                    let key = match by {
-                        By::Protocol => Some(Key::Protocol(protocol)),
-                        _ => has_ports(protocol).then_some(Key::Port(port)),
-                    };
-                    self.add_keyed(key.filter(|_| !fate.overflow), *fate, sum);
-                }
-            }
-            By::Verdict => {
-                for (fate, sum) in chunk.header().totals() {
-                    self.add_keyed(Some(Key::Verdict(fate.verdict)), *fate, sum);
-                }
-            }
-            By::Rule => {}
+    /// The same of a digest.
+    fn add_digest(
+        &mut self,
+        segment: &Segment,
+        served: &Served<'_>,
+        extent: &Extent,
+    ) -> rusqlite::Result<bool> {
+        let digest = digests::read(&segment.conn, extent, served.parts())?;
+        if served.is_of_totals() {
+            let totals = digest.totals.0.iter().map(|((_, fate), sum)| (fate, sum));
+            served.add_totals(totals, |key, fate, sum| self.add_keyed(key, fate, sum));
+            return Ok(true);
         }
-        Ok(())
+        let summed = digest.summed();
+        let add = |key, fate, sum: &Sum| self.add_keyed(key, fate, sum);
+        let remote_ends = summed.remotes.map(|(ends, _)| ends);
+        served.add(&summed, remote_ends, &segment.names, add).map_err(damaged)
     }
 
     fn add_keyed(&mut self, key: Option<Key>, fate: Fate, sum: &Sum) {
@@ -329,6 +337,27 @@ impl<'f> Tallies<'f> {
             added.flows += sum.flows;
             added.counters += sum.counters;
         }
+    }
+}
+
+/// Adds what some records of one fate did together.
+fn absorb_sum(
+    sum: &mut Summary,
+    verdict: Verdict,
+    overflow: bool,
+    (flows, counters): (u64, Counters),
+) {
+    let side = match verdict {
+        Verdict::Deny => &mut sum.denied,
+        Verdict::Allow => &mut sum.allowed,
+    };
+    side.flows += flows;
+    side.packets += counters.packets();
+    side.bytes += counters.bytes();
+    sum.flows += flows;
+    sum.counters += counters;
+    if overflow {
+        sum.overflow += counters;
     }
 }
 

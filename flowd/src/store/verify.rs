@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 
 use super::{
     OpenError, aside, failure, salvage, schema, totals,
@@ -150,6 +150,12 @@ fn look(path: &Path, one: &mut Verified) -> Result<Option<Vec<GoesOn>>, OpenErro
         let said = said.join("; ");
         one.problems.push(format!("it is damaged ({said}): restore it from a backup"));
         return Ok(Some(Vec::new()));
+    }
+    let sql = "SELECT \"table\" FROM pragma_foreign_key_check LIMIT 1";
+    if let Some(table) = conn.query_row(sql, [], |row| row.get::<_, String>(0)).optional()? {
+        one.problems.push(format!(
+            "a row of its table {table} points to a name that is not there: restore it from a backup"
+        ));
     }
     let sealed = if version < 4 { "NULL" } else { "sealed" };
     (one.day, one.is_sealed) =

@@ -5,16 +5,18 @@
 //! - Chunks lie before rows: every id in a chunk is below every id of a row.
 //! - What is held at a time are the matches of one chunk, or a bounded number of records.
 
-use std::{ops::ControlFlow, path::Path};
+use std::{cell::OnceCell, ops::ControlFlow, path::Path, sync::Arc};
 
 use rusqlite::{Connection, ToSql, ffi, named_params};
 
 use super::{
     ReadError,
     chunks::{self, Stored, damaged},
+    digests::{self, Extent},
     leash::Leash,
     reader::{open_file, read},
     row::{self, Names},
+    tail::{Parts, Tail},
     wanted::Wanted,
 };
 use crate::{
@@ -23,7 +25,7 @@ use crate::{
 };
 
 /// What SQL can judge of a record besides its time.
-pub(super) const JUDGED: &str = "(:protocol IS NULL OR protocol = :protocol) \
+const JUDGED: &str = "(:protocol IS NULL OR protocol = :protocol) \
     AND (:verdict IS NULL OR verdict = :verdict) AND (:any_rule OR rule IS :rule)";
 
 /// Records between two looks at the leash.
@@ -38,6 +40,10 @@ pub(super) struct Segment {
     columns: String,
     version: usize,
     leash: Leash,
+    /// Where rows are kept from one query to the next, and as which file's.
+    tail: Option<(Arc<Tail>, (u64, u64))>,
+    /// The rows, once they are asked for, and the first and last id of this view.
+    rows: OnceCell<Option<(Parts, (u64, u64))>>,
 }
 
 impl Segment {
@@ -53,7 +59,33 @@ impl Segment {
         };
         let (version, names) = look().map_err(read(path))?;
         let (columns, leash) = (row::columns(version), leash.clone());
-        Ok(Some(Self { conn, names, columns, version, leash }))
+        Ok(Some(Self { conn, names, columns, version, leash, tail: None, rows: OnceCell::new() }))
+    }
+
+    /// The same, whose rows are kept as those of `file`.
+    pub(super) fn keeping(self, tail: Arc<Tail>, file: (u64, u64)) -> Self {
+        Self { tail: Some((tail, file)), ..self }
+    }
+
+    /// Its rows up to `watermark`, ascending, where they are kept.
+    pub(super) fn kept(
+        &self,
+        watermark: u64,
+    ) -> rusqlite::Result<Option<impl Iterator<Item = &Record>>> {
+        if self.rows.get().is_none() {
+            let rows = match &self.tail {
+                Some((tail, file)) => tail.of(&self.conn, &self.names, (&self.columns, *file))?,
+                None => None,
+            };
+            self.rows.get_or_init(|| rows);
+        }
+        let Some(Some((parts, (first, last)))) = self.rows.get() else { return Ok(None) };
+        let (first, last) = (*first, watermark.min(*last));
+        let rows = parts.iter().flat_map(|part| part.iter());
+        Ok(Some(
+            rows.skip_while(move |row| row.record_id < first)
+                .take_while(move |row| row.record_id <= last),
+        ))
     }
 
     /// The chunks with records above `after` and up to `watermark`, by ascending id.
@@ -62,6 +94,11 @@ impl Segment {
             return Ok(Vec::new());
         }
         chunks::between(&self.conn, after, watermark)
+    }
+
+    /// The digests, by ascending id.
+    pub(super) fn digests(&self) -> rusqlite::Result<Vec<Extent>> {
+        digests::list(&self.conn, self.version)
     }
 
     /// What the filter asks of chunks, whose ids lie in a range too.
@@ -93,9 +130,32 @@ impl Segment {
                 }
             }
         }
-        let narrow = "record_id > :bound AND record_id <= :watermark";
-        let after = i64::try_from(after).unwrap_or(i64::MAX);
-        self.tail(filter, watermark, (narrow, after), "record_id", sink)
+        self.tail_by_id(filter, watermark, after, sink)
+    }
+
+    /// The same of the records that are rows.
+    fn tail_by_id(
+        &self,
+        filter: &Filter,
+        watermark: u64,
+        after: u64,
+        mut sink: impl FnMut(Record) -> ControlFlow<()>,
+    ) -> rusqlite::Result<()> {
+        let Some(rows) = self.kept(watermark)? else {
+            let narrow = "record_id > :bound AND record_id <= :watermark";
+            let after = i64::try_from(after).unwrap_or(i64::MAX);
+            return self.tail(filter, watermark, (narrow, after), "record_id", sink);
+        };
+        let matches = rows.filter(|row| row.record_id > after && filter.matches(row));
+        for (place, row) in matches.enumerate() {
+            if place.is_multiple_of(LOOK) {
+                self.heed_leash()?;
+            }
+            if sink(row.clone()).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Shows the matching records, in any order.
@@ -121,8 +181,7 @@ impl Segment {
         watermark: u64,
         sink: impl FnMut(Record) -> ControlFlow<()>,
     ) -> rusqlite::Result<()> {
-        let narrow = "record_id > :bound AND record_id <= :watermark";
-        self.tail(filter, watermark, (narrow, 0), "record_id", sink)
+        self.tail_by_id(filter, watermark, 0, sink)
     }
 
     /// Shows the matching records of a chunk, in any order.
@@ -162,6 +221,10 @@ impl Segment {
             self.pages(&mut stored, &wanted, |rows| found.extend(rows))?;
             found.sort_unstable_by_key(|row: &Row| row.record_id);
             found.iter().for_each(|row| sink(self.names.record(row)));
+        }
+        if let Some(rows) = self.kept(watermark)? {
+            rows.filter(|row| row.first_seen_ms == first_seen_ms).cloned().for_each(sink);
+            return Ok(());
         }
         let sql = format!(
             "SELECT {} FROM record WHERE first_seen = :first_seen AND +record_id <= :watermark \

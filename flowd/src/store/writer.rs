@@ -121,16 +121,13 @@ impl Writer {
         let left = std::mem::take(&mut self.state.ended);
         let outcome = self.numbered(now_ms, |tx, interned, first| {
             let mut totals = Totals::default();
+            let mut writing = row::Writing::new(tx)?;
             for (id, record) in (first..).zip(records.iter_mut()) {
                 record.record_id = id;
                 last = id;
                 let ids = interned.ids(tx, record)?;
-                row::insert_record(tx, record, ids)?;
+                writing.record(record, ids)?;
                 totals.add(record, ids);
-                match record.end_reason {
-                    None => row::upsert_open(tx, record, ids)?,
-                    Some(_) => row::delete_open(tx, record, ids)?,
-                }
             }
             totals.write(tx)?;
             state::write_ended(tx, &left, records)?;

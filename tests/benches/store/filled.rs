@@ -12,7 +12,7 @@ use std::{
 use flowd::{
     export::{Export, Format},
     flows::{FlowId, Record},
-    store::{Leaving, Synchronous, Writer},
+    store::{Compactor, Keeper, Leaving, Reader, Retention, Synchronous, TAIL_RECORDS, Writer},
     wire,
 };
 use tempfile::TempDir;
@@ -47,18 +47,120 @@ pub(super) struct Filled {
     pub(super) directory: TempDir,
     pub(super) count: usize,
     pub(super) facts: Facts,
-    /// Of all transactions together.
-    pub(super) ingest: Duration,
-    /// Of its tenth that was the slowest.
-    pub(super) slowest_tenth: Duration,
+    pub(super) ingest: Ingest,
     /// With the log, after the last transaction.
     pub(super) open_bytes: u64,
     /// After the writer has gone.
     pub(super) closed_bytes: u64,
 }
 
+/// Time that something took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Took {
+    pub(super) wall: Duration,
+    /// Of this thread; waiting for the disk is not in it.
+    pub(super) cpu: Duration,
+}
+
+impl Took {
+    fn by<T>(work: impl FnOnce() -> T) -> (T, Self) {
+        let (start, cpu) = (Instant::now(), thread_cpu());
+        let done = work();
+        (done, Self { wall: start.elapsed(), cpu: thread_cpu() - cpu })
+    }
+}
+
+impl std::iter::Sum for Took {
+    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+        parts.fold(Self::default(), |sum, part| Self {
+            wall: sum.wall + part.wall,
+            cpu: sum.cpu + part.cpu,
+        })
+    }
+}
+
+fn thread_cpu() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the clock is one that Linux always has, and the result lies on this stack.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut now) };
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
+
+/// What each commit took, with the steps behind it.
+#[derive(Debug, Default)]
+pub(super) struct Ingest {
+    /// Records into rows.
+    commits: Vec<Took>,
+    /// Rows into chunks, chunks into larger ones, and digests: beside the daemon's drain thread.
+    makes: Vec<Took>,
+    /// Chunks into their place: the daemon drains nothing meanwhile.
+    takes: Vec<Took>,
+    pub(super) longest_take: Duration,
+    /// What making a step needed at most, beyond what was there before.
+    pub(super) step_bytes: u64,
+}
+
+impl Ingest {
+    /// Makes and takes the steps that are due.
+    fn step(
+        &mut self,
+        compactor: &Compactor,
+        writer: &mut Writer,
+        now_ms: i64,
+    ) -> Result<(), Box<dyn Error>> {
+        let (mut makes, mut takes) = (Vec::new(), Vec::new());
+        loop {
+            fs::write("/proc/self/clear_refs", "5")?;
+            let before = resident("VmRSS")?;
+            let (step, took) = Took::by(|| compactor.next());
+            makes.push(took);
+            let Some(step) = step? else { break };
+            self.step_bytes = self.step_bytes.max(resident("VmHWM")?.saturating_sub(before));
+            let (is_taken, took) = Took::by(|| writer.take_step(now_ms, &step));
+            if !is_taken? {
+                return Err("a step is not of the segment".into());
+            }
+            takes.push(took);
+            self.longest_take = self.longest_take.max(took.wall);
+        }
+        self.makes.push(makes.into_iter().sum());
+        self.takes.push(takes.into_iter().sum());
+        Ok(())
+    }
+
+    /// All of it, one after the other.
+    pub(super) fn all(&self) -> Took {
+        [&self.commits, &self.makes, &self.takes].into_iter().flatten().copied().sum()
+    }
+
+    /// What the drain thread does.
+    pub(super) fn of_writer(&self) -> Took {
+        [&self.commits, &self.takes].into_iter().flatten().copied().sum()
+    }
+
+    /// All of it, of the tenth that was the slowest.
+    pub(super) fn slowest_tenth(&self) -> Took {
+        let of_commits = self.commits.iter().zip(&self.makes).zip(&self.takes);
+        let of_commits: Vec<Took> =
+            of_commits.map(|((a, b), c)| [*a, *b, *c].into_iter().sum()).collect();
+        let tenth = of_commits.len().div_ceil(10);
+        let whole = of_commits.chunks(tenth).filter(|part| part.len() == tenth);
+        let sums = whole.map(|part| part.iter().copied().sum::<Took>());
+        sums.max_by_key(|took| took.cpu).unwrap_or_default()
+    }
+}
+
+/// A line of `/proc/self/status`, in bytes.
+fn resident(what: &str) -> Result<u64, Box<dyn Error>> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(what)?.strip_prefix(':'));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()).ok_or("no such line")?;
+    Ok(kilobytes.parse::<u64>()? * 1024)
+}
+
 impl Filled {
-    /// Writes a store as the daemon does, each transaction safe on the disk.
+    /// Writes a store as the daemon does, each transaction safe on the disk: commits, and the steps
+    /// that are due behind each.
     pub(super) fn new(count: usize) -> Result<Self, Box<dyn Error>> {
         let directory = TempDir::with_prefix_in("bench-store-", env!("CARGO_TARGET_TMPDIR"))?;
         let store = directory.path().join("store");
@@ -67,16 +169,19 @@ impl Filled {
         let mut export = Export::begin(Format::Parquet, parquet)?;
         let mut writer = Writer::open(&store, GATEWAY, MIDNIGHT_MS)?;
         writer = writer.with_synchronous(Synchronous::Full)?;
+        let compactor = Compactor::new(Reader::new(&store, GATEWAY), TAIL_RECORDS);
         let names = Names::new();
         let mut rows = Generator::new(SEED, FLOWS_PER_S).skip(WARM_UP).take(count);
-        let (mut taken, mut facts, mut done) = (Vec::new(), None, 0);
+        let (mut ingest, mut facts, mut done) = (Ingest::default(), None, 0);
         while done < count {
             let mut records: Vec<Record> =
                 rows.by_ref().take(COMMIT).map(|row| names.record(&row)).collect();
             let now_ms = records.iter().map(|one| one.window_end_ms).max().unwrap_or(MIDNIGHT_MS);
-            let start = Instant::now();
-            writer.commit(now_ms, &mut records, &Leaving::default())?;
-            taken.push(start.elapsed());
+            let (committed, took) =
+                Took::by(|| writer.commit(now_ms, &mut records, &Leaving::default()));
+            committed?;
+            ingest.commits.push(took);
+            ingest.step(&compactor, &mut writer, now_ms)?;
             done += records.len();
             for record in &records {
                 export.record(&wire::Record::new(GATEWAY, record))?;
@@ -91,15 +196,15 @@ impl Filled {
         export.end()?.into_inner()?.sync_all()?;
         let open_bytes = bytes(&store)?;
         writer.close();
+        // Days that are over.
+        let end_ms = facts.as_ref().map_or(MIDNIGHT_MS, |facts: &Facts| facts.last_ms);
+        Keeper::new(&store, Retention::default()).run(end_ms)?;
         let closed_bytes = bytes(&store)?;
-        let tenth = taken.len().div_ceil(10);
-        let tenths = taken.chunks(tenth).filter(|part| part.len() == tenth);
         Ok(Self {
             directory,
             count,
             facts: facts.ok_or("a store has records")?,
-            ingest: taken.iter().sum(),
-            slowest_tenth: tenths.map(|part| part.iter().sum()).max().unwrap_or_default(),
+            ingest,
             open_bytes,
             closed_bytes,
         })

@@ -91,7 +91,7 @@ fn the_same_question_has_the_same_answer_everywhere() {
     assert_eq!(by_bytes("asc"), [bytes(0), bytes(1), bytes(2), bytes(3)]);
     let told = ctl.failure(&["flows", "--since", "soon"], 2);
     assert!(told.starts_with("flowctl: `--since` is `soon`; it must be RFC 3339"), "{told}");
-    let told = ctl.failure(&["flows", "--src-port", "https"], 1);
+    let told = ctl.failure(&["flows", "--src-port", "https"], 2);
     assert_eq!(told, "flowctl: `src_port` is `https`; it must be a number from 0 to 65535");
     daemon.stop();
 }

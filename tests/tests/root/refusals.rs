@@ -121,10 +121,10 @@ fn a_bad_query_is_told_in_one_line() {
     let (site, daemon) = flowd_on(&net, &Settings::default());
     let ctl = site.flowctl(&net.gateway);
     for (args, code, named) in [
-        (&["flows", "--ip", "10.0.0.300"][..], 1, "10.0.0.300"),
+        (&["flows", "--ip", "10.0.0.300"][..], 2, "10.0.0.300"),
         (&["flows", "--since", "yesteryear"], 2, "yesteryear"),
         (&["flows", "--cursor", "nonsense"], 1, "cursor"),
-        (&["flow", "no-such-id"], 1, "no-such-id"),
+        (&["flow", "no-such-id"], 2, "no-such-id"),
     ] {
         let line = ctl.failure(args, code);
         assert!(line.contains(named), "{args:?}: {line}");

@@ -7,11 +7,13 @@ pub(crate) mod debian;
 mod ebpf_toolchain;
 mod kernels;
 mod packages;
+mod promtool;
 mod python;
 mod toolchain;
 
 pub(crate) use self::ebpf_toolchain::EbpfToolchain;
 pub(crate) use self::kernels::{Kernel, SERIES};
+pub(crate) use self::promtool::program as promtool;
 pub(crate) use self::python::interpreter as python;
 
 use std::path::PathBuf;
@@ -95,6 +97,7 @@ fn missing(purposes: &[Purpose]) -> Vec<Missing> {
     }
     if wants(Purpose::Test) {
         missing.extend(python::missing());
+        missing.extend(promtool::missing());
     }
     if wants(Purpose::Vm) {
         missing.extend(SERIES.iter().filter_map(|series| kernels::missing(series)));

@@ -35,6 +35,8 @@ const TOOLS: &[Tool] = &[
     tool("ip", "iproute2", TUNNELS, "makes network namespaces"),
     tool("ping", "iputils-ping", &[Purpose::Test, Purpose::Demo], "makes ICMP traffic"),
     tool("curl", "curl", &[Purpose::Test], "types the examples of docs/api.md"),
+    tool("sqlite3", "sqlite3", &[Purpose::Test], "makes the backup of docs/operations.md"),
+    tool("setpriv", "util-linux", &[Purpose::Test], "runs flowd as beside a container"),
     tool("qemu-system-x86_64", "qemu-system-x86", VM, "boots the test kernels"),
     tool("busybox", "busybox-static", VM, "user space of the test machines"),
     tool("depmod", "kmod", VM, "finds kernel modules' dependencies"),

@@ -160,6 +160,7 @@ fn root(built: &Built, failpoints: &Path, filter: Option<&str>) -> Result<Outcom
     command
         .args(built.environment(failpoints))
         .arg(format!("FLOWD_TEST_PYTHON={}", setup::python()?.display()))
+        .arg(format!("FLOWD_TEST_PROMTOOL={}", setup::promtool()?.display()))
         .arg(format!("FLOWD_DEB={}", packages.deb.display()))
         .arg(&built.tests)
         .arg("--test-threads=2")

@@ -7,7 +7,12 @@ use tokio::net::UnixListener;
 
 use super::{Live, Served};
 use crate::{
-    api::{ApiState, error::ApiError, flows::blocking, serve::serve},
+    api::{
+        ApiState,
+        error::ApiError,
+        flows::blocking,
+        serve::{SOCKET, serve},
+    },
     flows::Filter,
     store::{ReadError, Reader},
     wire,
@@ -58,7 +63,7 @@ async fn a_client_that_hangs_up_ends_its_query() {
     let socket = served.dir().join("endless.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     let router = Router::new().route("/", get(endless)).with_state((state, why));
-    let server = tokio::spawn(serve(listener, router, std::future::pending()));
+    let server = tokio::spawn(serve(listener, router, SOCKET, std::future::pending()));
 
     let mut client = UnixStream::connect(&socket).unwrap();
     client.write_all(b"GET / HTTP/1.1\r\nHost: flowd\r\n\r\n").unwrap();

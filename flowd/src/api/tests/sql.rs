@@ -83,6 +83,8 @@ async fn an_answer_comes_in_the_form_that_is_wanted() {
     let expected = json!({ "columns": ["record_id"], "rows": [], "more": false });
     assert_eq!(served.rows(empty).await, expected);
     assert_eq!(served.sql("", "text/csv", empty).await.2, "record_id\n");
+    let formula = "SELECT 1 AS \"=1+1\"";
+    assert_eq!(served.sql("", "text/csv", formula).await.2, "'=1+1\n1\n");
     let limited = served.sql("?limit=2", "*/*", "VALUES (1), (2), (3)").await.2;
     assert!(limited.contains("\"rows\":[[1],\n[2]],\"more\":true"), "{limited}");
     let limited = served.sql("?limit=3", "*/*", "VALUES (1), (2), (3)").await.2;

@@ -1,0 +1,54 @@
+//! The segments of a query, one after the other, while retention takes the oldest away.
+//!
+//! - What goes before anything was read is not missed: so would it be, had the query come later.
+//! - What goes behind that would leave a hole: the query ends and says so.
+
+use std::{path::PathBuf, vec};
+
+use super::{ReadError, Reader, view::Segment};
+
+/// How far the records were read: what one query leaves to the next.
+#[derive(Clone, Debug, Default)]
+pub struct Reached {
+    /// The id of the last record.
+    pub(super) after: u64,
+    /// Where it is, and those behind it.
+    pub(super) segment: Option<PathBuf>,
+}
+
+impl Reached {
+    /// Nothing was read yet; the first record is the one behind this id.
+    pub fn new(after: u64) -> Self {
+        Self { after, segment: None }
+    }
+}
+
+/// Opens them, oldest first.
+pub(super) struct Opened<'a> {
+    pub(super) reader: &'a Reader,
+    pub(super) paths: vec::IntoIter<PathBuf>,
+    /// Whether one was there.
+    pub(super) has_begun: bool,
+}
+
+impl Iterator for Opened<'_> {
+    type Item = Result<(PathBuf, Segment), ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let path = self.paths.next()?;
+            match self.reader.segment(&path) {
+                Ok(Some(segment)) => {
+                    self.has_begun = true;
+                    return Some(Ok((path, segment)));
+                }
+                Ok(None) if self.has_begun && !path.exists() => {
+                    return Some(Err(ReadError::Removed));
+                }
+                // It is only just being made, or went before anything was read.
+                Ok(None) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
