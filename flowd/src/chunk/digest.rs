@@ -3,21 +3,19 @@
 //! What would have more sums than [`RECORDS_PER_SUM`] allows is left out, and so is what one of the
 //! chunks has left out.
 
-use std::{
-    array,
-    collections::{BTreeMap, BTreeSet},
-    num::NonZeroU32,
-};
+use std::{array, collections::BTreeMap, num::NonZeroU32};
 
 use super::{
-    Chunk, ChunkError, Code, ColumnId, ColumnSet, End, Fate, MAX_ROWS, Sum, Sums, VERSION,
+    Chunk, ChunkError, Code, ColumnId, ColumnSet, End, Fate, MAX_ROWS, NameId, Number, Page, Sum,
+    Sums, VERSION,
     bytes::{Reader, put_bytes},
     dictionary,
     error::damaged,
     header::version,
     plane::{Packer, Unpacker},
-    sheet,
+    tally::tally_columns,
 };
+use crate::flows::{Counters, Initiator};
 
 /// A digest has at most one sum of a kind for so many records.
 const RECORDS_PER_SUM: usize = 16;
@@ -44,8 +42,8 @@ pub struct Digest {
     pub remotes: Option<EndSums>,
     /// By `protocol << 16 | port`.
     pub ports: Option<Sums>,
-    /// Which peers were at both ends of a flow, the inside one first; ascending.
-    pub pairs: Option<Vec<(NonZeroU32, NonZeroU32)>>,
+    /// Of the records whose other end is a peer, by `inside peer << 32 | that peer`; zero inside: none.
+    pub pairs: Option<Sums>,
 }
 
 /// The parts of a digest as blobs, in the order of its fields.
@@ -60,8 +58,8 @@ pub struct Summed<'a> {
     pub remotes: Option<(&'a [End], &'a Sums)>,
     /// By `protocol << 16 | port`.
     pub ports: Option<&'a Sums>,
-    /// Which peers were at both ends of a flow.
-    pub pairs: Option<&'a [(NonZeroU32, NonZeroU32)]>,
+    /// Of the records whose other end is a peer, by `inside peer << 32 | that peer`.
+    pub pairs: Option<&'a Sums>,
 }
 
 impl Digest {
@@ -70,7 +68,7 @@ impl Digest {
         use ColumnId::{PeerEnds, PeerSums, PortSums, RemoteEnds, RemoteSums};
         let sums: ColumnSet =
             [PeerEnds, PeerSums, RemoteEnds, RemoteSums, PortSums].into_iter().collect();
-        sums.and(Code::Peer.columns()).and(Code::Remote.columns())
+        sums.and(tally_columns()).and(Code::Peer.columns()).and(Code::Remote.columns())
     }
 
     /// Of these chunks, which have loaded [`Self::columns`].
@@ -111,13 +109,8 @@ impl Digest {
         };
         let (peers, remotes) = (by_end(peers), by_end(remotes));
         let mut alone = |sums: &Sums| sealed(&[&sums.encode(&mut packer)]);
-        let (totals, ports) = (Some(alone(totals)), ports.as_ref().map(alone));
-        let pairs = pairs.as_ref().map(|pairs| {
-            let number = |id: &NonZeroU32| i64::from(id.get());
-            let rows: Vec<_> = pairs.iter().map(|(a, b)| [number(a), number(b)]).collect();
-            sealed(&[&sheet::encode(&rows, &mut packer)])
-        });
-        [totals, peers, remotes, ports, pairs]
+        let totals = Some(alone(totals));
+        [totals, peers, remotes, ports.as_ref().map(&mut alone), pairs.as_ref().map(&mut alone)]
     }
 
     /// Reads blobs, or refuses them. What was not asked for may be left out, totals too.
@@ -129,7 +122,8 @@ impl Digest {
             let [sums] = opened(blob)?;
             Sums::decode(version(sums)?, MAX_ROWS, &mut unpacker).map(Some)
         };
-        let (totals, ports) = (alone(totals)?.unwrap_or_default(), alone(ports)?);
+        let totals = alone(totals)?.unwrap_or_default();
+        let (ports, pairs) = (alone(ports)?, alone(pairs)?);
         let mut by_end = |blob: &Option<Vec<u8>>| -> Result<Option<EndSums>, ChunkError> {
             let Some(blob) = blob else { return Ok(None) };
             let [ends, sums] = opened(blob)?;
@@ -139,16 +133,6 @@ impl Digest {
             }))
         };
         let (peers, remotes) = (by_end(peers)?, by_end(remotes)?);
-        let pairs = match pairs {
-            None => None,
-            Some(blob) => {
-                let [rows] = opened(blob)?;
-                let rows = sheet::decode::<2>(version(rows)?, MAX_ROWS, &mut unpacker)?;
-                let id = |number: i64| u32::try_from(number).ok().and_then(NonZeroU32::new);
-                let pairs: Option<Vec<_>> = rows.iter().map(|[a, b]| id(*a).zip(id(*b))).collect();
-                Some(pairs.ok_or(ChunkError::Damaged("a peer has a number that none has"))?)
-            }
-        };
         Ok(Self { totals, peers, remotes, ports, pairs })
     }
 
@@ -161,7 +145,7 @@ impl Digest {
             peers: self.peers.as_ref().map(by_end),
             remotes: self.remotes.as_ref().map(by_end),
             ports: self.ports.as_ref(),
-            pairs: self.pairs.as_deref(),
+            pairs: self.pairs.as_ref(),
         }
     }
 }
@@ -208,27 +192,63 @@ fn by_end(chunks: &[Chunk], column: ColumnId, most: usize) -> Result<Option<EndS
     Ok(Some(by_end))
 }
 
-/// The peers that were at both ends of records.
-fn pairs(
-    chunks: &[Chunk],
-    most: usize,
-) -> Result<Option<Vec<(NonZeroU32, NonZeroU32)>>, ChunkError> {
-    let mut pairs = BTreeSet::new();
+/// The sums of the records whose other end is a peer.
+fn pairs(chunks: &[Chunk], most: usize) -> Result<Option<Sums>, ChunkError> {
+    let mut added: BTreeMap<(i64, Fate), Sum> = BTreeMap::new();
     for chunk in chunks {
-        let (near, far) = (chunk.peer_ends()?, chunk.remote_ends()?);
-        if far.iter().all(|end| end.peer.is_none()) {
-            continue;
+        if chunk.remote_ends()?.iter().any(|end| end.peer.is_some()) {
+            chunk.pages().try_for_each(|page| add_pairs(&page, &mut added))?;
         }
-        for page in chunk.pages() {
-            let codes = page.codes(Code::Peer)?.iter().zip(page.codes(Code::Remote)?);
-            let ends = codes.map(|(a, b)| (near[*a as usize].peer, far[*b as usize].peer));
-            pairs.extend(ends.filter_map(|(a, b)| a.zip(b)));
-        }
-        if pairs.len() > most {
+        if added.len() > most {
             return Ok(None);
         }
     }
-    Ok(Some(pairs.into_iter().collect()))
+    Ok(Some(Sums(added.into_iter().collect())))
+}
+
+fn add_pairs(page: &Page<'_>, added: &mut BTreeMap<(i64, Fate), Sum>) -> Result<(), ChunkError> {
+    let (near, far) = (page.chunk().peer_ends()?, page.chunk().remote_ends()?);
+    let (peers, remotes) = (page.codes(Code::Peer)?, page.codes(Code::Remote)?);
+    let (kinds, codes) = (page.chunk().kinds()?, page.codes(Code::Kind)?);
+    let opens = page.opens()?;
+    let [rx_packets, rx_bytes, tx_packets, tx_bytes] = [
+        page.numbers(Number::RxPackets)?,
+        page.numbers(Number::RxBytes)?,
+        page.numbers(Number::TxPackets)?,
+        page.numbers(Number::TxBytes)?,
+    ];
+    for at in 0..page.rows() {
+        let Some(remote) = far[remotes[at] as usize].peer else { continue };
+        let peer = near[peers[at] as usize].peer.map_or(0, NonZeroU32::get);
+        let kind = &kinds[codes[at] as usize];
+        let fate = Fate {
+            verdict: kind.verdict,
+            overflow: kind.overflow,
+            inward: kind.initiator == Initiator::Remote,
+        };
+        let sum = Sum {
+            records: 1,
+            flows: u64::from(opens[at] && !kind.overflow),
+            counters: Counters {
+                rx_packets: rx_packets[at].cast_unsigned(),
+                rx_bytes: rx_bytes[at].cast_unsigned(),
+                tx_packets: tx_packets[at].cast_unsigned(),
+                tx_bytes: tx_bytes[at].cast_unsigned(),
+            },
+        };
+        added.entry((pair(peer, remote), fate)).or_default().absorb(&sum);
+    }
+    Ok(())
+}
+
+/// The key of two peers.
+fn pair(peer: u32, remote: NonZeroU32) -> i64 {
+    i64::from(peer) << 32 | i64::from(remote.get())
+}
+
+/// The two peers of a key: the inside one, where there is one, and the other.
+pub fn peers_of(key: i64) -> (NameId, NameId) {
+    (NonZeroU32::new((key >> 32) as u32), NonZeroU32::new(key as u32))
 }
 
 /// The end that the key of a sum stands for.

@@ -126,7 +126,7 @@ pub(super) enum Command {
         shell: String,
     },
     /// Writes the manual pages into a directory.
-    #[command(hide = true)]
+    #[command(hide = true, after_help = "Example: flowctl manual target/man")]
     Manual {
         /// Where to.
         directory: PathBuf,

@@ -12,7 +12,7 @@ use super::gaps::{At, Gaps};
 use crate::{
     dataplane::{Attachment, Dataplane, DataplaneError, Pins},
     flows::{Bound, Counters, Gap, Stage},
-    wireguard::{DeviceCounters, Interface},
+    wireguard::{self, DeviceCounters, Interface},
 };
 
 /// Interfaces that are gone are remembered in status up to this many.
@@ -368,6 +368,9 @@ impl Interfaces {
             };
             // Of an interface that is gone, the next scan tells.
             let Some(device) = devices.of(&watched.name) else { continue };
+            if wireguard::ifindex_of(&watched.name) != Some(*ifindex) {
+                continue;
+            }
             let Ok(missing) = dataplane.missing(&watched.name, *ifindex, by) else { continue };
             let name = watched.name.clone();
             let at = At::interface(Stage::Detached, &name);

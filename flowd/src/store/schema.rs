@@ -235,7 +235,7 @@ CREATE TABLE digest (
     peers            BLOB, -- by inside end; NULL: too many
     remotes          BLOB, -- by other end
     ports            BLOB, -- by protocol and destination port
-    pairs            BLOB -- which peers were at both ends of a flow
+    pairs            BLOB -- by both peers, of records that have a peer at the other end
 ) STRICT;
 -- Readers keep the rows that there are.
 DROP INDEX record_by_first_seen;

@@ -6,7 +6,7 @@ use flowd_common::packet::has_ports;
 
 use super::{digests::Extent, keys::of_peer, row::Names};
 use crate::{
-    chunk::{ChunkError, ColumnId, ColumnSet, End, Fate, NameId, Sum, Summed, Sums, end},
+    chunk::{ChunkError, ColumnId, ColumnSet, End, Fate, NameId, Sum, Summed, Sums, end, peers_of},
     flows::{By, Filter, Key},
 };
 
@@ -133,7 +133,7 @@ impl<'f> Served<'f> {
         let is_asked = self.peers.is_some();
         match self.table {
             Table::Totals => [true, false, false, false, false],
-            Table::Peers => [false, true, is_asked, false, is_asked],
+            Table::Peers => [false, true, false, false, is_asked],
             Table::Sources | Table::Destinations | Table::Addresses => {
                 [false, true, true, false, false]
             }
@@ -165,14 +165,16 @@ impl<'f> Served<'f> {
         names: &Names,
         mut add: impl FnMut(Option<Key>, Fate, &Sum),
     ) -> Result<bool, ChunkError> {
-        let Summed { peers, remotes, ports, pairs: _ } = *summed;
+        let Summed { peers, remotes, ports, pairs } = *summed;
         match (self.table, peers, remotes, ports) {
-            (Table::Peers, Some(peers), _, _) if self.is_of_insides(remote_ends) => {
-                self.add_peers(peers, names, add)?;
-            }
-            (Table::Peers, Some(peers), Some(remotes), _) if self.is_of_one_end(summed) => {
+            (Table::Peers, Some(peers), _, _) => {
+                let others = match pairs {
+                    _ if self.is_of_insides(remote_ends) => &[],
+                    Some(pairs) => pairs.0.as_slice(),
+                    None => return Ok(false),
+                };
                 self.add_peers(peers, names, &mut add)?;
-                self.add_peers(remotes, names, add)?;
+                self.add_others(others, names, add);
             }
             (Table::Sources | Table::Destinations, Some(peers), Some(remotes), _) => {
                 self.add_ends(peers, remotes, add)?;
@@ -195,14 +197,26 @@ impl<'f> Served<'f> {
         for ((key, fate), sum) in &sums.0 {
             let peer = end(ends, *key)?.peer;
             if self.peers.as_ref().is_none_or(|wanted| wanted.contains(&peer)) {
-                let key = match self.by {
-                    Some(by @ (By::Peer | By::User)) => of_peer(by, peer, names),
-                    _ => self.key_of_fate(*fate),
-                };
-                add(key, *fate, sum);
+                add(self.key_of_peer(peer, *fate, names), *fate, sum);
             }
         }
         Ok(())
+    }
+
+    /// Records of other peers that have one that is meant at their other end.
+    fn add_others(
+        &self,
+        pairs: &[((i64, Fate), Sum)],
+        names: &Names,
+        mut add: impl FnMut(Option<Key>, Fate, &Sum),
+    ) {
+        let is_meant = |peer| self.peers.as_ref().is_some_and(|wanted| wanted.contains(&peer));
+        for ((key, fate), sum) in pairs {
+            let (peer, remote) = peers_of(*key);
+            if is_meant(remote) && !is_meant(peer) {
+                add(self.key_of_peer(peer, *fate, names), *fate, sum);
+            }
+        }
     }
 
     /// Each record is at an inside end and at another one: it counts with the one that is asked for.
@@ -283,14 +297,11 @@ impl<'f> Served<'f> {
         }
     }
 
-    /// Whether no flow has peers that the filter means at both ends; what it is grouped by must not
-    /// be the inside one.
-    fn is_of_one_end(&self, summed: &Summed<'_>) -> bool {
-        let (Some(wanted), Some(pairs)) = (&self.peers, summed.pairs) else { return false };
-        let are_both = |(one, other): &(NonZeroU32, NonZeroU32)| {
-            wanted.contains(&Some(*one)) && wanted.contains(&Some(*other))
-        };
-        matches!(self.by, None | Some(By::Verdict)) && !pairs.iter().any(are_both)
+    fn key_of_peer(&self, peer: NameId, fate: Fate, names: &Names) -> Option<Key> {
+        match self.by {
+            Some(by @ (By::Peer | By::User)) => of_peer(by, peer, names),
+            _ => self.key_of_fate(fate),
+        }
     }
 
     fn key_of_fate(&self, fate: Fate) -> Option<Key> {

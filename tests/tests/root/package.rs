@@ -96,7 +96,7 @@ fn everything_is_roots_and_only_programs_are_executable() {
     let package = package!();
     let list = package.list();
     for (mode, owner, path) in &list {
-        assert_eq!(owner, "root/root", "{path}");
+        assert_eq!(owner, "0/0", "{path}");
         let expected = match path.as_str() {
             path if path.ends_with('/') => "drwxr-xr-x",
             "./usr/sbin/flowd" | "./usr/bin/flowctl" => "-rwxr-xr-x",

@@ -32,14 +32,13 @@ pub(super) fn copyright() -> Result<String> {
         by_licence.entry(linked.licence).or_default().push(name);
     }
     let mit = indented(&fs::read_to_string(workspace().join("LICENSE-MIT"))?);
-    let mut text = format!(
-        "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\
+    let mut text = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\
          Upstream-Name: flowd\n\
          Comment:\n The eBPF programs in flowd are GPL-2.0-only or MIT.\n .\n \
          flowd is linked with wireguard-control, which is LGPL-2.1-or-later and used as it is\n \
          published: who wants to use another one changes it in Cargo.toml and builds flowd again.\n \
          .\n The binaries contain these crates, whose own words are in third-party-licences.gz:\n"
-    );
+    .to_owned();
     for (licence, crates) in by_licence {
         writeln!(text, " .\n {licence}:")?;
         for line in crates.chunks(4) {

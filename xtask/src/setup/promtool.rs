@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use super::{Missing, cache, packages};
-use crate::command::{command, find, run, succeeds};
+use crate::command::{command, find, succeeds};
 
 const PACKAGE: &str = "prometheus";
 
@@ -38,13 +38,6 @@ fn install() -> Result<()> {
         packages::update()?;
     }
     let work = tempfile::tempdir_in(directory)?;
-    run(command(["apt-get", "download", "-q", "-oAPT::Sandbox::User=root", PACKAGE])
-        .current_dir(work.path()))?;
-    let archive = fs::read_dir(work.path())?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get download left no package")?;
-    let root = work.path().join("root");
-    run(command(["dpkg-deb", "-x"]).arg(&archive).arg(&root))?;
+    let root = packages::unpack(PACKAGE, work.path())?;
     fs::rename(root.join("usr/bin/promtool"), &program).context("the package has no promtool")
 }

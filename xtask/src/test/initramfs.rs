@@ -57,8 +57,8 @@ pub(super) fn write(
     pack(root, image)
 }
 
-/// Tests that ask nothing of the kernel's WireGuard or its hooks: they run in the root tier only,
-/// unless a filter names them.
+/// Tests that ask nothing of the kernel's WireGuard, and of its hooks nothing that the root tier's
+/// kernel does not answer too: they run there only, unless a filter names them.
 const INDEPENDENT: [&str; 21] = [
     "api",
     "confined",
