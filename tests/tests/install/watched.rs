@@ -31,10 +31,19 @@ struct Sent {
 
 /// Both flows, until they are told to stop.
 pub(crate) struct Watched {
-    stop: Arc<AtomicBool>,
+    stop: Stop,
     thread: JoinHandle<Sent>,
     /// Source ports, allowed and denied.
     ports: [u16; 2],
+}
+
+/// Set when it goes, so that a step that fails leaves no traffic, and its ports, to the next one.
+struct Stop(Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Watched {
@@ -55,7 +64,7 @@ impl Watched {
             }
             sent
         });
-        let watched = Self { stop, thread, ports };
+        let watched = Self { stop: Stop(stop), thread, ports };
         wait::until(wait::SOON, "both flows are there", || watched.flows().len() == 2);
         let flows = watched.flows().try_into().expect("two");
         (watched, flows)
@@ -64,9 +73,9 @@ impl Watched {
     /// Stops. Both flows are those of the beginning, every packet is in them and in their records,
     /// and none that was denied arrived.
     pub(crate) fn end_whole(self, before: &[Flow; 2]) {
-        self.stop.store(true, Ordering::Relaxed);
-        let ports = self.ports;
-        let Sent { exchanges, arrived } = self.thread.join().expect("every exchange is whole");
+        let Self { stop, thread, ports } = self;
+        drop(stop);
+        let Sent { exchanges, arrived } = thread.join().expect("every exchange is whole");
         assert_eq!(arrived, 0, "denied datagrams arrived, of {exchanges}");
         let from = [10, 8, 0, 2].into();
         let one = ALLOWED.map(|payload| udp::datagram(from, payload));
