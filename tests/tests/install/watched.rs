@@ -4,6 +4,7 @@
 //! A denied datagram goes in front of each allowed exchange. WireGuard keeps the order of a peer's
 //! packets, so when the answer is there, the denied one has passed the gateway or never will.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -75,7 +76,7 @@ impl Watched {
     pub(crate) fn end_whole(self, before: &[Flow; 2]) {
         let Self { stop, thread, ports } = self;
         drop(stop);
-        let Sent { exchanges, arrived } = thread.join().expect("every exchange is whole");
+        let Sent { exchanges, arrived } = thread.join().unwrap_or_else(|panic| resume_unwind(panic));
         assert_eq!(arrived, 0, "denied datagrams arrived, of {exchanges}");
         let from = [10, 8, 0, 2].into();
         let one = ALLOWED.map(|payload| udp::datagram(from, payload));
