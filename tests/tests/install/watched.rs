@@ -76,7 +76,8 @@ impl Watched {
     pub(crate) fn end_whole(self, before: &[Flow; 2]) {
         let Self { stop, thread, ports } = self;
         drop(stop);
-        let Sent { exchanges, arrived } = thread.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let Sent { exchanges, arrived } =
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic));
         assert_eq!(arrived, 0, "denied datagrams arrived, of {exchanges}");
         let from = [10, 8, 0, 2].into();
         let one = ALLOWED.map(|payload| udp::datagram(from, payload));
