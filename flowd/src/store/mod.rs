@@ -6,6 +6,7 @@
 
 mod ahead;
 mod aside;
+mod bulk;
 mod chunks;
 mod coverage;
 mod daily;
