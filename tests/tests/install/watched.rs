@@ -52,6 +52,10 @@ impl Watched {
     pub(crate) fn begin(gateway: &Gateway) -> (Self, [Flow; 2]) {
         let [allowed, denied] = [ALLOWED_PORT, DENIED_PORT].map(|port| gateway.pair(port));
         denied.far.set_nonblocking(true).expect("a socket");
+        // A machine that does other things too may stand still for long; nothing is lost by that.
+        for socket in [&allowed.near, &allowed.far] {
+            socket.set_read_timeout(Some(wait::SOON)).expect("a socket");
+        }
         let ports = [&allowed, &denied].map(|pair| pair.ports().0);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
