@@ -62,6 +62,12 @@ impl Namespace {
         namespace
     }
 
+    /// The one that this process is in, as it is.
+    pub fn here(label: &str) -> Self {
+        let sockets = tempfile::tempdir().expect("a directory for WireGuard's sockets");
+        Self { label: label.to_owned(), net: current(), sockets }
+    }
+
     /// What it is called in messages.
     pub fn label(&self) -> &str {
         &self.label

@@ -1,6 +1,7 @@
 //! WireGuard's own view: its interfaces, their peers, its counters. The only module that knows
 //! `wireguard-control` and netlink. Keys other than public ones are dropped where they arrive.
 
+mod effort;
 mod filters;
 mod links;
 mod route;

@@ -11,15 +11,16 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use super::{Interface, addresses, scan};
+use super::{Interface, addresses, effort, scan};
 
 /// How long an interface or a peer may be there before flowd notices.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// A scan of many thousand peers takes long; the pause after it is so many times as long, so that
-/// scanning takes at most a twentieth of a core.
+/// scanning takes at most a twentieth of a core. What counts is what the scan computes: one that was
+/// stopped for seconds, or waited for a socket, would make the next one minutes late.
 const PAUSE: u32 = 20;
 
 /// Which interfaces to watch.
@@ -54,7 +55,7 @@ pub fn watch(
         let mut failing = false;
         let mut before = Vec::new();
         while !stop.load(Ordering::Relaxed) {
-            let begun = Instant::now();
+            let before_it = effort::spent();
             match scan(&before).and_then(|found| Ok((found, addresses()?))) {
                 Ok((mut interfaces, gateway)) => {
                     failing = false;
@@ -70,7 +71,8 @@ pub fn watch(
                 }
                 Err(_) => {}
             }
-            thread::park_timeout(INTERVAL.max(begun.elapsed() * PAUSE));
+            let pause = (effort::spent() - before_it) * PAUSE;
+            thread::park_timeout(INTERVAL.max(pause));
         }
     })
 }

@@ -3,6 +3,7 @@
 //! A need is looked for by using it, never by a stamp file. What is missing is announced, one line
 //! a thing, before anything is changed; when nothing is missing, nothing is said.
 
+pub(crate) mod debian;
 mod ebpf_toolchain;
 mod kernels;
 mod packages;
@@ -31,6 +32,8 @@ pub(crate) enum Purpose {
     Fuzz,
     /// Tests in virtual machines
     Vm,
+    /// The test of the package, in a virtual machine
+    Install,
     /// The demo
     Demo,
     /// rustfmt, clippy, cargo-deny
@@ -98,6 +101,11 @@ fn missing(purposes: &[Purpose]) -> Vec<Missing> {
     }
     if wants(Purpose::Vm) {
         missing.extend(SERIES.iter().filter_map(|series| kernels::missing(series)));
+    } else if wants(Purpose::Install) {
+        missing.extend(kernels::missing(SERIES[0]));
+    }
+    if wants(Purpose::Install) {
+        missing.extend(debian::missing());
     }
     if wants(Purpose::Lint) {
         missing.extend(toolchain::deny());

@@ -21,12 +21,13 @@ const EVERY: &[Purpose] = &[
     Purpose::Test,
     Purpose::Fuzz,
     Purpose::Vm,
+    Purpose::Install,
     Purpose::Demo,
     Purpose::Lint,
     Purpose::Dist,
 ];
 const TUNNELS: &[Purpose] = &[Purpose::Test, Purpose::Vm, Purpose::Demo];
-const VM: &[Purpose] = &[Purpose::Vm];
+const VM: &[Purpose] = &[Purpose::Vm, Purpose::Install];
 const DIST: &[Purpose] = &[Purpose::Dist];
 
 const TOOLS: &[Tool] = &[
@@ -49,6 +50,7 @@ const TOOLS: &[Tool] = &[
     tool("systemd-analyze", "systemd", &[Purpose::Test], "checks flowd's units"),
     tool("systemd-sysusers", "systemd", &[Purpose::Test], "checks flowd's user"),
     tool("setpriv", "util-linux", &[Purpose::Test], "runs flowd with few capabilities"),
+    tool("debootstrap", "debootstrap", &[Purpose::Install], "makes the machine for the package"),
 ];
 
 const fn tool(

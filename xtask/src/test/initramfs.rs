@@ -50,7 +50,7 @@ pub(super) fn write(
     for tool in TOOLS {
         add_program(root, tool, &find(tool).with_context(|| format!("{tool} is missing"))?)?;
     }
-    let modules = add_modules(root, kernel)?;
+    let modules = add_modules(root, kernel, MODULES)?;
     let init = root.join("init");
     fs::write(&init, init_script(kernel.series, &modules, filter))?;
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
@@ -171,14 +171,14 @@ fn library(line: &str) -> Option<&Path> {
     path.starts_with('/').then(|| Path::new(path))
 }
 
-/// Copies [`MODULES`] and what they need; returns their names in the order of loading.
-fn add_modules(root: &Path, kernel: &Kernel) -> Result<Vec<String>> {
+/// Copies modules and what they need to `/modules`; returns their names in the order of loading.
+pub(super) fn add_modules(root: &Path, kernel: &Kernel, modules: &[&str]) -> Result<Vec<String>> {
     let directory = kernel.modules();
     let table = fs::read_to_string(directory.join("modules.dep"))?;
     let builtin = fs::read_to_string(directory.join("modules.builtin"))?;
     let table = dependencies(&table);
     let mut order: Vec<PathBuf> = Vec::new();
-    for module in MODULES {
+    for module in modules {
         let found = table.iter().find(|(path, _)| name(path) == *module);
         let Some((path, needs)) = found else {
             if builtin.lines().any(|path| name(path) == *module) {
@@ -216,13 +216,14 @@ fn name(path: &str) -> String {
     file.split('.').next().unwrap_or(file).replace('-', "_")
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     fs::copy(from, to)
         .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
     Ok(())
 }
 
-fn pack(root: &Path, image: &Path) -> Result<()> {
+/// Writes the compressed archive of `root` to `image`.
+pub(super) fn pack(root: &Path, image: &Path) -> Result<()> {
     let mut find = command(["find", ".", "-print0"])
         .current_dir(root)
         .stdout(Stdio::piped())

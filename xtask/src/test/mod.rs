@@ -4,11 +4,14 @@
 //! - fuzz: the parsers on inputs that nobody thought of.
 //! - root: flowd's release binaries on real WireGuard in network namespaces.
 //! - vm: the same tests on Debian's kernels with the kernel's own WireGuard.
+//! - install: the package on Debian 12 with systemd, as an operator uses it.
 
 mod fuzz;
 #[cfg(test)]
 mod guarantees;
 mod initramfs;
+mod install;
+mod machine;
 mod outcome;
 mod report;
 mod vm;
@@ -38,6 +41,8 @@ pub(crate) enum Tier {
     Root,
     /// Needs QEMU
     Vm,
+    /// Needs QEMU and debootstrap
+    Install,
 }
 
 /// What the root and vm tiers run.
@@ -111,6 +116,7 @@ impl Tier {
             Self::Fuzz => "fuzz",
             Self::Root => "root",
             Self::Vm => "vm",
+            Self::Install => "install",
         }
     }
 }
@@ -134,6 +140,10 @@ fn run_tier(tier: Tier, filter: Option<&str>) -> Result<Outcome> {
             setup::ensure(&[Purpose::Vm])?;
             let Built { flowd, flowctl, tests } = Built::new()?;
             vm::run(&[("tests", &tests), ("flowd", &flowd), ("flowctl", &flowctl)], filter)
+        }
+        Tier::Install => {
+            setup::ensure(&[Purpose::Install, Purpose::Dist])?;
+            install::run(filter)
         }
     }
 }
