@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
-"""Checks an audit log of flowd, as docs/audit.md describes it: audit.sqlite, or JSON Lines.
-
-usage: audit_verify.py FILE [SEQ:HASH]     SEQ:HASH is a head that was kept elsewhere
-"""
+"""usage: audit_verify.py FILE [SEQ:HASH] checks an audit log of flowd as docs/audit.md has it, a
+copy of audit.sqlite or JSON Lines (.jsonl); SEQ:HASH is a head that was kept elsewhere."""
 import datetime
 import hashlib
 import json
@@ -11,14 +9,13 @@ import sys
 
 NAMES = ("seq time until count event actor uid gid pid executable source resource details "
          "outcome previous hash").split()
+COMPACT = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
 def millis(text):
-    if text is None:
-        return None
-    time = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
-    return (time - EPOCH) // datetime.timedelta(milliseconds=1)
+    time = text and datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return time and (time - EPOCH) // datetime.timedelta(milliseconds=1)
 
 
 def from_sqlite(path):
@@ -26,28 +23,22 @@ def from_sqlite(path):
     last = db.execute("SELECT seq, hash FROM checkpoint ORDER BY seq DESC LIMIT 1").fetchone()
     yield (last[0], last[1].hex()) if last else (0, "0" * 64)
     for row in db.execute(f"SELECT {', '.join(NAMES)} FROM entry ORDER BY seq"):
-        entry = dict(zip(NAMES, row))
-        yield dict(entry, previous=entry["previous"].hex(), hash=entry["hash"].hex())
+        yield dict(zip(NAMES, row), previous=row[14].hex(), hash=row[15].hex())
 
 
 def from_lines(path):
-    for number, line in enumerate(open(path, encoding="utf-8")):
-        entry = json.loads(line)
+    for number, entry in enumerate(map(json.loads, open(path, encoding="utf-8"))):
         if number == 0:
             yield entry["seq"] - 1, entry["previous"]
-        details = json.dumps(entry["details"], sort_keys=True, separators=(",", ":"),
-                             ensure_ascii=False)
         yield dict(entry, time=millis(entry["time"]), until=millis(entry["until"]),
-                   details=details)
+                   details=COMPACT(entry["details"]))
 
 
 def computed(entry):
-    text = b"flowd-audit-1\n"
-    for name in ["previous"] + NAMES[:14]:
-        member = entry[name]
-        encoded = b"" if member is None else str(member).encode()
-        text += b"-," if member is None else b"%d:%s," % (len(encoded), encoded)
-    return hashlib.sha256(text).hexdigest()
+    members = [entry[name] for name in ["previous"] + NAMES[:14]]
+    texts = [None if member is None else str(member).encode() for member in members]
+    parts = [b"-," if text is None else b"%d:%s," % (len(text), text) for text in texts]
+    return hashlib.sha256(b"flowd-audit-1\n" + b"".join(parts)).hexdigest()
 
 
 def main(path, kept=None):

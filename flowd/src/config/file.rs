@@ -14,9 +14,22 @@ use crate::{
 
 /// The keys of each table; the empty name is the top. A test holds them against the structs.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
-    ("", &["gateway", "interfaces", "store", "api", "flows", "identity", "policy", "datapath"]),
+    (
+        "",
+        &[
+            "gateway",
+            "interfaces",
+            "store",
+            "api",
+            "flows",
+            "identity",
+            "policy",
+            "datapath",
+            "audit",
+        ],
+    ),
     ("store", &["path", "synchronous", "retention_days", "max_bytes", "tail_records"]),
-    ("api", &["socket", "query_timeout_ms"]),
+    ("api", &["socket", "query_timeout_ms", "read_groups", "admin_groups"]),
     (
         "flows",
         &[
@@ -30,6 +43,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ),
     ("identity", &["peers", "wireguard", "networkd"]),
     ("datapath", &["pins"]),
+    ("audit", &["retention_days"]),
     ("policy", &["file", "max_prefixes", "max_pairs", "max_intervals"]),
 ];
 
@@ -44,6 +58,7 @@ pub(super) struct File {
     identity: Identity,
     policy: Policy,
     datapath: Datapath,
+    audit: Audit,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -61,6 +76,14 @@ struct Store {
 struct Api {
     socket: Option<PathBuf>,
     query_timeout_ms: Option<u64>,
+    read_groups: Option<Vec<String>>,
+    admin_groups: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Audit {
+    retention_days: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -101,7 +124,8 @@ impl File {
     /// Fills in the defaults; what is wrong goes to `problems`, and then the result is not to be
     /// used.
     pub(super) fn into_config(self, problems: &mut Vec<Problem>) -> Config {
-        let Self { gateway, interfaces, store, api, flows, identity, policy, datapath } = self;
+        let Self { gateway, interfaces, store, api, flows, identity, policy, datapath, audit } =
+            self;
         check_gateway(gateway.as_deref(), problems);
         check_interfaces(&interfaces, problems);
         let mut number = |key, value: Option<u64>, range: RangeInclusive<u64>, default: u64| {
@@ -130,6 +154,12 @@ impl File {
             store.retention_days,
             range::RETENTION_DAYS,
             u64::from(Retention::default().days),
+        );
+        let audit_days = number(
+            "audit.retention_days",
+            audit.retention_days,
+            range::RETENTION_DAYS,
+            range::DEFAULT_AUDIT_DAYS,
         );
         let tail_records = number(
             "store.tail_records",
@@ -162,6 +192,18 @@ impl File {
         let linger = millis("flows.linger_ms", flows.linger_ms, range::LINGER_MS, 5_000);
         let query_timeout =
             millis("api.query_timeout_ms", api.query_timeout_ms, range::QUERY_TIMEOUT_MS, 30_000);
+        let mut groups = |key, names: Option<Vec<String>>, default: &[&str]| {
+            let names =
+                names.unwrap_or_else(|| default.iter().map(|name| (*name).to_owned()).collect());
+            if names.iter().any(|name| name.is_empty() || name.chars().any(char::is_control)) {
+                problems.push(Problem::new(format!(
+                    "`{key}` has a name that no group can have; write names or numbers of groups"
+                )));
+            }
+            names
+        };
+        let read_groups = groups("api.read_groups", api.read_groups, &["flowd"]);
+        let admin_groups = groups("api.admin_groups", api.admin_groups, &[]);
         let synchronous = synchronous(store.synchronous.as_deref(), problems);
         let retention = Retention {
             days: u32::try_from(days).unwrap_or(u32::MAX),
@@ -195,6 +237,9 @@ impl File {
             tail_records: u32::try_from(tail_records).unwrap_or(TAIL_RECORDS),
             socket,
             query_timeout,
+            read_groups,
+            admin_groups,
+            audit_retention_days: u32::try_from(audit_days).unwrap_or(u32::MAX),
             names: Sources { peers, wireguard, networkd },
             policy_file,
             pins,

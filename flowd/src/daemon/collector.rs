@@ -13,6 +13,7 @@ use std::{
 };
 
 use crate::{
+    audit::Log,
     config::Config,
     dataplane::{Dataplane, Pins},
     flows::EndReason,
@@ -68,6 +69,8 @@ pub(super) struct Collector {
     pub(super) window: i64,
     pub(super) ownership: Ownership,
     pub(super) drain_failing: bool,
+    /// Where it is told what is done; `None`: only what is left is taken off.
+    pub(super) audit: Option<Log>,
     /// Whether the last drain has left something for the next one.
     pub(super) is_behind: bool,
     /// Whether the kernel has not been told yet of the peers as they are.
@@ -109,6 +112,7 @@ impl Collector {
             window: window_of(now_ms()),
             ownership: Ownership::Same,
             drain_failing: false,
+            audit: None,
             is_behind: false,
             is_outdated: false,
             has_walked: false,

@@ -1,0 +1,251 @@
+//! Who may ask, and what is written down of it: real users at the socket, and an auditor who trusts
+//! nothing but Python's standard library.
+
+use std::{
+    fs::{self, Permissions},
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    process::{Command, Output, Stdio},
+};
+
+use flowd::wire::AuditEntry;
+use flowd_tests::{
+    daemon::Daemon,
+    site::{Settings, Site, binary, one_line_of_failure},
+    skip,
+    topology::Topology,
+    wait,
+};
+
+/// Users and groups that no machine has.
+const READERS: u32 = 54_001;
+const ADMINS: u32 = 54_002;
+const READER: User = User { uid: 54_101, groups: &[54_077, READERS] };
+const ADMIN: User = User { uid: 54_102, groups: &[ADMINS] };
+const STRANGER: User = User { uid: 54_103, groups: &[54_077] };
+
+#[derive(Clone, Copy, Debug)]
+struct User {
+    uid: u32,
+    groups: &'static [u32],
+}
+
+/// A gateway whose flowd knows the two groups.
+struct Audited {
+    net: Topology,
+    site: Site,
+}
+
+impl Audited {
+    fn new() -> (Self, Daemon) {
+        let net = Topology::new(1);
+        let site = Site::new(&net, &Settings::default());
+        let groups = format!("[api]\nread_groups = [\"{READERS}\"]\nadmin_groups = [\"{ADMINS}\"]");
+        site.configure(&site.config(&Settings::default()).replace("[api]", &groups));
+        // Others have to get at the socket, and at the program.
+        fs::set_permissions(site.path(""), Permissions::from_mode(0o755)).expect("it is ours");
+        fs::copy(binary("FLOWCTL_BIN", "flowctl"), site.path("flowctl")).expect("room");
+        let daemon = site.start(&net.gateway);
+        (Self { net, site }, daemon)
+    }
+
+    /// A program of another user, in the gateway's namespace.
+    fn command(&self, user: User, program: &str) -> Command {
+        let groups: Vec<String> = user.groups.iter().map(u32::to_string).collect();
+        let mut command = self.net.gateway.command("setpriv");
+        command.args(["--reuid", &user.uid.to_string(), "--regid", &user.uid.to_string()]);
+        command.args(["--groups", &groups.join(",")]).arg(program);
+        command
+    }
+
+    fn flowctl(&self, user: User, args: &[&str]) -> Output {
+        let program = self.site.path("flowctl");
+        let mut command = self.command(user, program.to_str().expect("it is text"));
+        command.arg("--socket").arg(self.site.socket()).args(args);
+        command.output().expect("it is there")
+    }
+
+    /// The log, as its export has it.
+    fn entries(&self) -> (Vec<AuditEntry>, String) {
+        let output = self.site.flowctl(&self.net.gateway).run(&["audit", "export"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).expect("JSON is text");
+        (text.lines().map(|line| serde_json::from_str(line).expect("an entry")).collect(), text)
+    }
+
+    /// Those of one user, once one of them is as wanted: entries are written within a second.
+    fn of(&self, user: User, wanted: impl Fn(&AuditEntry) -> bool) -> Vec<AuditEntry> {
+        wait::until_some(wait::SOON, "it is in the log", || {
+            let (mut entries, _) = self.entries();
+            entries.retain(|entry| entry.uid == Some(user.uid));
+            entries.iter().any(&wanted).then_some(entries)
+        })
+    }
+}
+
+#[test]
+fn groups_decide_who_may_what_and_each_attempt_is_told() {
+    let (audited, daemon) = Audited::new();
+    let policy = audited.site.path("candidate.toml");
+    audited.site.write("candidate.toml", "default = \"allow\"\n");
+    fs::set_permissions(&policy, Permissions::from_mode(0o644)).expect("it is ours");
+    let apply = ["policy", "apply", "--yes", policy.to_str().expect("it is text")];
+    let cases: [(User, &[&str], Option<&str>); 7] = [
+        (READER, &["flows", "--peer", "somebody"], None),
+        (READER, &apply, Some("api.admin_groups")),
+        (READER, &["audit", "list"], Some("api.admin_groups")),
+        (ADMIN, &["audit", "list"], None),
+        (ADMIN, &apply, None),
+        (STRANGER, &["status"], Some("api.read_groups")),
+        (STRANGER, &["audit", "list"], Some("api.admin_groups")),
+    ];
+    for (user, args, refused) in cases {
+        let output = audited.flowctl(user, args);
+        match refused {
+            None => {
+                let stderr = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{user:?} {args:?}: {stderr}");
+            }
+            Some(remedy) => {
+                let line = one_line_of_failure(&output, 1);
+                assert!(line.contains(remedy), "{user:?} {args:?}: {line}");
+                assert!(line.contains(&user.uid.to_string()), "{user:?} {args:?}: {line}");
+            }
+        }
+    }
+    let refused = |path: &'static str| {
+        move |entry: &AuditEntry| {
+            entry.event == "access.refused" && entry.resource.as_deref() == Some(path)
+        }
+    };
+    let of_stranger = audited.of(STRANGER, refused("/v1/audit"));
+    assert!(of_stranger.iter().any(refused("/v1/status")), "{of_stranger:#?}");
+    let program = audited.site.path("flowctl").display().to_string();
+    for entry in &of_stranger {
+        assert_eq!((entry.outcome.as_str(), entry.actor.as_str()), ("refused", "54103"));
+        assert_eq!(entry.executable.as_ref(), Some(&program));
+        assert_eq!(entry.details["groups"].to_string(), "[54077]");
+    }
+    let of_reader = audited.of(READER, refused("/v1/policy"));
+    let asked = of_reader.iter().find(|entry| entry.event == "query").expect("it was allowed");
+    assert_eq!(asked.details["query"]["peer"], "somebody");
+    let of_admin = audited.of(ADMIN, |entry| entry.event == "policy.applied");
+    let requested = of_admin.iter().find(|entry| entry.event == "policy.requested");
+    assert_eq!(requested.expect("before it is applied").details["revision_before"], 0);
+    daemon.stop();
+}
+
+#[test]
+fn an_auditor_needs_nothing_of_ours_and_finds_what_was_changed() {
+    if Command::new("python3").arg("--version").output().is_err() {
+        skip!("no python3");
+    }
+    let (audited, daemon) = Audited::new();
+    audited.flowctl(STRANGER, &["status"]);
+    audited.flowctl(READER, &["flows", "--user", "zoë \"the, first\"\u{1f}"]);
+    audited.of(READER, |entry| entry.event == "query");
+    daemon.stop();
+    let daemon = audited.site.start(&audited.net.gateway);
+    let (entries, text) = audited.entries();
+    assert!(entries.iter().any(|entry| entry.event == "daemon.stopped"), "{text}");
+    audited.site.write("audit.jsonl", &text);
+    daemon.kill();
+
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/audit_verify.py");
+    let verify = |name: &str, head: &str| {
+        let mut command = Command::new("python3");
+        let output = command.arg(script).arg(audited.site.path(name)).arg(head).output();
+        let output = output.expect("it is there");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let last = entries.last().expect("there are some");
+    let head = format!("{}:{}", last.seq, last.hash);
+    for file in ["audit.jsonl", "store/audit.sqlite"] {
+        let (code, said) = verify(file, &head);
+        assert_eq!(code, Some(0), "{file}: {said}");
+    }
+    let edited = text.replacen("54103", "54104", 1);
+    assert_ne!(edited, text);
+    audited.site.write("edited.jsonl", &edited);
+    let (code, said) = verify("edited.jsonl", &head);
+    assert!(code == Some(1) && said.contains("was edited"), "{said}");
+    let cut: String = text
+        .lines()
+        .rev()
+        .skip(1)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+        .map(|line| format!("{line}\n"))
+        .collect();
+    audited.site.write("cut.jsonl", &cut);
+    let (code, said) = verify("cut.jsonl", &head);
+    assert!(code == Some(1) && said.contains("is not there"), "{said}");
+
+    // And the one that was killed is told of by the next.
+    let daemon = audited.site.start(&audited.net.gateway);
+    let (entries, _) = audited.entries();
+    let starts: Vec<&str> = entries
+        .iter()
+        .map(|entry| entry.event.as_str())
+        .filter(|event| event.starts_with("daemon."))
+        .collect();
+    let expected =
+        ["daemon.started", "daemon.stopped", "daemon.started", "daemon.crashed", "daemon.started"];
+    assert_eq!(starts, expected);
+    let file = audited.site.path("store/audit.sqlite");
+    let file = file.to_str().expect("it is text");
+    let ctl = audited.site.flowctl(&audited.net.gateway);
+    for args in [&["audit", "verify", file, "--head", &head][..], &["audit", "verify", "--online"]]
+    {
+        let output = ctl.run(args);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+    daemon.stop();
+}
+
+/// Each request is another one, from a user who may not ask at all.
+#[test]
+fn a_flood_of_refused_requests_neither_fills_the_disk_nor_stops_the_drains() {
+    const REQUESTS: u64 = 20_000;
+    if Command::new("python3").arg("--version").output().is_err() {
+        skip!("no python3 to send them");
+    }
+    let (audited, daemon) = Audited::new();
+    let ctl = audited.site.flowctl(&audited.net.gateway);
+    let drains = ctl.status().drain.count;
+    let flood = "import socket, sys\n\
+        s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); f = s.makefile('rb')\n\
+        for n in range(int(sys.argv[2])):\n    \
+        s.sendall(b'GET /v1/flows?peer=%d HTTP/1.1\\r\\nHost: flowd\\r\\n\\r\\n' % n)\n    \
+        assert b' 403 ' in f.readline()\n    length = 0\n    \
+        line = f.readline()\n    \
+        while line != b'\\r\\n':\n        \
+        length = int(line.split()[1]) if line.startswith(b'content-length') else length\n        \
+        line = f.readline()\n    \
+        f.read(length)\n";
+    let mut command = audited.command(STRANGER, "python3");
+    let mut child = command
+        .arg("-")
+        .arg(audited.site.socket())
+        .arg(REQUESTS.to_string())
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("it is there");
+    child.stdin.take().expect("piped").write_all(flood.as_bytes()).expect("it reads");
+    assert!(child.wait().expect("our child").success());
+    wait::until(wait::SOON, "drains go on", || ctl.status().drain.count > drains + 1);
+    daemon.stop();
+    let size = fs::metadata(audited.site.path("store/audit.sqlite")).expect("it is there").len();
+    assert!(size < 1 << 20, "{size} bytes");
+    let daemon = audited.site.start(&audited.net.gateway);
+    let of_stranger = audited.of(STRANGER, |entry| entry.event == "access.refused");
+    let counted: u64 = of_stranger.iter().map(|entry| entry.count).sum();
+    // A disk that hangs meanwhile is told of as well.
+    let (all, _) = audited.entries();
+    let gaps = all.iter().filter(|entry| entry.event == "audit.gap");
+    let lost: u64 = gaps.filter_map(|gap| gap.details["found_no_room"].as_u64()).sum();
+    assert!(counted <= REQUESTS && counted + lost >= REQUESTS, "{counted} and {lost}");
+    assert!(of_stranger.len() < 100, "{}", of_stranger.len());
+    daemon.stop();
+}
