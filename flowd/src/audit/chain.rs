@@ -138,7 +138,8 @@ mod tests {
 
     #[test]
     fn an_edit_of_any_member_is_found() {
-        let edits: [(&str, fn(&mut Entry)); 15] = [
+        type Edit = fn(&mut Entry);
+        let edits: [(&str, Edit); 15] = [
             ("at", |entry| entry.at_ms += 1),
             ("until", |entry| entry.until_ms = None),
             ("count", |entry| entry.count += 1),
@@ -168,7 +169,8 @@ mod tests {
 
     #[test]
     fn what_is_missing_or_moved_is_named() {
-        let cases: [(&str, fn(&mut Vec<Entry>), &str); 5] = [
+        type Change = fn(&mut Vec<Entry>);
+        let cases: [(&str, Change, &str); 5] = [
             ("first", |all| drop(all.remove(0)), "entries 1 to 1 are missing"),
             ("middle", |all| drop(all.remove(1)), "entries 2 to 2 are missing"),
             ("exchanged", |all| all.swap(1, 2), "entry 2 stands behind entry 3"),

@@ -1,5 +1,5 @@
 //! The audit log, pure: what an entry is, how it is written for its hash, and how a chain of them is
-//! checked. No clock, no file; `store/audit.rs` keeps it, `daemon/auditor.rs` writes it.
+//! checked. No clock, no file; `store/audit/` keeps it, `daemon/auditor.rs` writes it.
 //!
 //! - `event.rs` is something that happened, before it has a place in the log
 //! - `entry.rs` gives it the place: a number, the hash before and its own, as docs/audit.md fixes them

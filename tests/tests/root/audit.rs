@@ -3,9 +3,11 @@
 
 use std::{
     fs::{self, Permissions},
-    io::Write as _,
-    os::unix::fs::PermissionsExt as _,
-    process::{Command, Output, Stdio},
+    io::{BufRead, BufReader, Write as _},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    path::Path,
+    process::{Command, Output},
+    thread,
 };
 
 use flowd::wire::AuditEntry;
@@ -81,6 +83,37 @@ impl Audited {
             entries.iter().any(&wanted).then_some(entries)
         })
     }
+}
+
+/// A connection of another user: the kernel asks the thread that connects.
+fn connect_as(user: User, socket: &Path) -> UnixStream {
+    let socket = socket.to_owned();
+    let connect = move || {
+        // The calls of the C library would change every thread of the process.
+        // SAFETY: the list has as many numbers as is said, and only this thread changes.
+        let done =
+            unsafe { libc::syscall(libc::SYS_setgroups, user.groups.len(), user.groups.as_ptr()) };
+        assert_eq!(done, 0, "the tests run as root");
+        for call in [libc::SYS_setresgid, libc::SYS_setresuid] {
+            // SAFETY: three numbers, and only this thread changes.
+            let done = unsafe { libc::syscall(call, user.uid, user.uid, user.uid) };
+            assert_eq!(done, 0, "the tests run as root");
+        }
+        UnixStream::connect(socket).expect("flowd listens")
+    };
+    thread::spawn(connect).join().expect("it connects")
+}
+
+/// The status of the next answer, which is read whole.
+fn status(answers: &mut impl BufRead) -> u16 {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert_ne!(answers.read_line(&mut head).expect("an answer"), 0, "it breaks off: {head}");
+    }
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let length = length.expect("it is no stream").parse().expect("a number");
+    answers.read_exact(&mut vec![0; length]).expect("the whole body");
+    head[9..12].parse().expect("HTTP/1.1 and a status")
 }
 
 #[test]
@@ -208,32 +241,15 @@ fn an_auditor_needs_nothing_of_ours_and_finds_what_was_changed() {
 #[test]
 fn a_flood_of_refused_requests_neither_fills_the_disk_nor_stops_the_drains() {
     const REQUESTS: u64 = 20_000;
-    if Command::new("python3").arg("--version").output().is_err() {
-        skip!("no python3 to send them");
-    }
     let (audited, daemon) = Audited::new();
     let ctl = audited.site.flowctl(&audited.net.gateway);
     let drains = ctl.status().drain.count;
-    let flood = "import socket, sys\n\
-        s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); f = s.makefile('rb')\n\
-        for n in range(int(sys.argv[2])):\n    \
-        s.sendall(b'GET /v1/flows?peer=%d HTTP/1.1\\r\\nHost: flowd\\r\\n\\r\\n' % n)\n    \
-        assert b' 403 ' in f.readline()\n    length = 0\n    \
-        line = f.readline()\n    \
-        while line != b'\\r\\n':\n        \
-        length = int(line.split()[1]) if line.startswith(b'content-length') else length\n        \
-        line = f.readline()\n    \
-        f.read(length)\n";
-    let mut command = audited.command(STRANGER, "python3");
-    let mut child = command
-        .arg("-")
-        .arg(audited.site.socket())
-        .arg(REQUESTS.to_string())
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("it is there");
-    child.stdin.take().expect("piped").write_all(flood.as_bytes()).expect("it reads");
-    assert!(child.wait().expect("our child").success());
+    let mut stream = connect_as(STRANGER, &audited.site.socket());
+    let mut answers = BufReader::new(stream.try_clone().expect("a descriptor"));
+    for n in 0..REQUESTS {
+        write!(stream, "GET /v1/flows?peer={n} HTTP/1.1\r\nHost: flowd\r\n\r\n").expect("it reads");
+        assert_eq!(status(&mut answers), 403);
+    }
     wait::until(wait::SOON, "drains go on", || ctl.status().drain.count > drains + 1);
     daemon.stop();
     let size = fs::metadata(audited.site.path("store/audit.sqlite")).expect("it is there").len();
