@@ -23,6 +23,15 @@ fn main() -> Result<()> {
         // SAFETY: this program has one thread. Only it and the compiler it starts see the variable.
         unsafe { env::set_var("RUSTC_BOOTSTRAP", "1") };
     }
+    // What line tables of the object say of a file must not depend on where it was built: it is part
+    // of a package that everybody can build again. The option is unstable in the compilers that are
+    // used here.
+    for (name, value) in
+        [("CARGO_UNSTABLE_TRIM_PATHS", "true"), ("CARGO_PROFILE_RELEASE_TRIM_PATHS", "all")]
+    {
+        // SAFETY: as above.
+        unsafe { env::set_var(name, value) };
+    }
     let package = Package {
         name: "flowd-ebpf",
         root_dir: concat!(env!("CARGO_MANIFEST_DIR"), "/../flowd-ebpf"),

@@ -2,8 +2,11 @@
 //! with the feature `failpoints` only.
 
 use std::{
-    env,
+    env, fs,
+    path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::Duration,
 };
 
 /// How often the place that is asked for has been reached.
@@ -24,9 +27,18 @@ pub(crate) fn panics(name: &str) {
     assert!(env::var("FLOWD_TEST_PANIC_AT").as_deref() != Ok(name), "a test asked for it");
 }
 
+/// Stands still while the file `FLOWD_TEST_STALL` is there; another one beside it says that it does.
+pub(crate) fn stalls() {
+    let Some(path) = env::var_os("FLOWD_TEST_STALL").map(PathBuf::from) else { return };
+    while path.exists() {
+        fs::write(path.with_extension("reached"), "").expect("a test has made the directory");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// By how much the wall clock is off: what the file `FLOWD_TEST_CLOCK` says now, in milliseconds.
 pub(crate) fn clock_offset_ms() -> i64 {
     let Some(path) = env::var_os("FLOWD_TEST_CLOCK") else { return 0 };
-    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let text = fs::read_to_string(path).unwrap_or_default();
     text.trim().parse().unwrap_or(0)
 }

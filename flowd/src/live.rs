@@ -1,6 +1,8 @@
 //! The boundary between the drain thread, which owns the kernel's tables, and the API tasks, which
 //! ask it questions. Tasks own, channels connect: nothing here is locked.
 
+mod metrics;
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
@@ -9,6 +11,8 @@ use std::{
 };
 
 use tokio::sync::{broadcast, oneshot};
+
+pub use self::metrics::{ByVerdict, Durations, Metrics, Traffic, Whose};
 
 use crate::{
     flows::{
@@ -171,6 +175,11 @@ pub enum Request {
         /// Where the answer goes.
         reply: oneshot::Sender<wire::Status>,
     },
+    /// What `/metrics` says.
+    Metrics {
+        /// Where the answer goes.
+        reply: oneshot::Sender<Arc<Metrics>>,
+    },
     /// The peers of the watched interfaces.
     Peers {
         /// Where the answer goes.
@@ -310,6 +319,11 @@ impl Live {
     /// Tells something that has no answer. Whether anybody listens.
     pub fn tell(&self, news: Request) -> bool {
         self.requests.send(news).is_ok()
+    }
+
+    /// Readers of `watch`.
+    pub fn watchers(&self) -> usize {
+        self.records.receiver_count()
     }
 
     /// Every record that is committed from now on.

@@ -43,8 +43,11 @@ fn within_limits(config: &Config) {
         names,
         policy_file,
         pins,
+        order: _,
         limits,
+        metrics,
     } = config;
+    assert!(metrics.listen.is_none_or(|at| at.ip().is_loopback()));
     assert!((1..=255).contains(&gateway.len()) && !gateway.contains(char::is_control));
     assert!(interfaces.iter().all(|name| !name.is_empty() && !name.contains(['/', ' ', '\0'])));
     assert!(

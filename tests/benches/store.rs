@@ -2,7 +2,7 @@
 //! questions take, warm and with nothing of the files in memory, beside DuckDB on the same records.
 //!
 //! `FLOWD_BENCH_LARGE=1` adds a hundred million records, `FLOWD_BENCH_RECORDS=1000000` has other
-//! sizes.
+//! sizes, `FLOWD_BENCH_QUESTION=port` asks only what is called so.
 
 #[path = "store/duckdb.rs"]
 mod duckdb;
@@ -78,7 +78,10 @@ impl Figure {
 fn of_size(size: usize) -> Result<Vec<Figure>, Box<dyn Error>> {
     println!("{size} records");
     let filled = Filled::new(size)?;
-    let questions = questions::all(&filled.facts);
+    let mut questions = questions::all(&filled.facts);
+    if let Ok(wanted) = std::env::var("FLOWD_BENCH_QUESTION") {
+        questions.retain(|question| question.what.contains(&wanted));
+    }
     let mut figures = of_ingest(&filled);
     let told = duckdb::ask(&filled, &questions)?;
     if let Some(told) = &told {

@@ -70,6 +70,12 @@ impl Daemon {
         Usage::of(self.child.as_ref().expect("running until it is stopped").id())
     }
 
+    /// What the kernel says of it in `/proc/PID/status`.
+    pub fn status(&self) -> String {
+        let id = self.child.as_ref().expect("running until it is stopped").id();
+        fs::read_to_string(format!("/proc/{id}/status")).expect("our child")
+    }
+
     /// SIGHUP.
     pub fn read_names(&mut self) {
         self.signal(libc::SIGHUP);

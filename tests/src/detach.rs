@@ -39,11 +39,11 @@ struct Query {
 
 /// Takes every program of one direction off an interface, whoever holds its link or filter.
 pub fn programs(namespace: &Namespace, interface: &str, direction: Direction) {
-    let (attach_type, word) = match direction {
-        Direction::Ingress => (BPF_TCX_INGRESS, "ingress"),
-        Direction::Egress => (BPF_TCX_EGRESS, "egress"),
+    let word = match direction {
+        Direction::Ingress => "ingress",
+        Direction::Egress => "egress",
     };
-    let links = namespace.run(|| links(interface, attach_type));
+    let links = namespace.run(|| links(interface, attach_type(direction)));
     match links {
         Ok(links) => {
             assert!(!links.is_empty(), "{interface} has programs");
@@ -56,11 +56,14 @@ pub fn programs(namespace: &Namespace, interface: &str, direction: Direction) {
 
 /// How many tcx programs of one direction hang on an interface; an error where there is no tcx.
 pub fn hanging(namespace: &Namespace, interface: &str, direction: Direction) -> io::Result<usize> {
-    let attach_type = match direction {
+    Ok(namespace.run(|| links(interface, attach_type(direction)))?.len())
+}
+
+pub(crate) fn attach_type(direction: Direction) -> u32 {
+    match direction {
         Direction::Ingress => BPF_TCX_INGRESS,
         Direction::Egress => BPF_TCX_EGRESS,
-    };
-    Ok(namespace.run(|| links(interface, attach_type))?.len())
+    }
 }
 
 fn links(interface: &str, attach_type: u32) -> io::Result<Vec<u32>> {

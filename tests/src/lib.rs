@@ -14,6 +14,7 @@ pub mod http;
 pub mod machine;
 pub mod mount;
 pub mod namespace;
+pub mod neighbour;
 pub mod own_machine;
 pub mod pty;
 pub mod site;

@@ -14,7 +14,13 @@ use std::{
 use tempfile::TempDir;
 
 use crate::{
-    daemon::Daemon, flowctl::Flowctl, mount, namespace::Namespace, topology::Topology, wait,
+    daemon::Daemon,
+    flowctl::Flowctl,
+    mount,
+    namespace::Namespace,
+    topology::Topology,
+    wait,
+    wireguard::{Backend, backend},
 };
 
 /// The `[flows]` table and the interfaces; everything else is the same in every test.
@@ -50,12 +56,27 @@ impl Default for Settings {
     }
 }
 
+/// What makes a program what systemd/flowd.service makes of flowd. wireguard-go lets only root ask, and
+/// ends when its socket gets another owner or mode, so that there one capability more is needed.
+fn confinement() -> Vec<String> {
+    let more = if backend() == Backend::Userspace { ",+dac_override" } else { "" };
+    let set = |name: &str| format!("--{name}=-all,+bpf,+net_admin,+perfmon{more}");
+    let mut words: Vec<_> = ["inh-caps", "ambient-caps", "bounding-set"].map(set).into();
+    let user = ["--reuid=nobody", "--regid=nogroup", "--clear-groups", "--no-new-privs"];
+    words.extend(user.map(str::to_owned));
+    // The kernel forgets it when a process becomes another user's.
+    words.push("--pdeathsig=KILL".to_owned());
+    words
+}
+
 /// A directory with all that one flowd uses.
 #[derive(Debug)]
 pub struct Site {
     dir: TempDir,
     /// Another flowd than the usual one.
     program: Option<PathBuf>,
+    /// Whether it runs as the packaged service does.
+    is_confined: bool,
     /// What the daemon finds in its environment.
     environment: BTreeMap<&'static str, String>,
 }
@@ -66,6 +87,7 @@ impl Site {
         let site = Self {
             dir: tempfile::tempdir().expect("a directory"),
             program: None,
+            is_confined: false,
             environment: BTreeMap::new(),
         };
         let mut peers = String::new();
@@ -98,7 +120,7 @@ impl Site {
         format!(
             "gateway = \"test-gw\"\ninterfaces = {interfaces:?}\n\
              [store]\npath = {:?}\ntail_records = {tail_records}\n[api]\nsocket = {:?}\n\
-             [identity]\npeers = {:?}\nwireguard = [{:?}]\nnetworkd = [{:?}]\n\
+             [identity]\npeers = {:?}\nwireguard = [{:?}]\nnetworkd = [{:?}]\ncopy = {:?}\n\
              [flows]\ntable_size = {table_size}\ndrain_interval_ms = {drain_interval_ms}\n\
              active_timeout_ms = {active_timeout_ms}\nidle_timeout_ms = {idle_timeout_ms}\n\
              linger_ms = {linger_ms}\n[policy]\nfile = {:?}\n[datapath]\npins = {:?}\n",
@@ -107,6 +129,7 @@ impl Site {
             self.path("peers.toml"),
             self.path("wireguard"),
             self.path("networkd"),
+            self.path("names.toml"),
             self.path("policy.toml"),
             self.path("bpf/flowd"),
         )
@@ -137,6 +160,15 @@ impl Site {
         self.program.is_some()
     }
 
+    /// From now on, the daemon is nobody, with three capabilities, as the packaged service is.
+    /// Everything of the site is that user's from here on.
+    pub fn confine(&mut self) {
+        self.is_confined = true;
+        let mut command = Command::new("chown");
+        let changed = command.args(["-R", "nobody"]).arg(self.dir.path());
+        assert!(changed.status().expect("a system has chown").success(), "{changed:?}");
+    }
+
     /// The daemons to come find this in their environment; `None`: no more.
     pub fn set_environment(&mut self, name: &'static str, value: Option<&str>) {
         match value {
@@ -153,7 +185,14 @@ impl Site {
     /// The daemon's command.
     pub fn flowd(&self, namespace: &Namespace) -> Command {
         let program = self.program.clone().unwrap_or_else(|| binary("FLOWD_BIN", "flowd"));
-        let mut command = namespace.command(program);
+        let mut command = match self.is_confined {
+            false => namespace.command(program),
+            true => {
+                let mut command = namespace.command("setpriv");
+                command.args(confinement()).arg(program);
+                command
+            }
+        };
         command.arg("--config").arg(self.path("flowd.toml"));
         command.env("FLOWD_TEST_CLOCK", self.path("clock")).envs(&self.environment);
         command

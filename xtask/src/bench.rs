@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::command::{as_root, cargo, command, run, workspace};
+use crate::command::{as_root, cargo_release, command, release_flags, run, workspace};
 use crate::setup::{self, Purpose};
 
 /// What to measure.
@@ -31,8 +31,10 @@ pub(crate) fn measure(subject: Subject, large: bool) -> Result<()> {
         Subject::Chunk => "chunk",
     };
     let target = ["bench", "--package", "flowd-tests", "--bench", name];
-    run(cargo(&target).arg("--no-run"))?;
-    let mut words = vec![std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned())];
+    run(cargo_release(&target).arg("--no-run"))?;
+    let mut words = vec!["env".to_owned()];
+    words.extend(release_flags().map(|(name, value)| format!("{name}={value}")));
+    words.push(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
     words.extend(target.map(str::to_owned));
     let json = workspace().join(format!("target/bench-{name}.json"));
     let mut bench = match subject {

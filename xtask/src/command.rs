@@ -121,6 +121,23 @@ pub(crate) fn cargo(words: &[&str]) -> Command {
     cargo
 }
 
+/// As [`cargo`], for what makes or uses release binaries: they do not say in whose home the sources
+/// of other crates were, so that everybody who builds them gets the same bytes.
+pub(crate) fn cargo_release(words: &[&str]) -> Command {
+    let mut cargo = cargo(words);
+    cargo.envs(release_flags());
+    cargo
+}
+
+/// What [`cargo_release`] adds to the environment: a name and its value.
+pub(crate) fn release_flags() -> Option<(&'static str, String)> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let default = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo"));
+    let home = home.or_else(default)?;
+    let remap = format!("--remap-path-prefix={}=/cargo", home.display());
+    Some(("CARGO_ENCODED_RUSTFLAGS", remap))
+}
+
 /// The command as a person would type it.
 pub(crate) fn show(command: &Command) -> String {
     let words = [command.get_program()].into_iter().chain(command.get_args());

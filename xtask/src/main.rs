@@ -1,11 +1,12 @@
 //! Everything a developer runs beside `cargo build`:
-//! `cargo xtask setup|test|fuzz|soak|lint|demo|bench|vm`.
+//! `cargo xtask setup|test|fuzz|soak|lint|demo|bench|dist|vm`.
 //!
 //! Each command installs what it misses first (see `setup`) and says so beforehand.
 
 mod bench;
 mod command;
 mod demo;
+mod dist;
 mod fuzz;
 mod lint;
 mod setup;
@@ -86,6 +87,12 @@ enum Task {
         #[arg(long)]
         large: bool,
     },
+    /// Make a Debian package and a tarball in target/dist
+    Dist {
+        /// Pack the release binaries as they are
+        #[arg(long, hide = true)]
+        no_build: bool,
+    },
     /// Boot the test kernels and run a test executable inside
     Vm {
         /// An executable built by `cargo test --no-run`
@@ -112,6 +119,7 @@ fn main() -> ExitCode {
         Task::Soak { kills, minutes, seed } => soak::run_all(soak::Bounds { kills, minutes }, seed),
         Task::Lint => lint::run_all(),
         Task::Bench { subject, large } => bench::measure(subject, large),
+        Task::Dist { no_build } => dist::run_all(no_build),
         Task::Demo { no_build, without_flowd } => {
             demo::run(demo::Options { no_build, without_flowd })
         }

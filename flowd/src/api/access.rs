@@ -2,12 +2,13 @@
 //!
 //! - root and the user that flowd runs as may do everything
 //! - members of `admin_groups` too; members of `read_groups` may read all but the audit log
+//! - members of the group of a grant may ask about one peer or user at a time (`grant.rs`)
 //! - nobody else may do anything
 
 use std::collections::BTreeSet;
 
 use super::caller;
-use crate::audit::Caller;
+use crate::{audit::Caller, config::Grant};
 
 /// What a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,31 +26,22 @@ pub struct Access {
     own_uids: BTreeSet<u32>,
     readers: BTreeSet<u32>,
     admins: BTreeSet<u32>,
+    /// With their groups, in the order of the configuration.
+    grants: Vec<(u32, Grant)>,
 }
 
 impl Access {
     /// Looks the groups up, by name or number. One that is not there has no members: that is told, and
     /// is no reason not to count.
-    pub fn of(read_groups: &[String], admin_groups: &[String]) -> Self {
-        let ids = |key: &str, names: &[String]| {
-            let id = |name: &String| {
-                let id = name.parse().ok().or_else(|| caller::group_id(name));
-                if id.is_none() {
-                    tracing::warn!(
-                        group = name,
-                        "there is no such group, which `api.{key}` names: only root and members of \
-                         the others may; make it and restart flowd"
-                    );
-                }
-                id
-            };
-            names.iter().filter_map(id).collect()
-        };
+    pub fn of(read_groups: &[String], admin_groups: &[String], grants: &[Grant]) -> Self {
+        let ids = |key, names: &[String]| names.iter().filter_map(|name| id(key, name)).collect();
         // SAFETY: this call has no conditions.
         let own_uid = unsafe { libc::geteuid() };
         let (readers, admins) =
             (ids("read_groups", read_groups), ids("admin_groups", admin_groups));
-        Self { own_uids: [0, own_uid].into(), readers, admins }
+        let grants = grants.iter();
+        let grants = grants.filter_map(|grant| Some((id("grants", &grant.group)?, grant.clone())));
+        Self { own_uids: [0, own_uid].into(), readers, admins, grants: grants.collect() }
     }
 
     #[cfg(test)]
@@ -64,22 +56,45 @@ impl Access {
 
     /// Whether a caller has a right.
     pub(super) fn may(&self, caller: &Caller, right: Right) -> bool {
-        let is_in = |groups: &BTreeSet<u32>| {
-            groups.contains(&caller.gid) || caller.groups.iter().any(|gid| groups.contains(gid))
-        };
+        let is_in = |groups: &BTreeSet<u32>| groups.iter().any(|group| is_in(caller, *group));
         self.is_own(caller) || is_in(&self.admins) || (right == Right::Read && is_in(&self.readers))
     }
+
+    /// What is granted to a caller who may not read everything.
+    pub(super) fn grant(&self, caller: &Caller) -> Option<&Grant> {
+        self.grants.iter().find(|(group, _)| is_in(caller, *group)).map(|(_, grant)| grant)
+    }
+}
+
+fn is_in(caller: &Caller, group: u32) -> bool {
+    caller.gid == group || caller.groups.contains(&group)
+}
+
+fn id(key: &str, name: &str) -> Option<u32> {
+    let id = name.parse().ok().or_else(|| caller::group_id(name));
+    if id.is_none() {
+        tracing::warn!(
+            group = name,
+            "there is no such group, which `api.{key}` names: only root and members of the others \
+             may; make it and restart flowd"
+        );
+    }
+    id
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Access, Right};
-    use crate::audit::Caller;
+    use crate::{audit::Caller, config::Grant};
 
     #[test]
     fn groups_decide_and_root_always_may() {
-        let access =
-            Access { own_uids: [0, 990].into(), readers: [10, 11].into(), admins: [20].into() };
+        let access = Access {
+            own_uids: [0, 990].into(),
+            readers: [10, 11].into(),
+            admins: [20].into(),
+            grants: Vec::new(),
+        };
         let caller = |uid, gid, groups: &[u32]| Caller {
             uid,
             gid,
@@ -104,7 +119,31 @@ mod tests {
 
     #[test]
     fn a_group_that_is_not_there_has_no_members() {
-        let access = Access::of(&["no-such-group-at-all".to_owned(), "4242".to_owned()], &[]);
+        let access = Access::of(&["no-such-group-at-all".to_owned(), "4242".to_owned()], &[], &[]);
         assert_eq!((access.readers, access.admins), ([4242].into(), [].into()));
+    }
+
+    #[test]
+    fn the_first_grant_of_a_callers_groups_holds() {
+        let grant = |group: &str, addresses| Grant {
+            group: group.to_owned(),
+            peers: Vec::new(),
+            users: Vec::new(),
+            addresses,
+        };
+        let access = Access::of(&[], &[], &[grant("31", false), grant("30", true)]);
+        let cases = [
+            (&[30][..], Some(true)),
+            (&[31], Some(false)),
+            (&[30, 31], Some(false)),
+            (&[32], None),
+        ];
+        for (groups, expected) in cases {
+            let caller =
+                Caller { uid: 1000, gid: 1000, groups: groups.to_vec(), ..Caller::default() };
+            let granted = access.grant(&caller).map(|grant| grant.addresses);
+            assert_eq!(granted, expected, "{groups:?}");
+            assert!(!access.may(&caller, Right::Read));
+        }
     }
 }

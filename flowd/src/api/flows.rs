@@ -23,11 +23,13 @@ use crate::{
 
 pub(super) const DEFAULT_LIMIT: usize = 100;
 /// Queries of the store at a time: each has a thread, and a connection with a cache.
-static QUERIES: Semaphore = Semaphore::const_new(8);
+const MAX_QUERIES: usize = 8;
+static QUERIES: Semaphore = Semaphore::const_new(MAX_QUERIES);
 /// What a page of so many holds does not count.
 const SMALL_PAGE: usize = 200;
 /// Larger pages that are made at a time: each may hold ten thousand records, some 20 MiB.
-static PAGES: Semaphore = Semaphore::const_new(2);
+const MAX_PAGES: usize = 2;
+static PAGES: Semaphore = Semaphore::const_new(MAX_PAGES);
 
 /// `GET /v1/flows`: newest first.
 pub(super) async fn list(
@@ -179,6 +181,16 @@ pub(super) async fn summary(
     let mut sum = blocking(&state, move |reader| reader.summary(&filter, watermark)).await?;
     sum.merge(&answer.summary);
     Ok(Json(wire::Summary::new(since, until, &sum, answer.open_flows, gaps)))
+}
+
+/// Queries that run, and how many may.
+pub(super) fn running() -> (usize, usize) {
+    (MAX_QUERIES - QUERIES.available_permits(), MAX_QUERIES)
+}
+
+/// Large pages that are being made, and how many may.
+pub(super) fn pages() -> (usize, usize) {
+    (MAX_PAGES - PAGES.available_permits(), MAX_PAGES)
 }
 
 /// Waits until few enough large pages are being made; a small one need not wait.

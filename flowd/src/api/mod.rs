@@ -7,9 +7,11 @@ mod access;
 mod audit;
 mod budget;
 mod caller;
+mod door;
 mod error;
 mod flows;
 mod gaps;
+mod grant;
 mod metrics;
 mod openapi;
 mod params;
@@ -21,6 +23,7 @@ mod records;
 mod replay;
 mod room;
 mod routes;
+mod scrape;
 mod series;
 mod serve;
 mod socket;
@@ -41,6 +44,7 @@ use axum::{
 use tokio::net::UnixListener;
 
 pub use access::Access;
+pub use scrape::{ListenError, Scrapers, listen};
 pub use socket::{BindError, Prepared, bind};
 
 use self::{
@@ -78,8 +82,8 @@ pub async fn serve(
     state: ApiState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
-    let audit = state.audit.clone();
-    serve::serve(socket, router(state), audit, shutdown).await;
+    let door = door::Door::new(socket, state.audit.clone());
+    serve::serve(door, router(state), serve::SOCKET, shutdown).await;
 }
 
 fn router(state: ApiState) -> Router {

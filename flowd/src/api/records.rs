@@ -44,7 +44,13 @@ pub(super) const STREAM_BYTES: usize = (CHUNKS + 4) * CHUNK_BYTES;
 /// How long a query waits for a reader before it ends, and begins anew where it was.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Streams that read the store at a time; the others wait for their turn.
-static STREAMS: Semaphore = Semaphore::const_new(8);
+const MAX_STREAMS: usize = 8;
+static STREAMS: Semaphore = Semaphore::const_new(MAX_STREAMS);
+
+/// Streams that read the store, and how many may.
+pub(super) fn running() -> (usize, usize) {
+    (MAX_STREAMS - STREAMS.available_permits(), MAX_STREAMS)
+}
 
 /// How records are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
-//! Connections: so many at a time, and of one user, each with little memory of its own.
+//! Connections: so many at a time, each with little memory of its own.
 
-use std::{collections::HashMap, future::Future, io, sync::Arc, time::Duration};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::{Request, body::Incoming, server::conn::http1, service::Service as _};
@@ -9,49 +9,96 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{UnixListener, UnixStream},
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
 };
 
-use super::{caller, flows::now_ms};
-use crate::audit::{Actor, Caller, Event, Log, Outcome, word};
+use crate::audit::Caller;
 
-/// Connections at a time; what is more waits in the socket's backlog.
-const CONNECTIONS: usize = 1_024;
-/// Of one user who is not root.
-const CONNECTIONS_OF_USER: usize = 256;
 /// What a connection holds of a request's head, or of an answer on its way.
 const BUFFER_BYTES: usize = 32 * 1024;
-/// How long a client may take to say what it wants.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the API waits for requests under way when the daemon stops. `watch` has no end.
 const GRACE: Duration = Duration::from_secs(2);
 /// Between two attempts while the operating system refuses connections.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// What clients may take of the daemon.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Connections at a time; what is more waits in the listener's backlog.
+    pub(super) connections: usize,
+    /// How long a client may take to say what it wants.
+    pub(super) patience: Duration,
+    /// How long a connection may last that has one answer; `None`: as long as the client likes, and
+    /// any number of answers.
+    pub(super) lifetime: Option<Duration>,
+}
+
+/// Of the socket, which only some may use.
+pub(super) const SOCKET: Limits =
+    Limits { connections: 1_024, patience: Duration::from_secs(30), lifetime: None };
+
+/// Where clients connect.
+pub(super) trait Listener: Send {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// Who is at the other end.
+    type Guest: Guest;
+
+    /// The next client. Nobody is lost who waits for it and gives up.
+    fn next(&mut self) -> impl Future<Output = io::Result<(Self::Stream, Self::Guest)>> + Send;
+}
+
+/// Who is at the other end of a connection, for as long as it lasts.
+pub(super) trait Guest: Send + 'static {
+    /// What each request has with it, made before the first one; `None`: nothing.
+    fn pass(&mut self) -> impl Future<Output = Option<Arc<Caller>>> + Send;
+
+    /// What was sent is no HTTP.
+    fn speaks_no_http(&self);
+}
+
+/// Whoever asks for nothing but what everybody may have.
+impl Guest for () {
+    async fn pass(&mut self) -> Option<Arc<Caller>> {
+        None
+    }
+
+    fn speaks_no_http(&self) {}
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+    type Guest = ();
+
+    async fn next(&mut self) -> io::Result<(TcpStream, ())> {
+        Ok((self.accept().await?.0, ()))
+    }
+}
+
 /// Serves until `shutdown` is done; requests under way may take two seconds longer.
 pub(super) async fn serve(
-    listener: UnixListener,
+    mut listener: impl Listener,
     router: Router,
-    audit: Log,
+    limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(BUFFER_BYTES);
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    let mut users = Users::default();
+    http.timer(TokioTimer::new()).header_read_timeout(limits.patience).max_buf_size(BUFFER_BYTES);
+    http.keep_alive(limits.lifetime.is_none());
+    let slots = Arc::new(Semaphore::new(limits.connections));
     let (stopping, stopped) = watch::channel(());
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            (slot, stream) = accept(&listener, &slots) => {
-                let Some((caller, own)) = users.admit(&stream, &audit) else { continue };
-                let (http, router, audit) = (http.clone(), router.clone(), audit.clone());
-                let slots = (slot, own);
-                connections.spawn(converse(http, router, (stream, caller), audit, stopped.clone(), slots));
+            (slot, client) = accept(&mut listener, &slots) => {
+                let (http, router) = (http.clone(), router.clone());
+                let conversation = converse(http, router, client, stopped.clone());
+                connections.spawn(within(limits.lifetime, conversation, slot));
             }
             // So that those who have gone leave nothing behind.
             Some(_) = connections.join_next() => {}
@@ -66,14 +113,26 @@ pub(super) async fn serve(
     }
 }
 
-async fn accept(
-    listener: &UnixListener,
+/// Ends a conversation that takes too long.
+async fn within(
+    limit: Option<Duration>,
+    conversation: impl Future<Output = ()>,
+    _slot: OwnedSemaphorePermit,
+) {
+    let Some(limit) = limit else { return conversation.await };
+    if tokio::time::timeout(limit, conversation).await.is_err() {
+        tracing::debug!("a slow client was cut off");
+    }
+}
+
+async fn accept<L: Listener>(
+    listener: &mut L,
     slots: &Arc<Semaphore>,
-) -> (OwnedSemaphorePermit, UnixStream) {
+) -> (OwnedSemaphorePermit, (L::Stream, L::Guest)) {
     let slot = slots.clone().acquire_owned().await.expect("nobody closes the semaphore");
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return (slot, stream),
+        match listener.next().await {
+            Ok(stream) => return (slot, stream),
             // The client has gone again.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
@@ -84,57 +143,17 @@ async fn accept(
     }
 }
 
-/// The connections of each user.
-#[derive(Debug, Default)]
-struct Users(HashMap<u32, Arc<Semaphore>>);
-
-impl Users {
-    /// Who it is, and one of that user's places. `None`: nobody knows, or there is none left.
-    fn admit(
-        &mut self,
-        stream: &UnixStream,
-        audit: &Log,
-    ) -> Option<(Caller, Option<OwnedSemaphorePermit>)> {
-        let caller = match caller::of(stream) {
-            Ok(caller) => caller,
-            Err(error) => {
-                tracing::warn!(%error, "a connection is refused: the kernel does not say whose it is");
-                return None;
-            }
-        };
-        if caller.uid == 0 {
-            return Some((caller, None));
-        }
-        self.0.retain(|_, places| places.available_permits() < CONNECTIONS_OF_USER);
-        let places = self.0.entry(caller.uid);
-        let places = places.or_insert_with(|| Arc::new(Semaphore::new(CONNECTIONS_OF_USER)));
-        match places.clone().try_acquire_owned() {
-            Ok(place) => Some((caller, Some(place))),
-            Err(_) => {
-                let actor = Actor::Caller(caller);
-                let event = Event::new(now_ms(), word::ACCESS_LIMITED, actor, Outcome::Refused);
-                audit.note(event.with("connections", CONNECTIONS_OF_USER));
-                None
-            }
-        }
-    }
-}
-
 async fn converse(
     http: http1::Builder,
     router: Router,
-    (stream, mut caller): (UnixStream, Caller),
-    audit: Log,
+    (stream, mut guest): (impl AsyncRead + AsyncWrite + Unpin + Send + 'static, impl Guest),
     mut stopped: watch::Receiver<()>,
-    _slots: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
 ) {
-    let uid = caller.uid;
-    let name = tokio::task::spawn_blocking(move || caller::user_name(uid)).await;
-    caller.name = name.unwrap_or_default();
-    let caller = Arc::new(caller);
-    let known = caller.clone();
+    let pass = guest.pass().await;
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(known.clone());
+        if let Some(pass) = &pass {
+            request.extensions_mut().insert(pass.clone());
+        }
         TowerToHyperService::new(router.clone()).call(request)
     });
     let connection = http.serve_connection(TokioIo::new(stream), service);
@@ -150,9 +169,7 @@ async fn converse(
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke off");
         if error.is_parse() {
-            let actor = Actor::Caller(Caller::clone(&caller));
-            let event = Event::new(now_ms(), word::REQUEST_MALFORMED, actor, Outcome::Refused);
-            audit.note(event.with("why", "it is no HTTP/1.1"));
+            guest.speaks_no_http();
         }
     }
 }

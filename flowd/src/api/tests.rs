@@ -112,7 +112,7 @@ impl Served {
     }
 
     fn with_query_timeout(query_timeout: Duration) -> Self {
-        Self::with(query_timeout, Access::of(&[], &[]))
+        Self::with(query_timeout, Access::of(&[], &[], &[]))
     }
 
     fn with(query_timeout: Duration, access: Access) -> Self {

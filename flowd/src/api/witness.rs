@@ -27,12 +27,15 @@ use super::{
     budget::Budget,
     error::ApiError,
     flows::now_ms,
+    grant,
     params::Params,
 };
 use crate::audit::{Actor, Caller, Event, Hash, Log, Outcome, word};
 
 /// Characters of a path or query that are kept of somebody who may not, or means nothing.
 const UNWANTED_CHARS: usize = 256;
+/// Groups that are kept of somebody who may not.
+const GROUPS: usize = 64;
 /// Of somebody who may.
 pub(super) const WANTED_CHARS: usize = 4_096;
 
@@ -63,11 +66,17 @@ pub(super) async fn guard(
     let by =
         |word, outcome| Event::new(now_ms(), word, Actor::Caller(Caller::clone(&caller)), outcome);
     let right = needed(&method, uri.path());
-    if !access.may(&caller, right) {
-        let groups: Vec<Value> = caller.groups.iter().map(|gid| Value::from(*gid)).collect();
+    let refused = match access.grant(&caller) {
+        _ if access.may(&caller, right) => None,
+        Some(grant) => grant::refusal(grant, &method, &uri).map(str::to_owned),
+        None => Some(refusal(&caller, right)),
+    };
+    if let Some(refusal) = refused {
+        let groups = caller.groups.iter().take(GROUPS);
+        let groups: Vec<Value> = groups.map(|gid| Value::from(*gid)).collect();
         let event = by(word::ACCESS_REFUSED, Outcome::Refused).with("groups", groups);
         log.note(about(event, UNWANTED_CHARS));
-        return ApiError::Forbidden(refusal(&caller, right)).into_response();
+        return ApiError::Forbidden(refusal).into_response();
     }
     if !access.is_own(&caller) && !budget.take(caller.uid, Instant::now()) {
         log.note(by(word::ACCESS_LIMITED, Outcome::Refused));

@@ -14,6 +14,36 @@ pub mod word {
     pub const DAEMON_CRASHED: &str = "daemon.crashed";
     /// The daemon before was of another version; found at the next start.
     pub const DAEMON_UPGRADED: &str = "daemon.upgraded";
+    /// The daemon runs with another configuration than the one before.
+    pub const CONFIGURATION_CHANGED: &str = "configuration.changed";
+    /// flowd hangs on an interface.
+    pub const PROGRAM_ATTACHED: &str = "program.attached";
+    /// flowd took its programs off.
+    pub const PROGRAM_DETACHED: &str = "program.detached";
+    /// Somebody else took a program of flowd off.
+    pub const PROGRAM_TAKEN_OFF: &str = "program.taken_off";
+    /// There is another WireGuard interface.
+    pub const INTERFACE_ADDED: &str = "interface.added";
+    /// There is one less.
+    pub const INTERFACE_REMOVED: &str = "interface.removed";
+    /// It is called otherwise.
+    pub const INTERFACE_RENAMED: &str = "interface.renamed";
+    /// An interface has another peer.
+    pub const PEER_ADDED: &str = "peer.added";
+    /// It has one less.
+    pub const PEER_REMOVED: &str = "peer.removed";
+    /// Somebody calls it otherwise.
+    pub const PEER_RENAMED: &str = "peer.renamed";
+    /// Its addresses inside the tunnel are others.
+    pub const PEER_ALLOWED_IPS_CHANGED: &str = "peer.allowed_ips_changed";
+    /// It goes on from another outer address.
+    pub const PEER_ENDPOINT_CHANGED: &str = "peer.endpoint_changed";
+    /// WireGuard counts from zero again: somebody made it anew.
+    pub const PEER_RESET: &str = "peer.reset";
+    /// A session began.
+    pub const PEER_SESSION_OPENED: &str = "peer.session_opened";
+    /// It is over.
+    pub const PEER_SESSION_CLOSED: &str = "peer.session_closed";
     /// Somebody asked.
     pub const QUERY: &str = "query";
     /// Records, or rows, began to stream.
@@ -34,6 +64,26 @@ pub mod word {
     pub const POLICY_APPLIED: &str = "policy.applied";
     /// A policy was wrong, or would have hurt; the one before stays.
     pub const POLICY_REFUSED: &str = "policy.refused";
+    /// Open flows ended, because the policy says otherwise of them now.
+    pub const POLICY_CUT_FLOWS: &str = "policy.cut_flows";
+    /// Packets may have gone unrecorded since.
+    pub const GAP_OPENED: &str = "gap.opened";
+    /// No more.
+    pub const GAP_CLOSED: &str = "gap.closed";
+    /// The wall clock was set.
+    pub const CLOCK_STEPPED: &str = "clock.stepped";
+    /// A day is over and its segment is sealed.
+    pub const SEGMENT_SEALED: &str = "segment.sealed";
+    /// A segment was damaged and is out of use.
+    pub const SEGMENT_SET_ASIDE: &str = "segment.set_aside";
+    /// Retention removed a segment.
+    pub const SEGMENT_REMOVED: &str = "segment.removed";
+    /// A key of the gateway was made.
+    pub const KEY_CREATED: &str = "key.created";
+    /// Another one signs from now on.
+    pub const KEY_ROTATED: &str = "key.rotated";
+    /// Somebody had the history verified.
+    pub const HISTORY_VERIFIED: &str = "history.verified";
     /// Somebody read this log.
     pub const AUDIT_READ: &str = "audit.read";
     /// Somebody had this log verified.
@@ -153,6 +203,11 @@ impl Event {
         Self { at_ms, word, actor, resource: None, details: Map::new(), outcome }
     }
 
+    /// What flowd noticed, or did of its own accord.
+    pub fn auto(at_ms: i64, word: &'static str) -> Self {
+        Self::new(at_ms, word, Actor::Auto, Outcome::Done)
+    }
+
     /// To what.
     #[must_use]
     pub fn on(self, resource: impl Into<String>) -> Self {
@@ -166,17 +221,31 @@ impl Event {
         self
     }
 
-    /// Whether many of them may be told as one: what somebody read, or was refused. What changes
-    /// something stands alone.
+    /// Whether many of them may be told as one: what somebody read, or was refused, and what comes and
+    /// goes. What changes something stands alone.
     pub fn may_fold(&self) -> bool {
+        self.comes_and_goes()
+            || matches!(
+                self.word,
+                word::QUERY
+                    | word::ACCESS_REFUSED
+                    | word::ACCESS_LIMITED
+                    | word::REQUEST_MALFORMED
+                    | word::POLICY_CHECKED
+                    | word::AUDIT_READ
+            )
+    }
+
+    /// Whether it may happen any number of times without anybody asking for it: peers move, gaps open
+    /// and close, programs are fought about.
+    pub fn comes_and_goes(&self) -> bool {
         matches!(
             self.word,
-            word::QUERY
-                | word::ACCESS_REFUSED
-                | word::ACCESS_LIMITED
-                | word::REQUEST_MALFORMED
-                | word::POLICY_CHECKED
-                | word::AUDIT_READ
+            word::PEER_ENDPOINT_CHANGED
+                | word::GAP_OPENED
+                | word::GAP_CLOSED
+                | word::PROGRAM_ATTACHED
+                | word::PROGRAM_TAKEN_OFF
         )
     }
 

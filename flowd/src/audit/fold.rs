@@ -3,7 +3,8 @@
 //! - the first one is an entry at once: who did what is never only in memory
 //! - those that follow are counted, and told together when their window ends
 //! - one that went on in the window before is not told at once again: it goes on
-//! - of those who may not, so many different ones are told apart; what is more is told together
+//! - of those who may not, and of what comes and goes by itself at one place, so many different ones
+//!   are told apart; what is more is told together
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,8 +14,8 @@ use super::event::{Actor, Event, Outcome};
 const WINDOW_MS: i64 = 300_000;
 /// Different ones that are followed at a time; what is more is told one by one.
 const FOLLOWED: usize = 4_096;
-/// Different ones of a user who may not, in a window.
-const UNWANTED: usize = 32;
+/// Different ones of a user who may not, or of one kind at one place, in a window.
+const APART: usize = 32;
 /// Processes that are named; there is one entry for each so many.
 const PIDS: usize = 64;
 
@@ -57,11 +58,25 @@ impl Same {
         let Event { word, resource, outcome, .. } = event;
         Self { word, actor, resource: resource.clone(), details, outcome: *outcome }
     }
+}
 
-    fn uid(&self) -> Option<u32> {
-        match &self.actor {
-            Actor::Caller(caller) => Some(caller.uid),
-            Actor::System | Actor::Auto => None,
+/// Of whom, or of what, so many different ones are told apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Source {
+    User(u32),
+    Place(&'static str, Option<String>),
+}
+
+impl Source {
+    /// `None`: all of them are told apart.
+    fn of(event: &Event) -> Option<Self> {
+        match &event.actor {
+            Actor::Caller(caller) if event.is_unwanted() => Some(Self::User(caller.uid)),
+            Actor::Caller(_) => None,
+            Actor::System | Actor::Auto => {
+                let place = || Self::Place(event.word, event.resource.clone());
+                event.comes_and_goes().then(place)
+            }
         }
     }
 }
@@ -75,14 +90,14 @@ struct Followed {
     last_ms: i64,
     count: u64,
     pids: BTreeSet<u32>,
-    /// Whether it is one of the different ones of a user who may not.
-    is_limited: bool,
+    /// Of whom or what it is one of the different ones.
+    source: Option<Source>,
 }
 
 impl Followed {
-    fn told_at(at_ms: i64, is_limited: bool) -> Self {
+    fn told_at(at_ms: i64, source: Option<Source>) -> Self {
         let pids = BTreeSet::new();
-        Self { began_ms: at_ms, first: None, last_ms: at_ms, count: 0, pids, is_limited }
+        Self { began_ms: at_ms, first: None, last_ms: at_ms, count: 0, pids, source }
     }
 
     fn absorb(&mut self, event: Event) {
@@ -98,7 +113,7 @@ impl Followed {
 
     /// What there is to tell; another window begins.
     fn take(&mut self, now_ms: i64) -> Option<Folded> {
-        let next = Self::told_at(now_ms, self.is_limited);
+        let next = Self::told_at(now_ms, self.source.clone());
         let Self { first, last_ms, count, pids, .. } = std::mem::replace(self, next);
         let event = first?;
         let until_ms = (count > 1).then_some(last_ms);
@@ -110,8 +125,8 @@ impl Followed {
 #[derive(Debug, Default)]
 pub struct Fold {
     followed: HashMap<Same, Followed>,
-    /// How many different ones there are of those who may not.
-    unwanted: HashMap<u32, usize>,
+    /// How many different ones there are.
+    different: HashMap<Source, usize>,
 }
 
 impl Fold {
@@ -120,26 +135,28 @@ impl Fold {
         if !event.may_fold() {
             return Some(event.into());
         }
-        let (mut event, mut same, mut is_limited) = (event.clone(), Same::of(&event), false);
-        if event.is_unwanted() && !self.followed.contains_key(&same) {
-            let different = self.unwanted.entry(same.uid().unwrap_or_default()).or_default();
-            is_limited = *different < UNWANTED;
-            if is_limited {
+        let (mut event, mut same) = (event.clone(), Same::of(&event));
+        let mut source = Source::of(&event).filter(|_| !self.followed.contains_key(&same));
+        if let Some(one) = &source {
+            let different = self.different.entry(one.clone()).or_default();
+            if *different < APART {
                 *different += 1;
             } else {
+                source = None;
                 event = rest(event);
                 same = Same::of(&event);
             }
         }
         if let Some(followed) = self.followed.get_mut(&same) {
-            let is_unwanted = event.is_unwanted();
+            let is_wanted = !event.is_unwanted();
             followed.absorb(event);
             // No process goes unnamed; of those who may not, the first ones have to do.
-            let is_full = followed.pids.len() >= PIDS && !is_unwanted;
+            let is_full = followed.pids.len() >= PIDS && is_wanted;
             return is_full.then(|| followed.take(followed.last_ms)).flatten();
         }
-        if self.followed.len() < FOLLOWED {
-            self.followed.insert(same, Followed::told_at(event.at_ms, is_limited));
+        // Of those who are limited there is room for each: they are few, and must not get out of it.
+        if self.followed.len() < FOLLOWED || Source::of(&event).is_some() {
+            self.followed.insert(same, Followed::told_at(event.at_ms, source));
         }
         Some(event.into())
     }
@@ -147,29 +164,27 @@ impl Fold {
     /// What is to be told because its window has ended, or lies ahead since the clock was set back.
     pub fn ended(&mut self, now_ms: i64) -> Vec<Folded> {
         let mut told = Vec::new();
-        self.followed.retain(|same, followed| {
+        self.followed.retain(|_, followed| {
             if (followed.began_ms..followed.began_ms + WINDOW_MS).contains(&now_ms) {
                 return true;
             }
             let ended = followed.take(now_ms);
             let goes_on = ended.is_some();
             told.extend(ended);
-            if !goes_on && followed.is_limited {
-                let uid = same.uid().unwrap_or_default();
-                let different = self.unwanted.entry(uid).or_default();
+            if !goes_on && let Some(source) = followed.source.take() {
+                let different = self.different.entry(source).or_default();
                 *different = different.saturating_sub(1);
             }
             goes_on
         });
-        self.unwanted.retain(|_, different| *different > 0);
+        self.different.retain(|_, different| *different > 0);
         told.sort_by_key(|folded| folded.event.at_ms);
         told
     }
 
     /// All that is not told yet: the daemon stops.
     pub fn rest(&mut self, now_ms: i64) -> Vec<Folded> {
-        let Self { followed, unwanted } = std::mem::take(self);
-        drop(unwanted);
+        let Self { followed, different: _ } = std::mem::take(self);
         let mut told: Vec<_> =
             followed.into_values().filter_map(|mut one| one.take(now_ms)).collect();
         told.sort_by_key(|folded| folded.event.at_ms);
@@ -177,19 +192,21 @@ impl Fold {
     }
 }
 
-/// What somebody who may not asked besides.
+/// What there was besides.
 fn rest(event: Event) -> Event {
-    let Event { at_ms, word, mut actor, outcome, .. } = event;
+    let Event { at_ms, word, mut actor, mut resource, outcome, .. } = event;
     if let Actor::Caller(caller) = &mut actor {
-        // A user may have any number of programs.
+        // A user may have any number of programs, and ask for anything.
         caller.executable = None;
+        resource = None;
     }
-    Event::new(at_ms, word, actor, outcome).with("more", format!("than {UNWANTED} different ones"))
+    let event = Event { resource, ..Event::new(at_ms, word, actor, outcome) };
+    event.with("more", format!("than {APART} different ones"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{FOLLOWED, Fold, UNWANTED, WINDOW_MS};
+    use super::{APART, FOLLOWED, Fold, WINDOW_MS};
     use crate::audit::{Actor, Caller, Event, Outcome, word};
 
     const NOW_MS: i64 = 1_795_233_600_000;
@@ -255,11 +272,27 @@ mod tests {
             .filter_map(|n| fold.take(event(n, word::ACCESS_REFUSED, 1, &format!("/{n}"))))
             .map(|folded| folded.count)
             .sum();
-        assert_eq!(told, UNWANTED as u64 + 1);
+        assert_eq!(told, APART as u64 + 1);
         let rest = fold.rest(NOW_MS);
         assert_eq!(rest.len(), 1);
         assert_eq!(told + rest[0].count, 100_000, "and yet each one is counted");
         assert_eq!(rest[0].event.resource, None);
+    }
+
+    #[test]
+    fn what_comes_and_goes_by_itself_cannot_fill_the_log_either() {
+        let mut fold = Fold::default();
+        let moved = |n: i64, peer: &str| {
+            let event = Event::auto(NOW_MS + n, word::PEER_ENDPOINT_CHANGED).on(peer);
+            event.with("to", format!("192.0.2.1:{n}"))
+        };
+        let told: Vec<_> = (0..10_000).filter_map(|n| fold.take(moved(n, "alice"))).collect();
+        assert_eq!(told.len(), APART + 1);
+        let rest = told.last().unwrap();
+        assert_eq!(rest.event.resource.as_deref(), Some("alice"), "whose it is stays");
+        assert!(fold.take(moved(0, "bob")).unwrap().event.details.contains_key("to"));
+        let counted: u64 = fold.rest(NOW_MS).iter().map(|folded| folded.count).sum();
+        assert_eq!(told.len() as u64 + counted, 10_000);
     }
 
     #[test]

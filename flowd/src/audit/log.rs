@@ -77,6 +77,26 @@ impl Log {
     }
 }
 
+/// The end of whoever tells what flowd notices, or does of its own accord. One that is made of nothing
+/// tells nobody: then only what is left of a flowd is taken off.
+#[derive(Clone, Debug, Default)]
+pub struct Teller(Option<Log>);
+
+impl Teller {
+    /// Tells of something that happened; never waits.
+    pub fn tell(&self, event: Event) {
+        if let Some(log) = &self.0 {
+            log.note(event);
+        }
+    }
+}
+
+impl From<Log> for Teller {
+    fn from(log: Log) -> Self {
+        Self(Some(log))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering;

@@ -20,4 +20,4 @@ pub use checkpoint::{Checkpoint, Signature};
 pub use entry::{Entry, Hash, NotAHash};
 pub use event::{Actor, Caller, Event, Outcome, word};
 pub use fold::{Fold, Folded};
-pub use log::{Log, Message, NotAudited};
+pub use log::{Log, Message, NotAudited, Teller};

@@ -1,11 +1,17 @@
 //! The daemon.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use flowd::{
     config::{self, Config, ConfigError},
+    ctl,
     daemon::{self, DaemonError},
+    identity::Names,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -31,12 +37,29 @@ enum Command {
         #[arg(value_name = "FILE", default_value = config::DEFAULT_PATH)]
         file: PathBuf,
     },
+    /// Print the names that the comments in WireGuard's configurations give to peers, as a list like
+    /// /etc/flowd/peers.toml. No keys but public ones are in it.
+    Names {
+        /// Write it into this file, whole, instead.
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+    /// Writes the manual pages into a directory.
+    #[command(hide = true)]
+    Manual {
+        /// Where to.
+        directory: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Some(Command::CheckConfig { file }) => check_config(&file),
+        Some(Command::Manual { directory }) => {
+            ctl::manual::write(Cli::command(), "8", &directory).map_err(|error| error.to_string())
+        }
+        Some(Command::Names { to }) => names(cli.config, to.as_deref()),
         Some(Command::Detach) => detach(cli.config),
         None => run(cli.config),
     };
@@ -51,10 +74,26 @@ fn main() -> ExitCode {
     }
 }
 
-fn check_config(file: &std::path::Path) -> Result<(), String> {
+fn check_config(file: &Path) -> Result<(), String> {
     Config::read(file).map_err(|error| error.to_string())?;
     println!("{} is valid", file.display());
     Ok(())
+}
+
+fn names(file: Option<PathBuf>, to: Option<&Path>) -> Result<(), String> {
+    let config = read_config(file).map_err(|error| error.to_string())?;
+    let (list, unread) = Names::copied(&config.names);
+    for unread in unread {
+        eprintln!("flowd: cannot read {}: {}", unread.path.display(), unread.reason);
+    }
+    let Some(to) = to else {
+        print!("{list}");
+        return Ok(());
+    };
+    // Nobody reads half of it.
+    let new = to.with_extension("new");
+    let written = fs::write(&new, list).and_then(|()| fs::rename(&new, to));
+    written.map_err(|error| format!("cannot write {}: {error}", to.display()))
 }
 
 fn detach(file: Option<PathBuf>) -> Result<(), String> {

@@ -3,16 +3,19 @@
 //! What would have more sums than [`RECORDS_PER_SUM`] allows is left out, and so is what one of the
 //! chunks has left out.
 
-use std::{array, collections::BTreeMap};
+use std::{array, collections::BTreeMap, num::NonZeroU32};
 
 use super::{
-    Chunk, ChunkError, ColumnId, ColumnSet, End, Fate, MAX_ROWS, Sum, Sums, VERSION,
+    Chunk, ChunkError, Code, ColumnId, ColumnSet, End, Fate, MAX_ROWS, NameId, Number, Page, Sum,
+    Sums, VERSION,
     bytes::{Reader, put_bytes},
     dictionary,
     error::damaged,
     header::version,
     plane::{Packer, Unpacker},
+    tally::tally_columns,
 };
+use crate::flows::{Counters, Initiator};
 
 /// A digest has at most one sum of a kind for so many records.
 const RECORDS_PER_SUM: usize = 16;
@@ -39,10 +42,12 @@ pub struct Digest {
     pub remotes: Option<EndSums>,
     /// By `protocol << 16 | port`.
     pub ports: Option<Sums>,
+    /// Of the records whose other end is a peer, by `inside peer << 32 | that peer`; zero inside: none.
+    pub pairs: Option<Sums>,
 }
 
 /// The parts of a digest as blobs, in the order of its fields.
-pub type Blobs = [Option<Vec<u8>>; 4];
+pub type Blobs = [Option<Vec<u8>>; 5];
 
 /// Sums of a chunk or of a digest, as far as they are loaded.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,13 +58,17 @@ pub struct Summed<'a> {
     pub remotes: Option<(&'a [End], &'a Sums)>,
     /// By `protocol << 16 | port`.
     pub ports: Option<&'a Sums>,
+    /// Of the records whose other end is a peer, by `inside peer << 32 | that peer`.
+    pub pairs: Option<&'a Sums>,
 }
 
 impl Digest {
     /// The columns of a chunk that it is made of.
     pub fn columns() -> ColumnSet {
         use ColumnId::{PeerEnds, PeerSums, PortSums, RemoteEnds, RemoteSums};
-        [PeerEnds, PeerSums, RemoteEnds, RemoteSums, PortSums].into_iter().collect()
+        let sums: ColumnSet =
+            [PeerEnds, PeerSums, RemoteEnds, RemoteSums, PortSums].into_iter().collect();
+        sums.and(tally_columns()).and(Code::Peer.columns()).and(Code::Remote.columns())
     }
 
     /// Of these chunks, which have loaded [`Self::columns`].
@@ -83,34 +92,38 @@ impl Digest {
             peers: by_end(chunks, ColumnId::PeerSums, most)?,
             remotes: by_end(chunks, ColumnId::RemoteSums, most)?,
             ports: ports.map(|ports| Sums(ports.into_iter().collect())),
+            pairs: pairs(chunks, most)?,
         })
     }
 
     /// As blobs, each with its version and checksum.
     pub fn encode(&self) -> Blobs {
-        let Self { totals, peers, remotes, ports } = self;
+        let Self { totals, peers, remotes, ports, pairs } = self;
         let mut packer = Packer::new();
         let mut by_end = |of: &Option<EndSums>| {
             of.as_ref().map(|EndSums { ends, sums }| {
-                let (ends, sums) = (dictionary::encode(ends, &mut packer), sums.encode(&mut packer));
+                let (ends, sums) =
+                    (dictionary::encode(ends, &mut packer), sums.encode(&mut packer));
                 sealed(&[&ends, &sums])
             })
         };
         let (peers, remotes) = (by_end(peers), by_end(remotes));
         let mut alone = |sums: &Sums| sealed(&[&sums.encode(&mut packer)]);
-        [Some(alone(totals)), peers, remotes, ports.as_ref().map(alone)]
+        let totals = Some(alone(totals));
+        [totals, peers, remotes, ports.as_ref().map(&mut alone), pairs.as_ref().map(&mut alone)]
     }
 
     /// Reads blobs, or refuses them. What was not asked for may be left out, totals too.
     pub fn decode(blobs: &Blobs) -> Result<Self, ChunkError> {
         let mut unpacker = Unpacker::new();
-        let [totals, peers, remotes, ports] = blobs;
+        let [totals, peers, remotes, ports, pairs] = blobs;
         let mut alone = |blob: &Option<Vec<u8>>| -> Result<Option<Sums>, ChunkError> {
             let Some(blob) = blob else { return Ok(None) };
             let [sums] = opened(blob)?;
             Sums::decode(version(sums)?, MAX_ROWS, &mut unpacker).map(Some)
         };
-        let (totals, ports) = (alone(totals)?.unwrap_or_default(), alone(ports)?);
+        let totals = alone(totals)?.unwrap_or_default();
+        let (ports, pairs) = (alone(ports)?, alone(pairs)?);
         let mut by_end = |blob: &Option<Vec<u8>>| -> Result<Option<EndSums>, ChunkError> {
             let Some(blob) = blob else { return Ok(None) };
             let [ends, sums] = opened(blob)?;
@@ -119,7 +132,8 @@ impl Digest {
                 sums: Sums::decode(version(sums)?, MAX_ROWS, &mut unpacker)?,
             }))
         };
-        Ok(Self { totals, peers: by_end(peers)?, remotes: by_end(remotes)?, ports })
+        let (peers, remotes) = (by_end(peers)?, by_end(remotes)?);
+        Ok(Self { totals, peers, remotes, ports, pairs })
     }
 
     /// Its sums.
@@ -131,6 +145,7 @@ impl Digest {
             peers: self.peers.as_ref().map(by_end),
             remotes: self.remotes.as_ref().map(by_end),
             ports: self.ports.as_ref(),
+            pairs: self.pairs.as_ref(),
         }
     }
 }
@@ -143,16 +158,13 @@ impl Chunk {
             peers: by_end(self.peer_ends(), ColumnId::PeerSums),
             remotes: by_end(self.remote_ends(), ColumnId::RemoteSums),
             ports: self.sums(ColumnId::PortSums).ok(),
+            pairs: None,
         }
     }
 }
 
 /// The sums of one column, by ends that mean the same in every chunk.
-fn by_end(
-    chunks: &[Chunk],
-    column: ColumnId,
-    most: usize,
-) -> Result<Option<EndSums>, ChunkError> {
+fn by_end(chunks: &[Chunk], column: ColumnId, most: usize) -> Result<Option<EndSums>, ChunkError> {
     let mut added: BTreeMap<(End, Fate), Sum> = BTreeMap::new();
     for chunk in chunks {
         if !chunk.header().has(column) {
@@ -178,6 +190,65 @@ fn by_end(
         by_end.sums.0.push(((by_end.ends.len() as i64 - 1, fate), sum));
     }
     Ok(Some(by_end))
+}
+
+/// The sums of the records whose other end is a peer.
+fn pairs(chunks: &[Chunk], most: usize) -> Result<Option<Sums>, ChunkError> {
+    let mut added: BTreeMap<(i64, Fate), Sum> = BTreeMap::new();
+    for chunk in chunks {
+        if chunk.remote_ends()?.iter().any(|end| end.peer.is_some()) {
+            chunk.pages().try_for_each(|page| add_pairs(&page, &mut added))?;
+        }
+        if added.len() > most {
+            return Ok(None);
+        }
+    }
+    Ok(Some(Sums(added.into_iter().collect())))
+}
+
+fn add_pairs(page: &Page<'_>, added: &mut BTreeMap<(i64, Fate), Sum>) -> Result<(), ChunkError> {
+    let (near, far) = (page.chunk().peer_ends()?, page.chunk().remote_ends()?);
+    let (peers, remotes) = (page.codes(Code::Peer)?, page.codes(Code::Remote)?);
+    let (kinds, codes) = (page.chunk().kinds()?, page.codes(Code::Kind)?);
+    let opens = page.opens()?;
+    let [rx_packets, rx_bytes, tx_packets, tx_bytes] = [
+        page.numbers(Number::RxPackets)?,
+        page.numbers(Number::RxBytes)?,
+        page.numbers(Number::TxPackets)?,
+        page.numbers(Number::TxBytes)?,
+    ];
+    for at in 0..page.rows() {
+        let Some(remote) = far[remotes[at] as usize].peer else { continue };
+        let peer = near[peers[at] as usize].peer.map_or(0, NonZeroU32::get);
+        let kind = &kinds[codes[at] as usize];
+        let fate = Fate {
+            verdict: kind.verdict,
+            overflow: kind.overflow,
+            inward: kind.initiator == Initiator::Remote,
+        };
+        let sum = Sum {
+            records: 1,
+            flows: u64::from(opens[at] && !kind.overflow),
+            counters: Counters {
+                rx_packets: rx_packets[at].cast_unsigned(),
+                rx_bytes: rx_bytes[at].cast_unsigned(),
+                tx_packets: tx_packets[at].cast_unsigned(),
+                tx_bytes: tx_bytes[at].cast_unsigned(),
+            },
+        };
+        added.entry((pair(peer, remote), fate)).or_default().absorb(&sum);
+    }
+    Ok(())
+}
+
+/// The key of two peers.
+fn pair(peer: u32, remote: NonZeroU32) -> i64 {
+    i64::from(peer) << 32 | i64::from(remote.get())
+}
+
+/// The two peers of a key: the inside one, where there is one, and the other.
+pub fn peers_of(key: i64) -> (NameId, NameId) {
+    (NonZeroU32::new((key >> 32) as u32), NonZeroU32::new(key as u32))
 }
 
 /// The end that the key of a sum stands for.

@@ -38,7 +38,7 @@ mod tally;
 mod tests;
 
 pub use column::{ColumnId, ColumnSet};
-pub use digest::{Blobs, Digest, EndSums, Summed, end};
+pub use digest::{Blobs, Digest, EndSums, Summed, end, peers_of};
 pub use encode::Encoded;
 pub use entry::{End, Kind, State};
 pub use error::ChunkError;

@@ -5,8 +5,9 @@ use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 use flowd_common::limits;
 use serde::Deserialize;
 
-use super::{Config, Problem, range};
+use super::{Config, Problem, grants, metrics, range};
 use crate::{
+    dataplane::Order,
     identity::Sources,
     policy::Limits,
     store::{MaxBytes, NotASize, Retention, Synchronous, TAIL_RECORDS},
@@ -26,10 +27,11 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "policy",
             "datapath",
             "audit",
+            "metrics",
         ],
     ),
     ("store", &["path", "synchronous", "retention_days", "max_bytes", "tail_records"]),
-    ("api", &["socket", "query_timeout_ms", "read_groups", "admin_groups"]),
+    ("api", &["socket", "query_timeout_ms", "read_groups", "admin_groups", "grants"]),
     (
         "flows",
         &[
@@ -41,8 +43,9 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "linger_ms",
         ],
     ),
-    ("identity", &["peers", "wireguard", "networkd"]),
-    ("datapath", &["pins"]),
+    ("identity", &["peers", "wireguard", "networkd", "copy"]),
+    ("datapath", &["pins", "order"]),
+    ("metrics", &["listen", "peers", "max_peers"]),
     ("audit", &["retention_days"]),
     ("policy", &["file", "max_prefixes", "max_pairs", "max_intervals"]),
 ];
@@ -59,6 +62,7 @@ pub(super) struct File {
     policy: Policy,
     datapath: Datapath,
     audit: Audit,
+    metrics: metrics::Table,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -78,6 +82,7 @@ struct Api {
     query_timeout_ms: Option<u64>,
     read_groups: Option<Vec<String>>,
     admin_groups: Option<Vec<String>>,
+    grants: Vec<grants::Table>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -103,12 +108,14 @@ struct Identity {
     peers: Option<PathBuf>,
     wireguard: Option<Vec<PathBuf>>,
     networkd: Option<Vec<PathBuf>>,
+    copy: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Datapath {
     pins: Option<PathBuf>,
+    order: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -124,8 +131,18 @@ impl File {
     /// Fills in the defaults; what is wrong goes to `problems`, and then the result is not to be
     /// used.
     pub(super) fn into_config(self, problems: &mut Vec<Problem>) -> Config {
-        let Self { gateway, interfaces, store, api, flows, identity, policy, datapath, audit } =
-            self;
+        let Self {
+            gateway,
+            interfaces,
+            store,
+            api,
+            flows,
+            identity,
+            policy,
+            datapath,
+            audit,
+            metrics,
+        } = self;
         check_gateway(gateway.as_deref(), problems);
         check_interfaces(&interfaces, problems);
         let mut number = |key, value: Option<u64>, range: RangeInclusive<u64>, default: u64| {
@@ -204,11 +221,14 @@ impl File {
         };
         let read_groups = groups("api.read_groups", api.read_groups, &["flowd"]);
         let admin_groups = groups("api.admin_groups", api.admin_groups, &[]);
+        let grants = api.grants.into_iter().map(|table| table.into_grant(problems)).collect();
         let synchronous = synchronous(store.synchronous.as_deref(), problems);
         let retention = Retention {
             days: u32::try_from(days).unwrap_or(u32::MAX),
             max_bytes: max_bytes(store.max_bytes.as_deref(), problems),
         };
+        let order = order(datapath.order.as_deref(), problems);
+        let metrics = metrics.into_metrics(problems);
         let mut path = |key, value: Option<PathBuf>, default: &str| {
             let value = value.unwrap_or_else(|| default.into());
             if !value.is_absolute() {
@@ -219,6 +239,7 @@ impl File {
         let socket = path("api.socket", api.socket, super::DEFAULT_SOCKET);
         let store = path("store.path", store.path, "/var/lib/flowd");
         let peers = path("identity.peers", identity.peers, "/etc/flowd/peers.toml");
+        let copy = path("identity.copy", identity.copy, "/run/flowd/names/peers.toml");
         let mut paths = |key, value: Option<Vec<PathBuf>>, default: &str| -> Vec<PathBuf> {
             let value = value.unwrap_or_else(|| vec![default.into()]);
             value.into_iter().map(|value| path(key, Some(value), "")).collect()
@@ -239,11 +260,14 @@ impl File {
             query_timeout,
             read_groups,
             admin_groups,
+            grants,
             audit_retention_days: u32::try_from(audit_days).unwrap_or(u32::MAX),
-            names: Sources { peers, wireguard, networkd },
+            names: Sources { peers, wireguard, networkd, copy },
             policy_file,
             pins,
+            order,
             limits,
+            metrics,
             gateway: gateway.unwrap_or_else(host_name),
             interfaces,
             table_size: u32::try_from(table_size).unwrap_or(limits::MAX_FLOWS),
@@ -266,6 +290,20 @@ fn synchronous(word: Option<&str>, problems: &mut Vec<Problem>) -> Synchronous {
                 "`store.synchronous` is `{other}`; it must be `normal` or `full`"
             )));
             Synchronous::Normal
+        }
+    }
+}
+
+fn order(word: Option<&str>, problems: &mut Vec<Problem>) -> Order {
+    match word {
+        None | Some("last") => Order::Last,
+        Some("first") => Order::First,
+        Some(other) => {
+            let other = other.escape_debug();
+            problems.push(Problem::new(format!(
+                "`datapath.order` is `{other}`; it must be `first` or `last`"
+            )));
+            Order::Last
         }
     }
 }

@@ -4,8 +4,12 @@
 
 mod check;
 mod file;
+mod grants;
+mod metrics;
+mod told;
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,8 +17,11 @@ use std::{
 pub use check::{ConfigError, Problem};
 pub(crate) use file::is_glob;
 use flowd_common::limits;
+pub use grants::Grant;
+pub use told::changes;
 
 use crate::{
+    dataplane::Order,
     identity::Sources,
     policy::Limits,
     store::{Retention, Synchronous},
@@ -48,6 +55,8 @@ pub struct Config {
     pub read_groups: Vec<String>,
     /// Groups whose members may change things and read the audit log.
     pub admin_groups: Vec<String>,
+    /// Groups that see one peer or user at a time; the first one of whose group somebody is holds.
+    pub grants: Vec<Grant>,
     /// Days that entries of the audit log are kept; 0: for ever.
     pub audit_retention_days: u32,
     /// Flows that the kernel's table holds.
@@ -68,8 +77,21 @@ pub struct Config {
     pub policy_file: PathBuf,
     /// Where the kernel keeps what outlives the daemon: a directory of a BPF file system.
     pub pins: PathBuf,
+    /// Where the programs hang among others.
+    pub order: Order,
     /// How large the kernel's tables of a policy may become.
     pub limits: Limits,
+    /// What `/metrics` tells, and where.
+    pub metrics: Metrics,
+}
+
+/// What `/metrics` tells, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Where it is served besides the socket: an address of this machine only.
+    pub listen: Option<SocketAddr>,
+    /// Peers that have series of their own.
+    pub max_peers: usize,
 }
 
 impl Config {
@@ -113,6 +135,9 @@ mod range {
     pub(super) const POLICY_ENTRIES: std::ops::RangeInclusive<u64> = 1_000..=64_000_000;
     /// An entry takes 8 to 100 bytes of kernel memory, and only what a policy needs is taken.
     pub(super) const DEFAULT_POLICY_ENTRIES: u64 = 4_000_000;
+    pub(super) const METRICS_PEERS: std::ops::RangeInclusive<u64> = 0..=10_000;
+    /// Some 14 series each.
+    pub(super) const DEFAULT_METRICS_PEERS: u64 = 1_000;
     /// Ten years; 0: for ever.
     pub(super) const RETENTION_DAYS: std::ops::RangeInclusive<u64> = 0..=3_650;
     pub(super) const DEFAULT_AUDIT_DAYS: u64 = 365;
@@ -159,6 +184,8 @@ mod tests {
         let mut config = Config::parse(&uncommented).unwrap();
         config.gateway = Config::default().gateway;
         config.interfaces.clear();
+        config.metrics.listen = None;
+        config.grants.clear();
         assert_eq!(config, Config::default(), "the commented values are the defaults");
     }
 
@@ -172,7 +199,7 @@ mod tests {
             ("[sotre]\n", "line 1: unknown key `sotre`; did you mean `store`?"),
             (
                 "colour = 1\n",
-                "line 1: unknown key `colour`; known here are gateway, interfaces, store, api, flows, identity, policy, datapath, audit",
+                "line 1: unknown key `colour`; known here are gateway, interfaces, store, api, flows, identity, policy, datapath, audit, metrics",
             ),
             (
                 "[flows]\ndrain_interval_ms = 5\n",

@@ -132,6 +132,12 @@ pub(super) enum Command {
         #[arg(value_parser = words(complete::SHELLS))]
         shell: String,
     },
+    /// Writes the manual pages into a directory.
+    #[command(hide = true, after_help = "Example: flowctl manual target/man")]
+    Manual {
+        /// Where to.
+        directory: PathBuf,
+    },
     /// Records as they are written, until interrupted.
     #[command(after_help = "Example: flowctl watch --peer alice-laptop")]
     Watch(Filters),

@@ -16,6 +16,7 @@ mod follow;
 mod gaps;
 mod lists;
 mod live;
+pub mod manual;
 mod output;
 mod peer;
 mod peers;
@@ -94,6 +95,7 @@ async fn execute(cli: &Cli) -> Result<(), CtlError> {
             follow::run(&client, &mut screen, format, list).await
         }
         Command::Flows(list) => flows::run(&client, &mut screen, format, list).await,
+        Command::Manual { directory } => Ok(manual::write_own(directory)?),
         Command::Completion { shell } => complete::register(&mut screen, shell),
         Command::Flow { flow_id } => {
             let path = format!("/v1/flows/{}", client::encode(flow_id));

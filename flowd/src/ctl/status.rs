@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     flows::Counters,
-    wire::{Gap, InterfaceStatus, Status, TableStatus},
+    wire::{Gap, InterfaceStatus, ProgramStatus, Status, TableStatus},
 };
 
 /// Shows daemon, interfaces, losses, table, store.
@@ -145,6 +145,14 @@ fn books(interface: &InterfaceStatus) -> Value {
     Value::toned(format!("{} packets apart", text::count(off)), Tone::Bad)
 }
 
+fn program(program: &ProgramStatus) -> String {
+    match program {
+        ProgramStatus { own: true, .. } => "flowd".to_owned(),
+        ProgramStatus { id, name: Some(name), .. } => format!("{} ({id})", text::visible(name)),
+        ProgramStatus { id, name: None, .. } => format!("program {id}"),
+    }
+}
+
 fn explain(
     screen: &mut Screen,
     interfaces: &[InterfaceStatus],
@@ -152,6 +160,14 @@ fn explain(
 ) -> Result<(), CtlError> {
     for interface in interfaces {
         let name = text::visible(&interface.name);
+        for (direction, programs) in
+            [("ingress", &interface.ingress), ("egress", &interface.egress)]
+        {
+            if programs.iter().any(|program| !program.own) {
+                let row: Vec<_> = programs.iter().map(program).collect();
+                screen.line(&format!("{name}: on {direction} run {}", row.join(", then ")))?;
+            }
+        }
         if interface.backend == "kernel" {
             let device = &interface.device;
             screen.line(&format!(

@@ -13,9 +13,9 @@ use flowd_common::{
 };
 
 use crate::{
-    dataplane::DataplaneError,
+    dataplane::{DataplaneError, Hanging},
     flows::{Counters, Record},
-    live::{Measured, Pending, Request, Surroundings},
+    live::{Measured, Metrics, Pending, Request, Surroundings},
     wire::{self, Timestamp},
 };
 
@@ -24,7 +24,7 @@ use super::{
     interfaces::Watched,
     ledger::{Open, View, total},
     overflow::{Bucket, by_bucket, one_way},
-    walking::{Counted, Walking},
+    walking::{Counted, Unrecorded, Walking},
 };
 
 /// Gaps that status names one by one.
@@ -100,9 +100,14 @@ impl Collector {
         if let Some(meter) = &mut meter {
             meter.begin(Instant::now());
         }
+        let of_metrics = questions.iter().any(Walking::is_of_metrics);
+        let mut unrecorded = Unrecorded::default();
         let mut sums = Counted::default();
         self.walk(|view, key, value, open| {
             sums.count(key, value, open);
+            if of_metrics {
+                unrecorded.count(key, value, open);
+            }
             if of_records {
                 let record = view.record(key, value, open, None);
                 let moved = meter.as_mut().map(|meter| meter.moved(&record));
@@ -124,6 +129,7 @@ impl Collector {
             meter.end();
             self.meter = meter;
         }
+        let metrics = of_metrics.then(|| self.metrics(&sums, &unrecorded)).transpose()?;
         let (mut status, mut peers) = (None, None);
         for question in questions {
             match question {
@@ -149,6 +155,9 @@ impl Collector {
                 Walking::Peers { reply } => {
                     let peers = peers.get_or_insert_with(|| Arc::new(self.peer_list(&sums)));
                     drop(reply.send(peers.clone()));
+                }
+                Walking::Metrics { reply } => {
+                    drop(metrics.clone().map(|metrics| reply.send(metrics)));
                 }
             }
         }
@@ -232,7 +241,15 @@ impl Collector {
                         over += *sum;
                     }
                 }
-                interface_status(ifindex, watched, flows, over, &counters)
+                let mut status = interface_status(ifindex, watched, flows, over, &counters);
+                if watched.attachment.is_some() {
+                    let programs = |direction| {
+                        programs(self.dataplane.hanging(ifindex, &watched.name, direction))
+                    };
+                    status.ingress = programs(Direction::Ingress);
+                    status.egress = programs(Direction::Egress);
+                }
+                status
             })
             .collect();
         let (segments, bytes) = self.recorder.size();
@@ -264,6 +281,40 @@ impl Collector {
             gaps: self.gaps.stages(),
             open_gaps: self.gaps.lasting().take(OPEN_GAPS).map(wire::Gap::from).collect(),
         })
+    }
+
+    fn metrics(
+        &mut self,
+        sums: &Counted,
+        unrecorded: &Unrecorded,
+    ) -> Result<Arc<Metrics>, DataplaneError> {
+        let status = self.status(sums)?;
+        let peers = Arc::new(self.peer_list(sums));
+        let buckets = self.pending_overflow(&sums.overflow)?;
+        let Self { recorder, peers: who, interfaces, .. } = self;
+        // In the order of the list, so that the same peers have series after every start.
+        for peer in peers.iter() {
+            recorder
+                .tallies
+                .introduce(&peer.interface.as_str().into(), &peer.identity.clone().into());
+        }
+        for ((ifindex, peer, verdict), counters) in unrecorded.iter() {
+            let name = interfaces.name(*ifindex);
+            let name = name.unwrap_or_else(|| format!("ifindex {ifindex}").into());
+            recorder.tallies.pend(&name, who.identity(*peer).as_ref(), *verdict, *counters);
+        }
+        for bucket in buckets {
+            let Record { interface, peer, verdict, counters, .. } = bucket;
+            recorder.tallies.pend(&interface, peer.as_ref(), verdict, counters);
+        }
+        Ok(Arc::new(Metrics {
+            status,
+            drains: self.durations,
+            is_behind: self.is_behind,
+            write_failures: self.recorder.failures,
+            peers,
+            traffic: self.recorder.tallies.take(),
+        }))
     }
 
     fn peer_list(&self, sums: &Counted) -> Vec<wire::Peer> {
@@ -316,6 +367,11 @@ fn visit(questions: &mut [Walking], gateway: &str, record: &Record, moved: Optio
     }
 }
 
+fn programs(hanging: Vec<Hanging>) -> Vec<wire::ProgramStatus> {
+    let status = |Hanging { id, name, is_own }| wire::ProgramStatus { id, name, own: is_own };
+    hanging.into_iter().map(status).collect()
+}
+
 fn interface_status(
     ifindex: u32,
     watched: &Watched,
@@ -339,6 +395,8 @@ fn interface_status(
         backend: watched.now.backend.word().to_owned(),
         attached_by: attached_by.to_owned(),
         since: Timestamp(watched.since_ms),
+        ingress: Vec::new(),
+        egress: Vec::new(),
         peers: watched.now.peers.len() as u64,
         seen,
         flows,

@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use super::collector::now_ms;
 use crate::{
     audit::{Actor, Event, Fold, Folded, Log, Message, NotAudited, Outcome, word},
+    config,
     store::{AuditError, AuditWriter},
 };
 
@@ -239,8 +240,12 @@ impl Auditor {
     }
 }
 
-/// What the daemon before left to be told: that it crashed, or was another version.
-pub(super) fn of_the_one_before(writer: &AuditWriter) -> Result<Vec<Event>, AuditError> {
+/// What the daemon before left to be told: that it crashed, was another version, or ran with another
+/// configuration than `now`.
+pub(super) fn of_the_one_before(
+    writer: &AuditWriter,
+    now: &Map<String, Value>,
+) -> Result<Vec<Event>, AuditError> {
     let Some((last, details)) = writer.last_start()? else { return Ok(Vec::new()) };
     let told = |word, outcome| Event::new(now_ms(), word, Actor::Auto, outcome);
     let mut events = Vec::new();
@@ -252,6 +257,13 @@ pub(super) fn of_the_one_before(writer: &AuditWriter) -> Result<Vec<Event>, Audi
     if version != env!("CARGO_PKG_VERSION") {
         let event = told(word::DAEMON_UPGRADED, Outcome::Done).with("from", version);
         events.push(event.with("to", env!("CARGO_PKG_VERSION")));
+    }
+    if let Some(before) = details.get("configuration").and_then(Value::as_object) {
+        let changes = config::changes(before, now);
+        if !changes.is_empty() {
+            let event = told(word::CONFIGURATION_CHANGED, Outcome::Done);
+            events.push(event.with("keys", changes));
+        }
     }
     Ok(events)
 }
@@ -266,6 +278,7 @@ mod tests {
     use super::{Auditor, WAITING, of_the_one_before, start};
     use crate::{
         audit::{Actor, Caller, Entry, Event, Outcome, word},
+        config::Config,
         store::{AuditFilter, AuditReader, AuditWriter},
     };
 
@@ -318,16 +331,20 @@ mod tests {
         };
         let stopped = Event::new(0, word::DAEMON_STOPPED, Actor::System, Outcome::Done)
             .with("version", env!("CARGO_PKG_VERSION"));
+        let now = Config::default().told();
+        let before = Config { admin_groups: vec!["wheel".to_owned()], ..Config::default() }.told();
         let cases = [
             (started(env!("CARGO_PKG_VERSION")), vec![word::DAEMON_CRASHED]),
             (started("0.0.1"), vec![word::DAEMON_CRASHED, word::DAEMON_UPGRADED]),
+            (stopped.clone().with("configuration", now.clone()), vec![]),
+            (stopped.clone().with("configuration", before), vec![word::CONFIGURATION_CHANGED]),
             (stopped, vec![]),
         ];
-        assert_eq!(of_the_one_before(&open(dir.path())).unwrap(), []);
+        assert_eq!(of_the_one_before(&open(dir.path()), &now).unwrap(), []);
         for (event, expected) in cases {
             let mut writer = open(dir.path());
             writer.append(&[event.into()]).unwrap();
-            let found = of_the_one_before(&writer).unwrap();
+            let found = of_the_one_before(&writer, &now).unwrap();
             assert_eq!(found.iter().map(|event| event.word).collect::<Vec<_>>(), expected);
         }
     }

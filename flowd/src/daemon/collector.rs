@@ -13,12 +13,12 @@ use std::{
 };
 
 use crate::{
-    audit::Log,
+    audit::Teller,
     config::Config,
     dataplane::{Dataplane, Pins},
     flows::EndReason,
     identity::Names,
-    live::Request,
+    live::{Durations, Request},
     store::Sums,
     wire, wireguard,
 };
@@ -59,6 +59,7 @@ pub(super) struct Collector {
     pub(super) verdicts: Verdicts,
     pub(super) revisions: Revisions,
     pub(super) drains: wire::DrainStatus,
+    pub(super) durations: Durations,
     pub(super) gaps: Gaps,
     pub(super) pulse: Pulse,
     pub(super) full_table: FullTable,
@@ -69,8 +70,8 @@ pub(super) struct Collector {
     pub(super) window: i64,
     pub(super) ownership: Ownership,
     pub(super) drain_failing: bool,
-    /// Where it is told what is done; `None`: only what is left is taken off.
-    pub(super) audit: Option<Log>,
+    /// Where it is told what is done.
+    pub(super) teller: Teller,
     /// Whether the last drain has left something for the next one.
     pub(super) is_behind: bool,
     /// Whether the kernel has not been told yet of the peers as they are.
@@ -103,6 +104,7 @@ impl Collector {
             verdicts: Verdicts::of(policy),
             revisions,
             drains: wire::DrainStatus::default(),
+            durations: Durations::default(),
             gaps: Gaps::default(),
             pulse,
             full_table: FullTable::default(),
@@ -112,11 +114,21 @@ impl Collector {
             window: window_of(now_ms()),
             ownership: Ownership::Same,
             drain_failing: false,
-            audit: None,
+            teller: Teller::default(),
             is_behind: false,
             is_outdated: false,
             has_walked: false,
         }
+    }
+
+    /// Whatever happens from here on is told there.
+    pub(super) fn tell_to(&mut self, teller: &Teller) {
+        let Self { interfaces, gaps, peers, sessions, teller: own, .. } = self;
+        interfaces.teller = teller.clone();
+        gaps.teller = teller.clone();
+        peers.teller = teller.clone();
+        sessions.teller = teller.clone();
+        *own = teller.clone();
     }
 
     /// Takes what WireGuard says now. Peers first: a flow finds its peer from its first packet on.
@@ -172,6 +184,8 @@ impl Collector {
                 }
             }
             if Instant::now() >= next_drain {
+                #[cfg(feature = "failpoints")]
+                crate::failpoint::stalls();
                 self.drain(Due::AtTimeout);
                 self.keep_peer_news(Closing::Regular);
                 self.peers.tell_strangers();

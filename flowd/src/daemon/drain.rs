@@ -74,6 +74,7 @@ impl Collector {
         self.heed_the_store();
         let took = begun.elapsed();
         self.drains.count += 1;
+        self.durations.observe(took);
         self.drains.last = Some(wire::Timestamp(now_ms()));
         self.drains.last_duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.drains.records = self.recorder.written;

@@ -37,6 +37,7 @@ mod sessions;
 mod settling;
 mod startup;
 mod takeover;
+mod traffic;
 mod verdicts;
 mod walking;
 mod why;
@@ -61,10 +62,11 @@ use self::{
     collector::{Collector, now_ms},
     recorder::Recorder,
     revisions::Revisions,
+    traffic::Tallies,
 };
 use crate::{
     api,
-    audit::{Actor, Event, Log, Outcome, word},
+    audit::{Actor, Event, Outcome, Teller, word},
     config::Config,
     dataplane::{self, Dataplane, Detached, LinkHeader, LoadError},
     identity::{self, Names, NamesError},
@@ -107,6 +109,9 @@ pub enum DaemonError {
     /// The socket cannot be used.
     #[error(transparent)]
     Socket(#[from] api::BindError),
+    /// The address for scrapers cannot be used.
+    #[error(transparent)]
+    Listen(#[from] api::ListenError),
     /// The datapath cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -180,13 +185,14 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
 }
 
 /// Loads, goes on from the daemon before, attaches.
-fn prepare(config: &Config, opened: Opened, audit: Option<Log>) -> Result<Prepared, DaemonError> {
+fn prepare(config: &Config, opened: Opened, teller: &Teller) -> Result<Prepared, DaemonError> {
     let Opened { reader, names, writer } = opened;
     let pins = startup::pins(config);
     let state = writer.state().map_err(|error| DaemonError::Leftovers(error.to_string()))?;
     let inherited = startup::inherited(pins.as_ref(), config.table_size, &state)?;
     let tables = inherited.tables.as_ref();
-    let dataplane = Dataplane::load(config.table_size, LinkHeader::None, tables)?;
+    let mut dataplane = Dataplane::load(config.table_size, LinkHeader::None, tables)?;
+    dataplane.set_order(config.order);
 
     let wanted = wireguard::Names::new(config.interfaces.clone());
     let mut found = wireguard::scan(&[])
@@ -205,13 +211,13 @@ fn prepare(config: &Config, opened: Opened, audit: Option<Log>) -> Result<Prepar
     let mut collector = Collector::new(
         config.clone(),
         dataplane,
-        Recorder::new(writer, watchers, now_ms()),
+        Recorder::new(writer, watchers, Tallies::new(config.metrics.max_peers), now_ms()),
         names,
         revisions,
         policy,
         pins,
     );
-    collector.audit = audit;
+    collector.tell_to(teller);
     collector.begin(found, gateway, inherited, policy_file)?;
     Ok(Prepared { collector, names: reader, wanted, live, inbox })
 }
@@ -224,7 +230,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let opened = open(&config)?;
     let reports = opened.writer.reports();
     let (audit, aside) = store::AuditWriter::open(&config.store, &config.gateway, now_ms())?;
-    let mut of_before = auditor::of_the_one_before(&audit)?;
+    let mut of_before = auditor::of_the_one_before(&audit, &config.told())?;
     if let Some(aside) = aside {
         tracing::error!(file = %aside.display(), "the audit log is damaged; flowd begins another one");
         let event = Event::new(now_ms(), word::AUDIT_SET_ASIDE, Actor::Auto, Outcome::Failed);
@@ -234,15 +240,20 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         .map_err(system("start the audit thread"))?;
     let audit = auditor.log();
     let socket = api::bind(&config.socket)?;
+    let scrapers = api::listen(config.metrics.listen)?;
     let Prepared { collector, names: reader, wanted, live, inbox } =
-        prepare(&config, opened, Some(audit.clone()))?;
+        prepare(&config, opened, &audit.clone().into())?;
     collector.tell_of_pins();
     let state = api::ApiState {
         live: live.clone(),
         reader: store::Reader::new(&config.store, &config.gateway).reporting(reports),
         gateway: config.gateway.as_str().into(),
         query_timeout: config.query_timeout,
-        access: Arc::new(api::Access::of(&config.read_groups, &config.admin_groups)),
+        access: Arc::new(api::Access::of(
+            &config.read_groups,
+            &config.admin_groups,
+            &config.grants,
+        )),
         audit: audit.clone(),
         audit_reader: store::AuditReader::new(&config.store),
     };
@@ -261,6 +272,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         .map_err(system("start the thread for names"))?;
     let keeper =
         store::Keeper::new(&config.store, config.retention).with_tail_records(config.tail_records);
+    let keeper = keeper.telling(audit.clone().into());
     let keeper = keeper::start(keeper).map_err(system("start the keeper thread"))?;
     let compactor = store::Compactor::new(state.reader.clone(), config.tail_records);
     let compactor =
@@ -268,6 +280,10 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let own_socket = socket.is_own();
     let listener = socket.publish().map_err(system("put the socket into its place"))?;
     let (stop_api, api_stopped) = oneshot::channel::<()>();
+    let (stop_scrapes, scrapes_stopped) = oneshot::channel::<()>();
+    let scrapes = tokio::spawn(scrapers.serve(state.clone(), async {
+        let _stop = scrapes_stopped.await;
+    }));
     let api = tokio::spawn(api::serve(listener, state, async {
         // An error means that the sender is gone, which is the same.
         let _stop = api_stopped.await;
@@ -285,8 +301,8 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         wait_for_end(signals, &names_watch, &live, &config.policy_file, drain_ended).await;
 
     notify(NotifyState::Stopping);
-    drop(stop_api);
-    if let Err(error) = api.await {
+    drop((stop_api, stop_scrapes));
+    if let Err(error) = tokio::try_join!(api, scrapes) {
         tracing::error!(%error, "the API ended badly");
     }
     drop(compactor);
@@ -316,6 +332,7 @@ fn of_itself(word: &'static str, config: &Config) -> Event {
     Event::new(now_ms(), word, Actor::System, Outcome::Done)
         .on(config.gateway.clone())
         .with("version", env!("CARGO_PKG_VERSION"))
+        .with("configuration", config.told())
         .with("pid", std::process::id())
 }
 
@@ -329,7 +346,7 @@ pub fn detach(config: &Config) -> Result<Detached, DaemonError> {
     let mut programs = 0;
     if dataplane::has_left_tables(&config.pins) {
         let recorded = open(config)
-            .and_then(|opened| prepare(config, opened, None))
+            .and_then(|opened| prepare(config, opened, &Teller::default()))
             .and_then(|prepared| prepared.collector.record_and_detach());
         programs = recorded.map_err(|error| DaemonError::NotDetached {
             tables: dataplane::tables_pattern(&config.pins),

@@ -122,6 +122,7 @@ impl Collector {
             warnings.push(Problem { line: 1, column: 1, text });
             Vec::new()
         });
+        self.tell_of_cut(&cut);
         let denied: Vec<&Cut> = cut.iter().filter(|cut| cut.now.is_denied()).collect();
         tracing::info!(
             revision = revision.number,
@@ -185,7 +186,6 @@ impl Collector {
 
     /// What the audit log is told of the configured file; `None`: it was wrong, or could not be taken.
     fn tell_of_file(&self, before: &Revision, text: &str, revision: Option<u32>) {
-        let Some(log) = &self.audit else { return };
         let (word, outcome) = match revision {
             Some(_) => (word::POLICY_APPLIED, audit::Outcome::Done),
             None => (word::POLICY_REFUSED, audit::Outcome::Refused),
@@ -195,7 +195,7 @@ impl Collector {
             .with("revision_before", before.number)
             .with("sha256_before", Hash::of(before.text.as_bytes()).to_string())
             .with("sha256", Hash::of(text.as_bytes()).to_string());
-        log.note(match revision {
+        self.teller.tell(match revision {
             Some(revision) => event.with("revision", revision),
             None => event,
         });

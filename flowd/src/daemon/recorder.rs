@@ -4,7 +4,7 @@ use std::{collections::HashSet, ops::ControlFlow, sync::Arc, time::Duration};
 
 use tokio::sync::broadcast;
 
-use super::policy::Hits;
+use super::{policy::Hits, traffic::Tallies};
 use crate::{
     flows::{Gap, Record},
     store::{EntryId, Leaving, PeerNews, SetAside, State, Step, WriteError, Writer},
@@ -35,6 +35,8 @@ pub(super) struct Recorder {
     pub(super) written: u64,
     /// How often each rule decided.
     pub(super) hits: Hits,
+    /// What each peer did.
+    pub(super) tallies: Tallies,
     /// What was wrong at the last write.
     pub(super) error: Option<Trouble>,
     /// Writes that failed since the start.
@@ -56,6 +58,7 @@ impl Recorder {
     pub(super) fn new(
         writer: Writer,
         watchers: broadcast::Sender<Arc<Record>>,
+        tallies: Tallies,
         now_ms: i64,
     ) -> Self {
         let trouble = writer.trouble().map(str::to_owned);
@@ -66,6 +69,7 @@ impl Recorder {
             watchers,
             written: 0,
             hits,
+            tallies,
             error,
             failures: 0,
             aside_seen: 0,
@@ -97,7 +101,10 @@ impl Recorder {
         let committed = self.writer.commit(now_ms, &mut records, leaving);
         self.told(now_ms, committed)?;
         self.written += records.len() as u64;
-        records.iter().for_each(|record| self.hits.count(record));
+        for record in &records {
+            self.hits.count(record);
+            self.tallies.record(record);
+        }
         if self.watchers.receiver_count() > 0 {
             for record in records {
                 // Fails when the last watcher has just left.

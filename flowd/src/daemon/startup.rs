@@ -57,7 +57,7 @@ pub(super) fn pins(config: &Config) -> Option<Pins> {
     match Pins::open(&config.pins) {
         Ok(pins) => Some(pins),
         Err(error) => {
-            tracing::debug!(%error, "no place for pins");
+            tracing::info!(%error, "no place for pins");
             None
         }
     }

@@ -47,6 +47,14 @@ pub(super) struct Verdicts {
     epochs: BTreeMap<u32, Arc<Revision>>,
 }
 
+/// What the policy said, whether or not it was enforced.
+pub(super) fn verdict_of(judgement: Judgement) -> Verdict {
+    match judgement.outcome() {
+        Outcome::Allowed => Verdict::Allow,
+        Outcome::Passed | Outcome::Dropped => Verdict::Deny,
+    }
+}
+
 impl Verdicts {
     /// A policy that is yet to be put into force.
     pub(super) fn of(revision: Arc<Revision>) -> Self {
@@ -89,10 +97,7 @@ impl Verdicts {
         let rule = (judgement.rule() as usize).checked_sub(1);
         let rule = rule.and_then(|rule| made_under?.policy.rules.get(rule));
         Told {
-            verdict: match judgement.outcome() {
-                Outcome::Allowed => Verdict::Allow,
-                Outcome::Passed | Outcome::Dropped => Verdict::Deny,
-            },
+            verdict: verdict_of(judgement),
             enforced: judgement.outcome() == Outcome::Dropped,
             rule: rule.map(|rule| rule.id.clone()),
             revision: made_under.map_or(0, |revision| revision.number),

@@ -14,10 +14,11 @@ use tokio::sync::oneshot;
 use super::{
     ledger::{Open, total},
     overflow::Bucket,
+    verdicts::verdict_of,
 };
 use crate::{
-    flows::{Board, Counters, Filter, FlowId, Ranking, Record, Series, State},
-    live::{Measured, Pending, PendingSummary, Position, Request},
+    flows::{Board, Counters, Filter, FlowId, Ranking, Record, Series, State, Verdict},
+    live::{Measured, Metrics, Pending, PendingSummary, Position, Request},
     wire,
 };
 
@@ -38,6 +39,22 @@ impl Counted {
         let (flows, counters) = self.by_peer.entry(open.peer).or_default();
         *flows += 1;
         *counters += total(value);
+    }
+}
+
+/// What open flows did since their last records, by interface, peer and verdict.
+#[derive(Default)]
+pub(super) struct Unrecorded(HashMap<(u32, PeerId, Verdict), Counters>);
+
+impl Unrecorded {
+    pub(super) fn count(&mut self, key: &FlowKey, value: &FlowValue, open: &Open) {
+        let verdict = verdict_of(value.judgement);
+        let sum = self.0.entry((key.ifindex, open.peer, verdict)).or_default();
+        *sum += total(value) - open.recorded;
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&(u32, PeerId, Verdict), &Counters)> {
+        self.0.iter()
     }
 }
 
@@ -81,6 +98,9 @@ pub(super) enum Walking {
     Peers {
         reply: oneshot::Sender<Arc<Vec<wire::Peer>>>,
     },
+    Metrics {
+        reply: oneshot::Sender<Arc<Metrics>>,
+    },
 }
 
 impl Walking {
@@ -103,12 +123,17 @@ impl Walking {
             Request::Rates { filter, empty, reply } => Self::Rates { filter, board: empty, reply },
             Request::Status { reply } => Self::Status { reply },
             Request::Peers { reply } => Self::Peers { reply },
+            Request::Metrics { reply } => Self::Metrics { reply },
             other => return Err(Box::new(other)),
         })
     }
 
     pub(super) fn is_of_records(&self) -> bool {
-        !matches!(self, Self::Status { .. } | Self::Peers { .. })
+        !matches!(self, Self::Status { .. } | Self::Peers { .. } | Self::Metrics { .. })
+    }
+
+    pub(super) fn is_of_metrics(&self) -> bool {
+        matches!(self, Self::Metrics { .. })
     }
 
     pub(super) fn is_of_rates(&self) -> bool {

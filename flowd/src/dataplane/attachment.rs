@@ -7,9 +7,9 @@ use std::{
 
 use aya::{
     programs::{
-        LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+        ProgramError, SchedClassifier, TcAttachType,
         links::{FdLink, Link as _, PinnedLink},
-        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle},
+        tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcError},
     },
     util::KernelVersion,
 };
@@ -18,15 +18,13 @@ use flowd_common::counter::Direction;
 use super::{
     Dataplane, DataplaneError, Detached, Pins, classifier, classifier_mut,
     error::{first_line, os_error},
+    order::{Order, PLACES, Place},
     program_name, strangers,
 };
 use crate::wireguard;
 
 /// The kernel that brought tcx.
 const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
-/// Where flowd's filters of a `clsact` qdisc are, so that another daemon finds them.
-pub(super) const PRIORITY: u16 = 0xf10d;
-pub(super) const HANDLE: TcHandle = TcHandle::new(0, 1);
 
 pub(super) const BOTH: [Direction; 2] = [Direction::Egress, Direction::Ingress];
 
@@ -108,13 +106,14 @@ impl Dataplane {
             prepare_clsact(name).map_err(|error| fail(first_line(&error)))?;
         }
         let stays = pins.is_some();
+        let order = self.order;
         let mut attachment =
             Attachment { by, fresh: Vec::new(), links: Vec::new(), pins: Vec::new(), stays };
         for direction in BOTH {
             let program = classifier_mut(&mut self.ebpf, program_name(direction));
             let pin = pins.map(|pins| pins.link(ifindex, direction));
             let before = match (by, &pin) {
-                (AttachedBy::Clsact, _) => replace_filter(program, name, direction),
+                (AttachedBy::Clsact, _) => replace_filter(program, ifindex, name, direction),
                 (AttachedBy::Tcx, None) => Ok(None),
                 (AttachedBy::Tcx, Some(pin)) => Ok(take_over(program, pin)),
             };
@@ -124,10 +123,10 @@ impl Dataplane {
             let attached = match (before, by, &pin) {
                 (Ok(Some(link)), _, _) => Ok(link),
                 (Err(error), _, _) => Err(error),
-                (Ok(None), AttachedBy::Clsact, _) => attach_clsact(program, name, direction),
-                (Ok(None), AttachedBy::Tcx, None) => attach_tcx(program, name, direction),
+                (Ok(None), AttachedBy::Clsact, _) => attach_clsact(program, name, direction, order),
+                (Ok(None), AttachedBy::Tcx, None) => attach_tcx(program, name, direction, order),
                 (Ok(None), AttachedBy::Tcx, Some(pin)) => {
-                    attach_tcx(program, name, direction).and_then(|link| keep(link, pin))
+                    attach_tcx(program, name, direction, order).and_then(|link| keep(link, pin))
                 }
             };
             match attached {
@@ -144,6 +143,9 @@ impl Dataplane {
         }
         if by == AttachedBy::Tcx {
             self.take_strangers_off(name, ifindex);
+            for direction in BOTH {
+                self.tell_order(ifindex, name, direction);
+            }
         }
         Ok(attachment)
     }
@@ -217,8 +219,9 @@ fn attach_tcx(
     program: &mut SchedClassifier,
     name: &str,
     direction: Direction,
+    order: Order,
 ) -> Result<SchedClassifierLink, ProgramError> {
-    let options = TcAttachOptions::TcxOrder(LinkOrder::default());
+    let options = TcAttachOptions::TcxOrder(order.link());
     let id = program.attach_with_options(name, attach_type(direction), options)?;
     program.take_link(id)
 }
@@ -226,25 +229,35 @@ fn attach_tcx(
 /// Replaces the filter of a flowd before. `None` when there is none.
 fn replace_filter(
     program: &mut SchedClassifier,
+    ifindex: u32,
     name: &str,
     direction: Direction,
 ) -> Result<Option<SchedClassifierLink>, ProgramError> {
-    let before =
-        SchedClassifierLink::attached(name, attach_type(direction), PRIORITY, HANDLE, None)
+    for Place { priority, handle } in PLACES {
+        // To ask for one at the priority of somebody else's other protocol is an error.
+        if let Ok(false) = wireguard::has_filter(ifindex, direction, priority, handle.into()) {
+            continue;
+        }
+        let kind = attach_type(direction);
+        let before = SchedClassifierLink::attached(name, kind, priority, handle, None)
             .map_err(TcError::IoError)?;
-    match program.attach_to_link(before) {
-        Ok(id) => program.take_link(id).map(Some),
-        Err(error) if os_error(&error) == Some(libc::ENOENT) => Ok(None),
-        Err(error) => Err(error),
+        match program.attach_to_link(before) {
+            Ok(id) => return program.take_link(id).map(Some),
+            Err(error) if os_error(&error) == Some(libc::ENOENT) => {}
+            Err(error) => return Err(error),
+        }
     }
+    Ok(None)
 }
 
 fn attach_clsact(
     program: &mut SchedClassifier,
     name: &str,
     direction: Direction,
+    order: Order,
 ) -> Result<SchedClassifierLink, ProgramError> {
-    let options = NlOptions { priority: PRIORITY, handle: HANDLE, ..NlOptions::default() };
+    let Place { priority, handle } = order.place();
+    let options = NlOptions { priority, handle, ..NlOptions::default() };
     let kind = attach_type(direction);
     let id = program.attach_with_options(name, kind, TcAttachOptions::Netlink(options))?;
     program.take_link(id)

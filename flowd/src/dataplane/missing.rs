@@ -1,15 +1,13 @@
 //! Whether the programs still hang where they were put: anybody with the right to do so may take
 //! them off.
 
-use aya::programs::SchedClassifier;
+use std::io;
+
 use flowd_common::counter::Direction;
 
 use super::{
-    AttachedBy, Dataplane, DataplaneError,
-    attachment::{BOTH, HANDLE, PRIORITY, attach_type},
-    classifier,
-    error::first_line,
-    program_name, strangers,
+    AttachedBy, Dataplane, DataplaneError, attachment::BOTH, classifier, error::first_line,
+    order::PLACES, program_name, strangers, syscall,
 };
 use crate::wireguard;
 
@@ -24,11 +22,9 @@ impl Dataplane {
         let mut missing = Vec::new();
         for direction in BOTH {
             let is_there = match by {
-                AttachedBy::Tcx => self.hangs(name, direction),
+                AttachedBy::Tcx => self.hangs(ifindex, direction),
                 AttachedBy::Clsact => {
-                    let (priority, handle) = (PRIORITY, HANDLE.into());
-                    wireguard::has_filter(ifindex, direction, priority, handle)
-                        .map_err(|error| error.to_string())
+                    has_filter(ifindex, direction).map_err(|error| error.to_string())
                 }
             };
             let is_there = is_there
@@ -43,19 +39,26 @@ impl Dataplane {
     /// Whether a program of this or another flowd hangs on an interface; `true` where nobody can tell.
     pub fn has_programs(&self, name: &str, ifindex: u32) -> bool {
         BOTH.into_iter().any(|direction| {
-            let by_link = strangers::has_any(name, direction);
-            let by_filter = || {
-                wireguard::has_filter(ifindex, direction, PRIORITY, HANDLE.into()).unwrap_or(true)
-            };
+            let by_link = strangers::has_any(name, ifindex, direction);
+            let by_filter = || has_filter(ifindex, direction).unwrap_or(true);
             by_link.unwrap_or_else(|_| by_filter())
         })
     }
 
-    fn hangs(&self, name: &str, direction: Direction) -> Result<bool, String> {
+    /// By its number: to ask for the programs of others takes `CAP_SYS_ADMIN`.
+    fn hangs(&self, ifindex: u32, direction: Direction) -> Result<bool, String> {
         let program = classifier(&self.ebpf, program_name(direction));
         let own = program.info().map_err(|error| first_line(&error))?.id();
-        let (_, programs) = SchedClassifier::query_tcx(name, attach_type(direction))
-            .map_err(|error| first_line(&error))?;
-        Ok(programs.iter().any(|program| program.id() == own))
+        let links = syscall::tcx_links(ifindex, direction).map_err(|error| error.to_string())?;
+        Ok(links.iter().any(|(program, _)| *program == own))
     }
+}
+
+fn has_filter(ifindex: u32, direction: Direction) -> io::Result<bool> {
+    for place in PLACES {
+        if wireguard::has_filter(ifindex, direction, place.priority, place.handle.into())? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

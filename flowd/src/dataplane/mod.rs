@@ -11,6 +11,7 @@ mod error;
 mod missing;
 mod notes;
 mod old;
+mod order;
 mod pairs;
 mod pins;
 mod policy;
@@ -44,6 +45,7 @@ pub use self::{
     error::{DataplaneError, LoadError},
     notes::{Notebook, Notes},
     old::{OldTable, OldTables},
+    order::{Hanging, Order},
     pins::{Detached, Pins, Tables},
     retire::Why,
 };
@@ -84,6 +86,7 @@ pub struct Dataplane {
     clocks: Array<MapData, Clocks>,
     started: Clocks,
     capacity: u32,
+    order: Order,
     flow_batch: Batch<FlowKey, FlowValue>,
     overflow_batch: Batch<OverflowKey, Tally>,
     counter_batch: Batch<CounterKey, Tally>,
@@ -162,6 +165,7 @@ impl Dataplane {
                 .expect("CLOCKS is an array of these types"),
             started: Clocks::default(),
             capacity: flows,
+            order: Order::default(),
             flow_batch: Batch::new(),
             overflow_batch: Batch::new(),
             counter_batch: Batch::new(),

@@ -1,6 +1,6 @@
 //! flowd's own list of peers, `peers.toml`. What is wrong with it is told with its line.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{comments::MAX_BYTES, is_key};
 use crate::flows::Identity;
@@ -15,7 +15,12 @@ struct File {
     peers: Vec<toml::Spanned<Entry>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize)]
+struct List {
+    peers: Vec<Entry>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
     public_key: String,
@@ -24,6 +29,16 @@ struct Entry {
     device: Option<String>,
     #[serde(default)]
     groups: Vec<String>,
+}
+
+/// The text of a list of these.
+pub fn text<'a>(identities: impl Iterator<Item = &'a Identity>) -> String {
+    let entry = |identity: &Identity| {
+        let Identity { public_key, name, user, device, groups, endpoint: _ } = identity.clone();
+        Entry { public_key, name, user, device, groups }
+    };
+    let list = List { peers: identities.map(entry).collect() };
+    toml::to_string(&list).expect("texts and lists of texts are TOML")
 }
 
 /// The entries in their order, each with its line. No key comes twice.

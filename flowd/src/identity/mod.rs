@@ -2,6 +2,7 @@
 //!
 //! - an entry of `/etc/flowd/peers.toml`, whole
 //! - the comments in WireGuard's own configuration: the first file that names a peer
+//! - where flowd may not read that configuration, the list that [`Names::copied`] made of it
 //! - the start of the public key
 //!
 //! WireGuard's configuration holds private keys. They are read with it, because they are in the
@@ -76,16 +77,18 @@ impl Names {
             line,
             reason,
         })?;
-        let (files, unread) = sources.files();
-        names.unread = unread;
-        for path in files {
-            match sources::read(&path) {
-                Ok(Some(text)) => names.comments(&String::from_utf8_lossy(&text)),
-                Ok(None) => {}
-                Err(error) => names.unread.push(Unread::new(&path, &error)),
-            }
+        names.configurations(sources);
+        if names.unread.iter().any(|unread| unread.is_forbidden) {
+            names.copy(&sources.copy);
         }
         Ok(names)
+    }
+
+    /// The names in WireGuard's own configurations as a list, for somebody who may not read those.
+    pub fn copied(sources: &Sources) -> (String, Vec<Unread>) {
+        let mut names = Self::default();
+        names.configurations(sources);
+        (list::text(names.known.values()), names.unread)
     }
 
     /// The peer with this key, as it is known now.
@@ -117,6 +120,37 @@ impl Names {
     /// The files and directories that are there and could not be read.
     pub fn unread(&self) -> &[Unread] {
         &self.unread
+    }
+
+    fn configurations(&mut self, sources: &Sources) {
+        let (files, unread) = sources.files();
+        self.unread = unread;
+        for path in files {
+            match sources::read(&path) {
+                Ok(Some(text)) => self.comments(&String::from_utf8_lossy(&text)),
+                Ok(None) => {}
+                Err(error) => self.unread.push(Unread::new(&path, &error)),
+            }
+        }
+    }
+
+    /// Takes from the copy who is not named yet. With it, nothing that is forbidden is missing.
+    fn copy(&mut self, path: &Path) {
+        let identities = match sources::read(path) {
+            Ok(None) => return,
+            Ok(Some(text)) => list::parse(&String::from_utf8_lossy(&text))
+                .map_err(|(line, reason)| io::Error::other(format!("line {line}: {reason}"))),
+            Err(error) => Err(error),
+        };
+        match identities {
+            Ok(identities) => {
+                self.unread.retain(|unread| !unread.is_forbidden);
+                for (_, identity) in identities {
+                    self.known.entry(identity.public_key.clone()).or_insert(identity);
+                }
+            }
+            Err(error) => self.unread.push(Unread::new(path, &error)),
+        }
     }
 
     fn list(&mut self, text: &str) -> Result<(), list::Wrong> {
@@ -161,7 +195,7 @@ fn is_key(text: &str) -> bool {
 mod tests {
     use std::{fs, path::Path};
 
-    use super::{Listed, Names, Sources};
+    use super::{Listed, Names, Sources, Unread};
 
     const ALICE: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
     const BOB: &str = "2S7mA0vEMethCNQrJpJKE81/JmhgtB+tHHLYQhgM6kk=";
@@ -172,6 +206,7 @@ mod tests {
             peers: directory.join("peers.toml"),
             wireguard: vec![directory.join("wireguard"), directory.join("more")],
             networkd: vec![directory.join("networkd")],
+            copy: directory.join("copy.toml"),
         }
     }
 
@@ -257,6 +292,40 @@ mod tests {
         fs::write(directory.path().join("peers.toml"), b"\xff").unwrap();
         let error = Names::read(&sources).unwrap_err().to_string();
         assert!(error.starts_with("cannot read /") && error.contains("utf-8"), "{error}");
+    }
+
+    #[test]
+    fn the_copy_says_what_the_configurations_do_and_is_asked_where_they_are_forbidden() {
+        let directory = tempfile::tempdir().unwrap();
+        let sources = in_directory(directory.path());
+        let json = "# friendly_json={\"name\":\"b \\\"ob\",\"user\":\"u\",\"groups\":[\"g\"]}";
+        let text = format!(
+            "[Interface]\nPrivateKey = {CAROL}\n# alice\n[Peer]\nPublicKey = {ALICE}\n\
+             [Peer]\n{json}\nPublicKey = {BOB}\n"
+        );
+        write(directory.path(), "wireguard/wg0.conf", &text);
+        write(directory.path(), "peers.toml", "");
+        let (copy, unread) = Names::copied(&sources);
+        assert_eq!(unread, []);
+        assert!(!copy.contains(CAROL), "{copy}");
+        write(directory.path(), "copy.toml", &copy);
+        let read = Names::read(&sources).unwrap();
+
+        let mut from_copy = Names::default();
+        let of_others = |name: &str| Unread {
+            path: directory.path().join(name),
+            reason: "other".to_owned(),
+            is_forbidden: name == "forbidden",
+        };
+        from_copy.unread = vec![of_others("forbidden"), of_others("broken")];
+        from_copy.copy(&sources.copy);
+        assert_eq!(from_copy.known, read.known);
+        assert_eq!(from_copy.unread, [of_others("broken")], "it has what is forbidden, only that");
+
+        write(directory.path(), "copy.toml", "[[peers]]\n");
+        from_copy.copy(&sources.copy);
+        assert_eq!(from_copy.unread.len(), 2, "a wrong copy is told");
+        assert_eq!(Names::read(&sources).unwrap(), read, "and nobody asks it where none is needed");
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub struct Sources {
     pub wireguard: Vec<PathBuf>,
     /// Directories of `*.netdev` as systemd-networkd reads them.
     pub networkd: Vec<PathBuf>,
+    /// The names in those, as a list, for a flowd that may not read them; it need not exist.
+    pub copy: PathBuf,
 }
 
 /// A file or directory that is there and names nobody, because flowd cannot read it.
@@ -29,6 +31,8 @@ pub struct Unread {
     pub path: PathBuf,
     /// Why.
     pub reason: String,
+    /// Whether another user may read it.
+    pub(super) is_forbidden: bool,
 }
 
 /// What a look at every file showed, short of reading it. Another one: something has changed.
@@ -63,8 +67,8 @@ impl Sources {
 
     pub(super) fn fingerprint(&self) -> Fingerprint {
         let (mut paths, unread) = self.files();
-        paths.push(self.peers.clone());
-        paths.extend(unread.into_iter().map(|Unread { path, reason: _ }| path));
+        paths.extend([self.peers.clone(), self.copy.clone()]);
+        paths.extend(unread.into_iter().map(|unread| unread.path));
         let stamped = paths.into_iter().map(|path| {
             let stamp = fs::metadata(&path).ok().as_ref().map(Stamp::of);
             (path, stamp)
@@ -75,7 +79,8 @@ impl Sources {
 
 impl Unread {
     pub(super) fn new(path: &Path, error: &io::Error) -> Self {
-        Self { path: path.to_owned(), reason: error.to_string() }
+        let is_forbidden = error.kind() == io::ErrorKind::PermissionDenied;
+        Self { path: path.to_owned(), reason: error.to_string(), is_forbidden }
     }
 }
 
@@ -140,6 +145,7 @@ mod tests {
             peers: directory.join("peers.toml"),
             wireguard: vec![directory.to_owned(), directory.join("missing")],
             networkd: vec![directory.to_owned()],
+            copy: directory.join("copy.toml"),
         }
     }
 

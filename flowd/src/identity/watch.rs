@@ -44,7 +44,7 @@ impl Reader {
         self.seen = self.sources.fingerprint();
         let names = Names::read(&self.sources)?;
         for unread in names.unread().iter().filter(|unread| !self.told.contains(unread)) {
-            let Unread { path, reason } = unread;
+            let Unread { path, reason, is_forbidden: _ } = unread;
             tracing::warn!(path = %path.display(), %reason, "cannot be read; it names no peer");
         }
         self.told = names.unread().to_vec();
@@ -133,6 +133,7 @@ mod tests {
             peers: list.clone(),
             wireguard: vec![wireguard.clone()],
             networkd: Vec::new(),
+            copy: directory.path().join("copy.toml"),
         };
         let mut reader = Reader::new(sources);
         assert_eq!(reader.read().unwrap().known().count(), 0);

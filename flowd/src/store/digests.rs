@@ -60,9 +60,9 @@ impl New {
 
     pub(super) fn insert(&self, conn: &Connection) -> rusqlite::Result<()> {
         let Extent { ids, window_start_ms, window_end_ms } = &self.extent;
-        let [totals, peers, remotes, ports] = self.digest.encode();
+        let [totals, peers, remotes, ports, pairs] = self.digest.encode();
         let mut insert =
-            conn.prepare_cached("INSERT INTO digest VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
+            conn.prepare_cached("INSERT INTO digest VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
         insert.execute(params![
             ids.start(),
             ids.end(),
@@ -73,6 +73,7 @@ impl New {
             peers,
             remotes,
             ports,
+            pairs,
         ])?;
         Ok(())
     }
@@ -97,18 +98,21 @@ pub(super) fn list(conn: &Connection, version: usize) -> rusqlite::Result<Vec<Ex
     extents.collect()
 }
 
-/// Those parts of a digest that are wanted: totals, peers, remotes, ports.
+/// Those parts of a digest that are wanted: totals, peers, remotes, ports, pairs.
 pub(super) fn read(
     conn: &Connection,
     extent: &Extent,
-    wanted: [bool; 4],
+    wanted: [bool; 5],
 ) -> rusqlite::Result<Digest> {
-    let columns = ["totals", "peers", "remotes", "ports"];
-    let columns: Vec<_> =
-        columns.iter().zip(wanted).map(|(name, wanted)| if wanted { name } else { "NULL" }).collect();
+    let columns = ["totals", "peers", "remotes", "ports", "pairs"];
+    let columns: Vec<_> = columns
+        .iter()
+        .zip(wanted)
+        .map(|(name, wanted)| if wanted { name } else { "NULL" })
+        .collect();
     let sql = format!("SELECT {} FROM digest WHERE first_record_id = ?", columns.join(", "));
     let blobs: Blobs = conn.prepare_cached(&sql)?.query_row([extent.ids.start()], |row| {
-        Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?])
+        Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?])
     })?;
     Digest::decode(&blobs).map_err(damaged)
 }
@@ -116,7 +120,7 @@ pub(super) fn read(
 /// Holds every digest against its chunks.
 pub(super) fn check(conn: &Connection, version: usize) -> rusqlite::Result<()> {
     for extent in list(conn, version)? {
-        let stored = read(conn, &extent, [true; 4])?;
+        let stored = read(conn, &extent, [true; 5])?;
         let (first, last) = (*extent.ids.start(), *extent.ids.end());
         let mut chunks = Vec::new();
         for mut stored in

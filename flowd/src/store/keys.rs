@@ -1,6 +1,6 @@
 //! What the records of chunks are grouped by: keys, their numbers, and where those stand.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
 use flowd_common::packet::has_ports;
 use foldhash::fast::RandomState;
@@ -15,18 +15,31 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Keys {
     ids: HashMap<Option<Key>, u32, RandomState>,
+    /// Those that are addresses, which are many.
+    addresses: HashMap<u128, u32, RandomState>,
     keys: Vec<Option<Key>>,
 }
 
 impl Keys {
     /// The number of a key, which it gets if it has none.
     pub(super) fn id(&mut self, key: Option<Key>) -> u32 {
-        if let Some(id) = self.ids.get(&key) {
-            return *id;
+        let next = self.keys.len() as u32;
+        let id = match &key {
+            Some(Key::Address(address)) => {
+                let bits = match address {
+                    IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+                    IpAddr::V6(address) => address.to_bits(),
+                };
+                *self.addresses.entry(bits).or_insert(next)
+            }
+            _ => match self.ids.get(&key) {
+                Some(id) => *id,
+                None => *self.ids.entry(key.clone()).or_insert(next),
+            },
+        };
+        if id == next {
+            self.keys.push(key);
         }
-        let id = self.keys.len() as u32;
-        self.keys.push(key.clone());
-        self.ids.insert(key, id);
         id
     }
 

@@ -52,3 +52,7 @@ impl Iterator for Opened<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "opened_tests.rs"]
+mod tests;

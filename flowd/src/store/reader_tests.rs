@@ -5,7 +5,7 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::{Opened, Reached, Reader};
+use super::Reader;
 use crate::{
     flows::{
         By, Counters, Decider, EndReason, Entry, Filter, Flow, FlowId, Grouping, Identity,
@@ -63,6 +63,22 @@ pub(in crate::store) fn life() -> impl Strategy<Value = Life> {
                 overflow,
             },
         )
+}
+
+/// An allowed flow of host 1 that has ended.
+pub(in crate::store) fn ended(start_ms: i64, windows: Vec<(i64, u64)>) -> Life {
+    Life {
+        start_ms,
+        protocol: 6,
+        host: 1,
+        port: 443,
+        initiator: Initiator::Peer,
+        verdict: Verdict::Allow,
+        rule: None,
+        windows,
+        ends: true,
+        overflow: false,
+    }
 }
 
 fn addr(last: u16) -> Ipv6Addr {
@@ -222,14 +238,19 @@ fn of_one_property() -> impl Strategy<Value = Filter> {
         Filter { src: net("10.8.0.1/32"), ..Filter::default() },
         Filter { src: net("10.8.0.100/32"), ..Filter::default() },
         Filter { dst: net("10.8.0.0/30"), ..Filter::default() },
+        Filter { ip: net("10.8.0.1/32"), ..Filter::default() },
+        Filter { ip: net("10.8.0.0/24"), ..Filter::default() },
         Filter { dst_port: Some(53), ..Filter::default() },
         Filter { protocol: Some(17), ..Filter::default() },
         Filter { dst_port: Some(53), protocol: Some(17), ..Filter::default() },
     ]);
     let verdict = prop::sample::select(vec![None, None, Some(Verdict::Allow), Some(Verdict::Deny)]);
     let since_ms = prop::option::weighted(0.3, 0_i64..4 * DAY_MS);
-    (one, verdict, since_ms)
-        .prop_map(|(filter, verdict, since_ms)| Filter { verdict, since_ms, ..filter })
+    (one, verdict, since_ms).prop_map(|(filter, verdict, since_ms)| Filter {
+        verdict,
+        since_ms,
+        ..filter
+    })
 }
 
 /// What is asked for, by looking at every record.
@@ -397,18 +418,7 @@ proptest! {
 #[test]
 fn records_above_the_watermark_are_not_there_yet() {
     let dir = tempfile::tempdir().unwrap();
-    let life = Life {
-        start_ms: 1_000,
-        protocol: 6,
-        host: 1,
-        port: 443,
-        initiator: Initiator::Peer,
-        verdict: Verdict::Allow,
-        rule: None,
-        windows: vec![(60_000, 3), (60_000, 4)],
-        ends: true,
-        overflow: false,
-    };
+    let life = ended(1_000, vec![(60_000, 3), (60_000, 4)]);
     let records = write(dir.path(), &[life]);
     let reader = Reader::new(dir.path(), "gw");
     for watermark in 0..=2 {
@@ -425,18 +435,8 @@ fn records_above_the_watermark_are_not_there_yet() {
 
 #[test]
 fn verdict_rule_and_user_are_asked_of_the_store() {
-    let life = |host: u8, verdict, rule| Life {
-        start_ms: 0,
-        protocol: 6,
-        host,
-        port: 443,
-        initiator: Initiator::Peer,
-        verdict,
-        rule,
-        windows: vec![(60_000, 1)],
-        ends: true,
-        overflow: false,
-    };
+    let life =
+        |host: u8, verdict, rule| Life { host, verdict, rule, ..ended(0, vec![(60_000, 1)]) };
     let dir = tempfile::tempdir().unwrap();
     let overflow = Life { overflow: true, ..life(3, Verdict::Deny, None) };
     write(
@@ -549,18 +549,7 @@ fn a_store_that_is_not_there_yet_is_empty() {
 
 #[test]
 fn a_query_that_is_over_ends_in_the_middle() {
-    let life = |start_ms| Life {
-        start_ms,
-        protocol: 6,
-        host: 1,
-        port: 443,
-        initiator: Initiator::Peer,
-        verdict: Verdict::Allow,
-        rule: None,
-        windows: vec![(60_000, 1)],
-        ends: true,
-        overflow: false,
-    };
+    let life = |start_ms| ended(start_ms, vec![(60_000, 1)]);
     let dir = tempfile::tempdir().unwrap();
     let lives: Vec<_> = (0..2_000).map(life).collect();
     write(dir.path(), &lives);
@@ -581,105 +570,10 @@ fn a_query_that_is_over_ends_in_the_middle() {
     assert!(read(&Leash::default()).is_ok(), "others go on");
 }
 
-/// Three days, a record of a flow that has ended each.
-fn three_days(dir: &Path) -> [std::path::PathBuf; 3] {
-    let life = |day: i64| Life {
-        start_ms: day * DAY_MS + 60_000,
-        protocol: 6,
-        host: 1,
-        port: 443,
-        initiator: Initiator::Peer,
-        verdict: Verdict::Allow,
-        rule: None,
-        windows: vec![(60_000, 1)],
-        ends: true,
-        overflow: false,
-    };
-    let mut writer = Writer::open(dir, "gw", 0).unwrap();
-    for day in 0..3 {
-        let mut records = records_of(day as u16, &life(day));
-        writer.commit((day + 1) * DAY_MS - 1, &mut records, &Leaving::default()).unwrap();
-    }
-    ["1970-01-01", "1970-01-02", "1970-01-03"].map(|day| dir.join(format!("segments/{day}.sqlite")))
-}
-
-#[test]
-fn a_day_that_goes_behind_what_was_read_is_told() {
-    let all = Filter::default();
-    for gone in [1, 2] {
-        let dir = tempfile::tempdir().unwrap();
-        let days = three_days(dir.path());
-        let reader = Reader::new(dir.path(), "gw");
-        let mut seen = Vec::new();
-        let told = reader.records(&all, 0, 9, &mut |record| {
-            seen.push(record.record_id);
-            std::fs::remove_file(&days[gone]).unwrap_or(());
-            ControlFlow::Continue(())
-        });
-        assert!(matches!(told, Err(ReadError::Removed)), "{told:?}, {seen:?}");
-        assert_eq!(seen.len(), gone, "what comes behind the hole is not shown");
-    }
-}
-
-#[test]
-fn a_day_that_goes_when_it_was_read_or_before_is_not_missed() {
-    let dir = tempfile::tempdir().unwrap();
-    let days = three_days(dir.path());
-    let reader = Reader::new(dir.path(), "gw");
-    let paths = days.to_vec().into_iter();
-    std::fs::remove_file(&days[0]).unwrap();
-    let opened = Opened { reader: &reader, paths, has_begun: false };
-    let found: Vec<_> = opened.map(|opened| opened.unwrap().0).collect();
-    assert_eq!(found, days[1..]);
-    let mut seen = Vec::new();
-    let read = reader.records(&Filter::default(), 0, 9, &mut |record| {
-        seen.push(record.record_id);
-        std::fs::remove_file(&days[1]).unwrap_or(());
-        ControlFlow::Continue(())
-    });
-    read.unwrap();
-    assert_eq!(seen, [2, 3]);
-}
-
-#[test]
-fn a_reader_that_pauses_is_told_that_the_day_went_in_which_it_was() {
-    let dir = tempfile::tempdir().unwrap();
-    let days = three_days(dir.path());
-    let reader = Reader::new(dir.path(), "gw");
-    let all = Filter::default();
-    let mut reached = Reached::new(0);
-    let next = |reached: &mut Reached| {
-        let mut id = 0;
-        let one = &mut |record: Record| {
-            id = record.record_id;
-            ControlFlow::Break(())
-        };
-        reader.records_on(&all, reached, 9, one).map(|()| id)
-    };
-    assert_eq!(next(&mut reached).unwrap(), 1);
-    assert_eq!(next(&mut reached).unwrap(), 2);
-    std::fs::remove_file(&days[0]).unwrap();
-    assert_eq!(next(&mut reached.clone()).unwrap(), 3, "it is past that one");
-    std::fs::remove_file(&days[1]).unwrap();
-    let told = next(&mut reached);
-    assert!(matches!(told, Err(ReadError::Removed)), "{told:?}");
-}
-
 #[test]
 fn a_flow_that_has_ended_behind_the_watermark_is_open() {
     let dir = tempfile::tempdir().unwrap();
-    let life = Life {
-        start_ms: 1_000,
-        protocol: 6,
-        host: 1,
-        port: 443,
-        initiator: Initiator::Peer,
-        verdict: Verdict::Allow,
-        rule: None,
-        windows: vec![(60_000, 1), (DAY_MS, 1), (DAY_MS, 1)],
-        ends: true,
-        overflow: false,
-    };
+    let life = ended(1_000, vec![(60_000, 1), (DAY_MS, 1), (DAY_MS, 1)]);
     write(dir.path(), &[life]);
     let reader = Reader::new(dir.path(), "gw");
     for (state, open) in [(State::Open, true), (State::Closed, false)] {

@@ -234,7 +234,8 @@ CREATE TABLE digest (
     totals           BLOB NOT NULL, -- by verdict
     peers            BLOB, -- by inside end; NULL: too many
     remotes          BLOB, -- by other end
-    ports            BLOB -- by protocol and destination port
+    ports            BLOB, -- by protocol and destination port
+    pairs            BLOB -- by both peers, of records that have a peer at the other end
 ) STRICT;
 -- Readers keep the rows that there are.
 DROP INDEX record_by_first_seen;

@@ -1,16 +1,12 @@
 //! Questions that sums answer, so that no record of a chunk, or of a digest's chunks, is looked at.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, num::NonZeroU32};
 
 use flowd_common::packet::has_ports;
 
-use super::{
-    digests::Extent,
-    keys::of_peer,
-    row::Names,
-};
+use super::{digests::Extent, keys::of_peer, row::Names};
 use crate::{
-    chunk::{ChunkError, ColumnId, ColumnSet, End, Fate, NameId, Sum, Summed, Sums, end},
+    chunk::{ChunkError, ColumnId, ColumnSet, End, Fate, NameId, Sum, Summed, Sums, end, peers_of},
     flows::{By, Filter, Key},
 };
 
@@ -25,6 +21,8 @@ enum Table {
     Sources,
     /// The ends across.
     Destinations,
+    /// Either end.
+    Addresses,
     Ports,
 }
 
@@ -59,8 +57,7 @@ impl<'f> Served<'f> {
             min_bytes,
             state,
         } = filter;
-        let is_beside = ip.is_some()
-            || port.is_some()
+        let is_beside = port.is_some()
             || src_port.is_some()
             || rule.is_some()
             || initiator.is_some()
@@ -83,6 +80,7 @@ impl<'f> Served<'f> {
             (peer.is_some() || user.is_some()).then_some(Table::Peers),
             src.is_some().then_some(Table::Sources),
             dst.is_some().then_some(Table::Destinations),
+            ip.is_some().then_some(Table::Addresses),
             (dst_port.is_some() || protocol.is_some()).then_some(Table::Ports),
         ];
         let mut tables = asked.into_iter().chain([of_by]).flatten();
@@ -98,7 +96,7 @@ impl<'f> Served<'f> {
         }
         let peers = (peer.is_some() || user.is_some()).then(|| {
             let ids = names.peers.keys().filter(|id| is_meant(id));
-            ids.filter_map(|id| Some(NameId::from(std::num::NonZeroU32::new((*id).try_into().ok()?))))
+            ids.filter_map(|id| Some(NameId::from(NonZeroU32::new((*id).try_into().ok()?))))
                 .collect()
         });
         Some(Self { table, by, filter, peers })
@@ -122,19 +120,24 @@ impl<'f> Served<'f> {
             Table::Totals => &[],
             Table::Peers if self.peers.is_none() => &[PeerEnds, PeerSums],
             Table::Peers => &[PeerEnds, PeerSums, RemoteEnds],
-            Table::Sources | Table::Destinations => &[PeerEnds, PeerSums, RemoteEnds, RemoteSums],
+            Table::Sources | Table::Destinations | Table::Addresses => {
+                &[PeerEnds, PeerSums, RemoteEnds, RemoteSums]
+            }
             Table::Ports => &[PortSums],
         };
         columns.iter().copied().collect()
     }
 
-    /// The parts of a digest that it needs: totals, peers, remotes, ports.
-    pub(super) fn parts(&self) -> [bool; 4] {
+    /// The parts of a digest that it needs: totals, peers, remotes, ports, pairs.
+    pub(super) fn parts(&self) -> [bool; 5] {
+        let is_asked = self.peers.is_some();
         match self.table {
-            Table::Totals => [true, false, false, false],
-            Table::Peers => [false, true, self.peers.is_some(), false],
-            Table::Sources | Table::Destinations => [false, true, true, false],
-            Table::Ports => [false, false, false, true],
+            Table::Totals => [true, false, false, false, false],
+            Table::Peers => [false, true, false, false, is_asked],
+            Table::Sources | Table::Destinations | Table::Addresses => {
+                [false, true, true, false, false]
+            }
+            Table::Ports => [false, false, false, true, false],
         }
     }
 
@@ -160,15 +163,24 @@ impl<'f> Served<'f> {
         summed: &Summed<'_>,
         remote_ends: Option<&[End]>,
         names: &Names,
-        add: impl FnMut(Option<Key>, Fate, &Sum),
+        mut add: impl FnMut(Option<Key>, Fate, &Sum),
     ) -> Result<bool, ChunkError> {
-        let Summed { peers, remotes, ports } = *summed;
+        let Summed { peers, remotes, ports, pairs } = *summed;
         match (self.table, peers, remotes, ports) {
-            (Table::Peers, Some(peers), _, _) if self.is_of_insides(remote_ends) => {
-                self.add_peers(peers, names, add)?;
+            (Table::Peers, Some(peers), _, _) => {
+                let others = match pairs {
+                    _ if self.is_of_insides(remote_ends) => &[],
+                    Some(pairs) => pairs.0.as_slice(),
+                    None => return Ok(false),
+                };
+                self.add_peers(peers, names, &mut add)?;
+                self.add_others(others, names, add);
             }
             (Table::Sources | Table::Destinations, Some(peers), Some(remotes), _) => {
                 self.add_ends(peers, remotes, add)?;
+            }
+            (Table::Addresses, Some(peers), Some(remotes), _) => {
+                return self.add_addresses(peers, remotes, add);
             }
             (Table::Ports, _, _, Some(ports)) => self.add_ports(ports, add),
             _ => return Ok(false),
@@ -185,14 +197,26 @@ impl<'f> Served<'f> {
         for ((key, fate), sum) in &sums.0 {
             let peer = end(ends, *key)?.peer;
             if self.peers.as_ref().is_none_or(|wanted| wanted.contains(&peer)) {
-                let key = match self.by {
-                    Some(by @ (By::Peer | By::User)) => of_peer(by, peer, names),
-                    _ => self.key_of_fate(*fate),
-                };
-                add(key, *fate, sum);
+                add(self.key_of_peer(peer, *fate, names), *fate, sum);
             }
         }
         Ok(())
+    }
+
+    /// Records of other peers that have one that is meant at their other end.
+    fn add_others(
+        &self,
+        pairs: &[((i64, Fate), Sum)],
+        names: &Names,
+        mut add: impl FnMut(Option<Key>, Fate, &Sum),
+    ) {
+        let is_meant = |peer| self.peers.as_ref().is_some_and(|wanted| wanted.contains(&peer));
+        for ((key, fate), sum) in pairs {
+            let (peer, remote) = peers_of(*key);
+            if is_meant(remote) && !is_meant(peer) {
+                add(self.key_of_peer(peer, *fate, names), *fate, sum);
+            }
+        }
     }
 
     /// Each record is at an inside end and at another one: it counts with the one that is asked for.
@@ -222,6 +246,29 @@ impl<'f> Served<'f> {
         Ok(())
     }
 
+    /// `false`, and nothing is added: what is asked for is at inside ends and at others, and flows may
+    /// have it at both.
+    fn add_addresses(
+        &self,
+        peers: (&[End], &Sums),
+        remotes: (&[End], &Sums),
+        mut add: impl FnMut(Option<Key>, Fate, &Sum),
+    ) -> Result<bool, ChunkError> {
+        let net = self.filter.ip;
+        let is_meant = |end: &End| net.is_none_or(|net| net.contains(&end.addr.to_canonical()));
+        if peers.0.iter().any(is_meant) && remotes.0.iter().any(is_meant) {
+            return Ok(false);
+        }
+        for (ends, sums) in [peers, remotes] {
+            for ((key, fate), sum) in &sums.0 {
+                if !fate.overflow && is_meant(&end(ends, *key)?) {
+                    add(self.key_of_fate(*fate), *fate, sum);
+                }
+            }
+        }
+        Ok(true)
+    }
+
     fn add_ports(&self, sums: &Sums, mut add: impl FnMut(Option<Key>, Fate, &Sum)) {
         let Filter { dst_port, protocol, .. } = self.filter;
         for ((key, fate), sum) in &sums.0 {
@@ -247,6 +294,13 @@ impl<'f> Served<'f> {
             (None, _) => true,
             (Some(wanted), Some(ends)) => ends.iter().all(|end| !wanted.contains(&end.peer)),
             (Some(_), None) => false,
+        }
+    }
+
+    fn key_of_peer(&self, peer: NameId, fate: Fate, names: &Names) -> Option<Key> {
+        match self.by {
+            Some(by @ (By::Peer | By::User)) => of_peer(by, peer, names),
+            _ => self.key_of_fate(fate),
         }
     }
 

@@ -199,9 +199,7 @@ impl Made {
         if is_there || found != count {
             return Err(rusqlite::Error::StatementChangedRows(found));
         }
-        digest.insert(conn)?;
-        failpoint!("digest-written");
-        Ok(())
+        digest.insert(conn)
     }
 }
 

@@ -64,7 +64,11 @@ impl Tail {
             let part = read(conn, names, columns, (new, ids.1))?;
             kept.parts.push_back(part.into());
         }
-        while kept.parts.front().and_then(|part| part.last()).is_none_or(|row| row.record_id < ids.0)
+        while kept
+            .parts
+            .front()
+            .and_then(|part| part.last())
+            .is_none_or(|row| row.record_id < ids.0)
         {
             if kept.parts.pop_front().is_none() {
                 break;
@@ -105,9 +109,8 @@ fn read(
     columns: &str,
     (first, last): (u64, u64),
 ) -> rusqlite::Result<Vec<Record>> {
-    let sql = format!(
-        "SELECT {columns} FROM record WHERE record_id BETWEEN ? AND ? ORDER BY record_id"
-    );
+    let sql =
+        format!("SELECT {columns} FROM record WHERE record_id BETWEEN ? AND ? ORDER BY record_id");
     let mut query = conn.prepare_cached(&sql)?;
     let mut rows = query.query([first.cast_signed(), last.cast_signed()])?;
     let mut records = Vec::with_capacity((last - first + 1) as usize);

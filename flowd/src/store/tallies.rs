@@ -26,6 +26,8 @@ use crate::{
 
 /// Verdict and overflow, as a position.
 const FATES: usize = 4;
+/// No record that is wanted was of this group so far.
+const NOWHERE: usize = usize::MAX;
 /// A group as the numbers of its keys.
 type Ids = [u32; Grouping::MOST];
 
@@ -40,6 +42,8 @@ pub(super) struct Tallies<'f> {
     keys: Vec<Keys>,
     /// Where the sums of a group and a step are.
     slots: HashMap<(Ids, i64), usize, RandomState>,
+    /// The same by number where groups have one key and there are no steps; else empty.
+    places: Vec<usize>,
     sums: Vec<[Added; FATES]>,
 }
 
@@ -78,6 +82,7 @@ impl<'f> Tallies<'f> {
             step,
             keys: by.iter().map(|_| Keys::default()).collect(),
             slots: HashMap::default(),
+            places: Vec::new(),
             sums: Vec::new(),
         })
     }
@@ -102,6 +107,7 @@ impl<'f> Tallies<'f> {
             sink(Tally { group, start_ms, sum, of_step });
         }
         self.sums.clear();
+        self.places.clear();
         self.keys.iter_mut().for_each(|keys| *keys = Keys::default());
     }
 
@@ -273,11 +279,21 @@ impl<'f> Tallies<'f> {
     }
 
     fn slot(&mut self, key: (Ids, i64)) -> usize {
+        let is_single = self.by.len() == 1 && self.step.is_none();
+        let id = key.0[0] as usize;
+        if is_single && let Some(slot) = self.places.get(id).filter(|slot| **slot != NOWHERE) {
+            return *slot;
+        }
         let sums = &mut self.sums;
-        *self.slots.entry(key).or_insert_with(|| {
+        let slot = *self.slots.entry(key).or_insert_with(|| {
             sums.push([Added::default(); FATES]);
             sums.len() - 1
-        })
+        });
+        if is_single {
+            self.places.resize(self.places.len().max(id + 1), NOWHERE);
+            self.places[id] = slot;
+        }
+        slot
     }
 
     /// Adds a whole chunk by its sums; `false`: they do not say what is asked for.

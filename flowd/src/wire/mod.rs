@@ -48,7 +48,8 @@ pub use segment::{Segment, SegmentList};
 pub use series::{Point, Series, SeriesLine};
 pub use sql::{SqlColumn, SqlRows, SqlTable, SqlTables};
 pub use status::{
-    DrainStatus, InterfaceStatus, NamedTally, PolicyStatus, Status, StoreStatus, TableStatus,
+    DrainStatus, InterfaceStatus, NamedTally, PolicyStatus, ProgramStatus, Status, StoreStatus,
+    TableStatus,
 };
 pub use summary::Summary;
 pub use timestamp::Timestamp;

@@ -46,6 +46,11 @@ pub struct InterfaceStatus {
     pub attached_by: String,
     /// When flowd attached.
     pub since: Timestamp,
+    /// The tcx programs that see what is received, in the order in which they run; empty without
+    /// tcx.
+    pub ingress: Vec<ProgramStatus>,
+    /// The same for what is sent.
+    pub egress: Vec<ProgramStatus>,
     /// Peers configured on it.
     pub peers: u64,
     /// What flowd saw since it attached: flows, overflow and uncounted together.
@@ -63,6 +68,17 @@ pub struct InterfaceStatus {
     pub dropped: Counters,
     /// What the device itself counted since flowd attached.
     pub device: Counters,
+}
+
+/// A program on an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProgramStatus {
+    /// Its number in the kernel.
+    pub id: u32,
+    /// Its name; `None`: flowd may not ask for it.
+    pub name: Option<String>,
+    /// Whether it is this flowd's.
+    pub own: bool,
 }
 
 /// A counter with its reason.

@@ -71,14 +71,7 @@ fn unpack(series: &str) -> Result<()> {
             newest(series)?.with_context(|| format!("apt has no cloud kernel {series}"))?
         }
     };
-    run(command(["apt-get", "download", "-q", "-oAPT::Sandbox::User=root", &package])
-        .current_dir(work.path()))?;
-    let archive = fs::read_dir(work.path())?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get download left no package")?;
-    let root = work.path().join("root");
-    run(command(["dpkg-deb", "-x"]).arg(&archive).arg(&root))?;
+    let root = packages::unpack(&package, work.path())?;
     let modules = root.join("lib/modules");
     let Some(release) = fs::read_dir(&modules)?.next() else {
         bail!("{package} has no modules");

@@ -6,11 +6,13 @@
 mod ebpf_toolchain;
 mod kernels;
 mod packages;
+mod promtool;
 mod python;
 mod toolchain;
 
 pub(crate) use self::ebpf_toolchain::EbpfToolchain;
 pub(crate) use self::kernels::{Kernel, SERIES};
+pub(crate) use self::promtool::program as promtool;
 pub(crate) use self::python::interpreter as python;
 
 use std::path::PathBuf;
@@ -33,6 +35,8 @@ pub(crate) enum Purpose {
     Demo,
     /// rustfmt, clippy, cargo-deny
     Lint,
+    /// The Debian package
+    Dist,
 }
 
 /// One thing that is missing.
@@ -90,12 +94,16 @@ fn missing(purposes: &[Purpose]) -> Vec<Missing> {
     }
     if wants(Purpose::Test) {
         missing.extend(python::missing());
+        missing.extend(promtool::missing());
     }
     if wants(Purpose::Vm) {
         missing.extend(SERIES.iter().filter_map(|series| kernels::missing(series)));
     }
     if wants(Purpose::Lint) {
         missing.extend(toolchain::deny());
+    }
+    if wants(Purpose::Dist) {
+        missing.extend(toolchain::deb());
     }
     missing
 }

@@ -1,4 +1,4 @@
-//! The compiler and the linker of the eBPF programs, cargo-fuzz and cargo-deny.
+//! The compiler and the linker of the eBPF programs, cargo-fuzz, cargo-deny and cargo-deb.
 
 use std::path::Path;
 use std::process::Command;
@@ -15,6 +15,9 @@ const BPF_LINKER: &str = "0.13.0";
 
 /// The version that the flags of `cargo xtask fuzz` are for.
 const CARGO_FUZZ: &str = "0.13.1";
+
+/// The version that `[package.metadata.deb]` is written for.
+const CARGO_DEB: &str = "3.8.0";
 
 /// The LLVM of Debian's compiler.
 const DEBIAN_LLVM: u32 = 22;
@@ -75,6 +78,23 @@ pub(super) fn deny() -> Option<Missing> {
         command: "cargo install cargo-deny --locked".to_owned(),
         install: Box::new(|| {
             run(&mut outside(["cargo", "install", "-q", "cargo-deny", "--locked"]))
+        }),
+    })
+}
+
+/// cargo-deb, without its own copy of liblzma: xz does that.
+pub(super) fn deb() -> Option<Missing> {
+    let version = command(["cargo-deb", "--version"]).output().ok();
+    let installed = version.is_some_and(|output| {
+        String::from_utf8_lossy(&output.stdout).split_whitespace().any(|word| word == CARGO_DEB)
+    });
+    (!installed).then(|| Missing {
+        what: format!("cargo-deb {CARGO_DEB}"),
+        why: "makes the Debian package; a minute or two",
+        command: format!("cargo install cargo-deb --version {CARGO_DEB} --locked"),
+        install: Box::new(|| {
+            let words = ["cargo", "install", "-q", "cargo-deb", "--version", CARGO_DEB];
+            run(outside(words).args(["--locked", "--no-default-features"]))
         }),
     })
 }

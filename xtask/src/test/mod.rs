@@ -23,7 +23,8 @@ use clap::ValueEnum;
 
 use self::outcome::Outcome;
 use self::report::{Passing, Report};
-use crate::command::{as_root, cargo, run as run_command, show, workspace};
+use crate::command::{as_root, cargo, cargo_release, run as run_command, show, workspace};
+use crate::dist;
 use crate::setup::{self, Purpose};
 
 /// A set of tests that needs the same things.
@@ -125,7 +126,7 @@ fn run_tier(tier: Tier, filter: Option<&str>) -> Result<Outcome> {
             fuzz::run(filter)
         }
         Tier::Root => {
-            setup::ensure(&[Purpose::Test])?;
+            setup::ensure(&[Purpose::Test, Purpose::Dist])?;
             let failpoints = build_failpoints()?;
             root(&Built::new()?, &failpoints, filter)
         }
@@ -144,10 +145,13 @@ fn host(filter: Option<&str>) -> Result<Outcome> {
 }
 
 fn root(built: &Built, failpoints: &Path, filter: Option<&str>) -> Result<Outcome> {
+    let packages = dist::pack_twice(&built.flowd, &built.flowctl)?;
     let mut command = as_root(["env"])?;
     command
         .args(built.environment(failpoints))
         .arg(format!("FLOWD_TEST_PYTHON={}", setup::python()?.display()))
+        .arg(format!("FLOWD_TEST_PROMTOOL={}", setup::promtool()?.display()))
+        .arg(format!("FLOWD_DEB={}", packages.deb.display()))
         .arg(&built.tests)
         .arg("--test-threads=2")
         .args(filter)
@@ -193,7 +197,7 @@ pub(crate) fn build_failpoints() -> Result<PathBuf> {
 
 /// Runs a command of cargo that builds, and returns its messages about artifacts.
 fn build(words: &[&str]) -> Result<Vec<serde_json::Value>> {
-    let mut cargo = cargo(words);
+    let mut cargo = if words.contains(&"--release") { cargo_release(words) } else { cargo(words) };
     cargo.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
     let output = cargo.output().with_context(|| format!("cannot run {}", show(&cargo)))?;
     if !output.status.success() {

@@ -7,7 +7,13 @@ use tokio::net::UnixListener;
 
 use super::{Live, Served};
 use crate::{
-    api::{Access, ApiState, error::ApiError, flows::blocking, serve::serve},
+    api::{
+        Access, ApiState,
+        door::Door,
+        error::ApiError,
+        flows::blocking,
+        serve::{SOCKET, serve},
+    },
     audit::Log,
     flows::Filter,
     store::{AuditReader, ReadError, Reader},
@@ -60,14 +66,15 @@ async fn a_client_that_hangs_up_ends_its_query() {
         reader: Reader::new(served.dir(), "gw"),
         gateway: "gw".into(),
         query_timeout: Duration::from_secs(3_600),
-        access: Access::of(&[], &[]).into(),
+        access: Access::of(&[], &[], &[]).into(),
         audit: Log::new().0,
         audit_reader: AuditReader::new(served.dir()),
     };
     let socket = served.dir().join("endless.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     let router = Router::new().route("/", get(endless)).with_state((state, begin, why));
-    let server = tokio::spawn(serve(listener, router, Log::new().0, std::future::pending()));
+    let door = Door::new(listener, Log::new().0);
+    let server = tokio::spawn(serve(door, router, SOCKET, std::future::pending()));
 
     let mut client = UnixStream::connect(&socket).unwrap();
     client.write_all(b"GET / HTTP/1.1\r\nHost: flowd\r\n\r\n").unwrap();

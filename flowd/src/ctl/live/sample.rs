@@ -23,6 +23,8 @@ pub(super) fn status(later_ms: i64) -> wire::Status {
             backend: "kernel".to_owned(),
             attached_by: "tcx".to_owned(),
             since: Timestamp(NOW_MS - 7_384_000),
+            ingress: Vec::new(),
+            egress: Vec::new(),
             peers: 3,
             seen: Counters {
                 rx_packets: seen / 1_000,
