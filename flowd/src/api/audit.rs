@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use axum::{Json, extract::State};
+use axum::{Extension, Json, extract::State};
 use tokio::sync::Semaphore;
 
 use super::{
@@ -10,6 +10,7 @@ use super::{
     error::ApiError,
     flows::now_ms,
     params::{CURSOR, Params, digits, one_of},
+    witness::Details,
 };
 use crate::{
     audit::{Head, Outcome},
@@ -72,11 +73,16 @@ pub(super) async fn list(
 pub(super) async fn verify(
     State(state): State<ApiState>,
     params: Params,
-) -> Result<Json<AuditVerdict>, ApiError> {
+) -> Result<(Extension<Details>, Json<AuditVerdict>), ApiError> {
     params.only(&["head"])?;
     let known = params.read("head", "the number of an entry, a colon and its hash", head)?;
     let verdict = reading(&state, move |reader| reader.verify(known)).await?;
-    Ok(Json(verdict.into()))
+    let mut details = Details::default();
+    let problems = verdict.problems.len() as u64 + verdict.more_problems;
+    details.0.insert("problems".to_owned(), problems.into());
+    let Head { seq, hash } = verdict.head;
+    details.0.insert("head".to_owned(), format!("{seq}:{hash}").into());
+    Ok((Extension(details), Json(verdict.into())))
 }
 
 /// The number of an entry.

@@ -44,7 +44,10 @@ pub(super) enum ApiError {
     /// Who asks may not.
     #[error("{0}")]
     Forbidden(String),
-    #[error("you ask more than one user may at a time: wait a second, and ask less often")]
+    #[error(
+        "you ask more, or more that is new, than one user may at a time: wait a second, and ask less \
+         often"
+    )]
     TooMany,
     #[error(transparent)]
     NotAudited(#[from] NotAudited),

@@ -107,7 +107,7 @@ mod tests {
             ("peer=alice-laptop&%70eer=bob-laptop", false, false),
             ("Peer=alice-laptop", false, false),
             ("peer=alice-laptop%00", false, true),
-            ("peer=%ff", false, false),
+            ("peer=%ff", false, true),
         ];
         for (query, of_some, of_everybody) in cases {
             let target = format!("/v1/summary?{query}");

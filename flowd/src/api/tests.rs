@@ -1,6 +1,7 @@
 //! The API over a real socket, with a store of a few records and a stand-in for the drain thread.
 
 mod audit;
+mod grants;
 mod limits;
 mod replay;
 mod sql;

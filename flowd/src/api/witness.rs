@@ -24,7 +24,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     access::{Access, Right},
-    budget::Budget,
+    budget::{Budget, Trace},
     error::ApiError,
     flows::now_ms,
     grant,
@@ -34,6 +34,8 @@ use crate::audit::{Actor, Caller, Event, Hash, Log, Outcome, word};
 
 /// Characters of a path or query that are kept of somebody who may not, or means nothing.
 const UNWANTED_CHARS: usize = 256;
+/// What an entry has besides what was asked.
+const ENTRY_BYTES: usize = 512;
 /// Groups that are kept of somebody who may not.
 const GROUPS: usize = 64;
 /// Of somebody who may.
@@ -78,7 +80,8 @@ pub(super) async fn guard(
         log.note(about(event, UNWANTED_CHARS));
         return ApiError::Forbidden(refusal).into_response();
     }
-    if !access.is_own(&caller) && !budget.take(caller.uid, Instant::now()) {
+    let trace = trace(&caller, &method, &uri);
+    if !access.is_own(&caller) && !budget.take(caller.uid, trace, Instant::now()) {
         log.note(by(word::ACCESS_LIMITED, Outcome::Refused));
         return ApiError::TooMany.into_response();
     }
@@ -108,6 +111,20 @@ pub(super) async fn guard(
     }
     log.note(event);
     response
+}
+
+/// What a request will leave in the log.
+fn trace(caller: &Caller, method: &Method, uri: &Uri) -> Trace {
+    let asked = uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let program = caller.executable.as_ref().map_or(0, String::len);
+    let bytes = ENTRY_BYTES + asked.min(2 * WANTED_CHARS) + program;
+    let bytes = |entries: usize| u32::try_from(entries * bytes).unwrap_or(u32::MAX);
+    match uri.path() {
+        // Each of them is told, at both ends.
+        "/v1/sql" => Trace::alone(bytes(2).saturating_add(2 * WANTED_CHARS as u32)),
+        path if stream_words(path).is_some() => Trace::alone(bytes(2)),
+        _ => Trace::of(&(&caller.executable, method, uri), bytes(1)),
+    }
 }
 
 /// What a path needs. What is not known here is only read.
@@ -155,6 +172,7 @@ fn word_of(method: &Method, path: &str, status: StatusCode) -> &'static str {
         "/v1/policy/check" => word::POLICY_CHECKED,
         "/v1/audit" => word::AUDIT_READ,
         "/v1/audit/verify" => word::AUDIT_VERIFIED,
+        "/v1/verify" => word::HISTORY_VERIFIED,
         _ => word::QUERY,
     }
 }

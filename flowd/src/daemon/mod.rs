@@ -355,7 +355,23 @@ pub fn detach(config: &Config) -> Result<Detached, DaemonError> {
     }
     let more =
         dataplane::detach_everything(&config.pins).map_err(system("take the programs off"))?;
-    Ok(Detached { removed: programs + more.removed, ..more })
+    let detached = Detached { removed: programs + more.removed, ..more };
+    if detached.removed > 0 && config.store.exists() {
+        tell_of_detach(config, detached.removed);
+    }
+    Ok(detached)
+}
+
+/// Tells the audit log that somebody had the programs taken off, who may: the command stands.
+fn tell_of_detach(config: &Config, programs: usize) {
+    let event = Event::new(now_ms(), word::PROGRAM_DETACHED, Actor::System, Outcome::Done)
+        .on(config.gateway.clone())
+        .with("programs", programs);
+    let told = store::AuditWriter::open(&config.store, &config.gateway, now_ms())
+        .and_then(|(mut log, _aside)| log.append(&[event.into()]));
+    if let Err(error) = told {
+        tracing::error!(%error, "the audit log does not say that the programs were taken off");
+    }
 }
 
 /// Refuses a name in `interfaces` that is there but no WireGuard interface; one that is not there
