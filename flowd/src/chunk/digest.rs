@@ -1,7 +1,8 @@
 //! A digest: what many chunks add up to, by the properties that rankings are of.
 //!
-//! What would have more sums than [`RECORDS_PER_SUM`] allows is left out, and so is what one of the
-//! chunks has left out.
+//! - What would have more sums than [`RECORDS_PER_SUM`] allows is left out, and so is what one of
+//!   the chunks has left out.
+//! - Digests that follow each other add up to one of all their chunks.
 
 use std::{array, collections::BTreeMap, num::NonZeroU32};
 
@@ -17,8 +18,8 @@ use super::{
 };
 use crate::flows::{Counters, Initiator};
 
-/// A digest has at most one sum of a kind for so many records.
-const RECORDS_PER_SUM: usize = 16;
+/// A digest has at most one sum of a kind for so many records, as a chunk.
+const RECORDS_PER_SUM: usize = 8;
 /// So many it has however few records there are.
 const FEW_SUMS: usize = 8;
 
@@ -74,7 +75,16 @@ impl Digest {
     /// Of these chunks, which have loaded [`Self::columns`].
     pub fn of(chunks: &[Chunk]) -> Result<Self, ChunkError> {
         let records: usize = chunks.iter().map(|chunk| chunk.header().rows()).sum();
-        let most = (records / RECORDS_PER_SUM).max(FEW_SUMS);
+        Self::within(chunks, (records / RECORDS_PER_SUM).clamp(FEW_SUMS, MAX_ROWS))
+    }
+
+    /// The same, and nothing is left out but what one of the chunks has left out.
+    pub fn whole(chunks: &[Chunk]) -> Result<Self, ChunkError> {
+        Self::within(chunks, usize::MAX)
+    }
+
+    /// With at most so many sums of a kind.
+    fn within(chunks: &[Chunk], most: usize) -> Result<Self, ChunkError> {
         let totals = chunks.iter().flat_map(|chunk| chunk.header().totals());
         let mut ports = Some(BTreeMap::new());
         for chunk in chunks {
@@ -96,6 +106,41 @@ impl Digest {
         })
     }
 
+    /// Of all that these are of.
+    pub fn merged(digests: &[Self]) -> Result<Self, ChunkError> {
+        let all = |of: fn(&Self) -> Option<&Sums>| -> Option<Sums> {
+            let sums = digests.iter().map(of).collect::<Option<Vec<_>>>()?;
+            Some(sums.into_iter().flat_map(|sums| sums.0.iter().copied()).collect())
+        };
+        let by_end = |of: fn(&Self) -> Option<&EndSums>| -> Result<Option<EndSums>, ChunkError> {
+            let Some(sums) = digests.iter().map(of).collect::<Option<Vec<_>>>() else {
+                return Ok(None);
+            };
+            let mut added = BTreeMap::new();
+            for EndSums { ends, sums } in sums {
+                add_ends(ends, sums, &mut added)?;
+            }
+            Ok(Some(EndSums::of(added)))
+        };
+        Ok(Self {
+            totals: all(|digest| Some(&digest.totals)).unwrap_or_default(),
+            peers: by_end(|digest| digest.peers.as_ref())?,
+            remotes: by_end(|digest| digest.remotes.as_ref())?,
+            ports: all(|digest| digest.ports.as_ref()),
+            pairs: all(|digest| digest.pairs.as_ref()),
+        })
+    }
+
+    /// Whether it says nothing else than one that leaves nothing out.
+    pub fn is_part_of(&self, whole: &Self) -> bool {
+        let Self { totals, peers, remotes, ports, pairs } = self;
+        *totals == whole.totals
+            && (peers.is_none() || *peers == whole.peers)
+            && (remotes.is_none() || *remotes == whole.remotes)
+            && (ports.is_none() || *ports == whole.ports)
+            && (pairs.is_none() || *pairs == whole.pairs)
+    }
+
     /// As blobs, each with its version and checksum.
     pub fn encode(&self) -> Blobs {
         let Self { totals, peers, remotes, ports, pairs } = self;
@@ -115,7 +160,7 @@ impl Digest {
 
     /// Reads blobs, or refuses them. What was not asked for may be left out, totals too.
     pub fn decode(blobs: &Blobs) -> Result<Self, ChunkError> {
-        let mut unpacker = Unpacker::new();
+        let mut unpacker = Unpacker::default();
         let [totals, peers, remotes, ports, pairs] = blobs;
         let mut alone = |blob: &Option<Vec<u8>>| -> Result<Option<Sums>, ChunkError> {
             let Some(blob) = blob else { return Ok(None) };
@@ -174,22 +219,37 @@ fn by_end(chunks: &[Chunk], column: ColumnId, most: usize) -> Result<Option<EndS
             ColumnId::PeerSums => chunk.peer_ends()?,
             _ => chunk.remote_ends()?,
         };
-        for ((key, fate), sum) in &chunk.sums(column)?.0 {
-            let end = End { resource: None, ..end(ends, *key)? };
-            added.entry((end, *fate)).or_default().absorb(sum);
-        }
+        add_ends(ends, chunk.sums(column)?, &mut added)?;
         if added.len() > most {
             return Ok(None);
         }
     }
-    let mut by_end = EndSums::default();
-    for ((end, fate), sum) in added {
-        if by_end.ends.last() != Some(&end) {
-            by_end.ends.push(end);
-        }
-        by_end.sums.0.push(((by_end.ends.len() as i64 - 1, fate), sum));
+    Ok(Some(EndSums::of(added)))
+}
+
+fn add_ends(
+    ends: &[End],
+    sums: &Sums,
+    added: &mut BTreeMap<(End, Fate), Sum>,
+) -> Result<(), ChunkError> {
+    for ((key, fate), sum) in &sums.0 {
+        let end = End { resource: None, ..end(ends, *key)? };
+        added.entry((end, *fate)).or_default().absorb(sum);
     }
-    Ok(Some(by_end))
+    Ok(())
+}
+
+impl EndSums {
+    fn of(added: BTreeMap<(End, Fate), Sum>) -> Self {
+        let mut by_end = Self::default();
+        for ((end, fate), sum) in added {
+            if by_end.ends.last() != Some(&end) {
+                by_end.ends.push(end);
+            }
+            by_end.sums.0.push(((by_end.ends.len() as i64 - 1, fate), sum));
+        }
+        by_end
+    }
 }
 
 /// The sums of the records whose other end is a peer.

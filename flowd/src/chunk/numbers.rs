@@ -228,7 +228,7 @@ mod tests {
 
     fn decode(blob: &[u8], pages: &[usize]) -> Result<Vec<i64>, super::ChunkError> {
         let numbers = Numbers::parse(blob, pages.len())?;
-        let (mut out, mut unpacker) = (Vec::<i64>::new(), Unpacker::new());
+        let (mut out, mut unpacker) = (Vec::<i64>::new(), Unpacker::default());
         for (page, count) in pages.iter().enumerate() {
             numbers.page(blob, page, *count, &mut unpacker, &mut out)?;
         }

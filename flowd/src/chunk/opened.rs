@@ -37,7 +37,7 @@ pub struct Chunk {
 impl Chunk {
     /// A chunk of which nothing is loaded yet.
     pub fn new(header: Header) -> Self {
-        let unpacker = RefCell::new(Unpacker::new());
+        let unpacker = RefCell::new(Unpacker::default());
         Self { header, parts: [const { None }; ColumnId::COUNT], unpacker }
     }
 

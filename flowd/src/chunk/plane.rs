@@ -1,5 +1,7 @@
 //! A byte a value, packed: one byte where all are equal, zstd where it helps, else as they are.
 
+use std::cell::RefCell;
+
 use zstd::{
     bulk::{Compressor, Decompressor},
     zstd_safe::CParameter,
@@ -58,9 +60,16 @@ impl Packer {
     }
 }
 
+thread_local! {
+    /// Making one takes longer than most planes do.
+    static DECOMPRESSOR: RefCell<Decompressor<'static>> = RefCell::new(
+        Decompressor::new().expect("there is memory for zstd's tables"),
+    );
+}
+
 /// What reading needs and can be used again.
+#[derive(Debug, Default)]
 pub(super) struct Unpacker {
-    zstd: Decompressor<'static>,
     plane: Vec<u8>,
 }
 
@@ -73,11 +82,6 @@ pub(super) enum Plane<'a> {
 }
 
 impl Unpacker {
-    pub(super) fn new() -> Self {
-        let zstd = Decompressor::new().expect("there is memory for zstd's tables");
-        Self { zstd, plane: Vec::new() }
-    }
-
     /// Reads a plane of so many bytes, and no more than that many.
     pub(super) fn unpack<'a>(
         &'a mut self,
@@ -90,18 +94,14 @@ impl Unpacker {
             ZSTD => {
                 let packed = reader.bytes()?;
                 self.plane.resize(count, 0);
-                match self.zstd.decompress_to_buffer(packed, self.plane.as_mut_slice()) {
+                let plane = self.plane.as_mut_slice();
+                match DECOMPRESSOR.with_borrow_mut(|zstd| zstd.decompress_to_buffer(packed, plane))
+                {
                     Ok(len) if len == count => Ok(Plane::Each(&self.plane)),
                     _ => damaged("zstd refuses a part of it"),
                 }
             }
             _ => damaged("a part is packed in an unknown way"),
         }
-    }
-}
-
-impl std::fmt::Debug for Unpacker {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Unpacker").finish_non_exhaustive()
     }
 }

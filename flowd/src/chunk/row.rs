@@ -61,4 +61,15 @@ impl Row {
     pub fn opens(&self) -> bool {
         self.counters == self.total
     }
+
+    /// Whether it is what a record can be: its window does not end before it begins, and what was
+    /// counted in it is part of the total. SQLite's integers are signed.
+    pub fn is_sound(&self) -> bool {
+        let counters = |c: Counters| [c.rx_packets, c.rx_bytes, c.tx_packets, c.tx_bytes];
+        self.window_start_ms <= self.window_end_ms
+            && counters(self.counters)
+                .iter()
+                .zip(counters(self.total))
+                .all(|(window, total)| *window <= total && i64::try_from(total).is_ok())
+    }
 }

@@ -180,7 +180,8 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
     let names = reader.read()?;
     let writer = store::Writer::open(&config.store, &config.gateway, now_ms())?
         .with_synchronous(config.synchronous)
-        .map_err(store::OpenError::from)?;
+        .map_err(store::OpenError::from)?
+        .with_tail_records(config.tail_records);
     Ok(Opened { reader, names, writer })
 }
 

@@ -29,9 +29,13 @@ impl Extent {
         }
     }
 
-    /// Of chunks that follow each other.
-    fn of_all(chunks: &[Chunk]) -> Option<Self> {
-        let mut extents = chunks.iter().map(|chunk| Self::of(chunk.header()));
+    /// How many records there are.
+    pub(super) fn records(&self) -> u64 {
+        self.ids.end().abs_diff(*self.ids.start()) + 1
+    }
+
+    /// Of all that follow each other.
+    fn joined(mut extents: impl Iterator<Item = Self>) -> Option<Self> {
         let first = extents.next()?;
         let both = |one: &RangeInclusive<i64>, other: &RangeInclusive<i64>| {
             *one.start().min(other.start())..=*one.end().max(other.end())
@@ -55,7 +59,21 @@ impl New {
     /// Of chunks that follow each other and have loaded [`Digest::columns`]; `None`: of no chunk.
     pub(super) fn of(chunks: &[Chunk]) -> Result<Option<Self>, ChunkError> {
         let digest = Digest::of(chunks)?;
-        Ok(Extent::of_all(chunks).map(|extent| Self { extent, digest }))
+        let extents = chunks.iter().map(|chunk| Extent::of(chunk.header()));
+        Ok(Extent::joined(extents).map(|extent| Self { extent, digest }))
+    }
+
+    /// Of those of a segment that follow each other.
+    pub(super) fn merged(conn: &Connection, extents: &[Extent]) -> rusqlite::Result<Option<Self>> {
+        let read = |extent| read(conn, extent, [true; 5]);
+        let digests = extents.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let digest = Digest::merged(&digests).map_err(damaged)?;
+        Ok(Extent::joined(extents.iter().cloned()).map(|extent| Self { extent, digest }))
+    }
+
+    /// The first and the last record.
+    pub(super) fn ids(&self) -> (u64, u64) {
+        (self.extent.ids.start().cast_unsigned(), self.extent.ids.end().cast_unsigned())
     }
 
     pub(super) fn insert(&self, conn: &Connection) -> rusqlite::Result<()> {
@@ -98,6 +116,22 @@ pub(super) fn list(conn: &Connection, version: usize) -> rusqlite::Result<Vec<Ex
     extents.collect()
 }
 
+/// How many bytes each has, by ascending id.
+pub(super) fn lengths(conn: &Connection) -> rusqlite::Result<Vec<u64>> {
+    let mut query = conn.prepare_cached(
+        "SELECT coalesce(length(peers), 0) + coalesce(length(remotes), 0) \
+         + coalesce(length(ports), 0) + coalesce(length(pairs), 0) \
+         FROM digest ORDER BY first_record_id",
+    )?;
+    query.query_map([], |row| row.get::<_, i64>(0).map(i64::cast_unsigned))?.collect()
+}
+
+/// Takes those of these records out. How many there were.
+pub(super) fn delete(conn: &Connection, (first, last): (u64, u64)) -> rusqlite::Result<usize> {
+    conn.prepare_cached("DELETE FROM digest WHERE first_record_id BETWEEN ? AND ?")?
+        .execute([first.cast_signed(), last.cast_signed()])
+}
+
 /// Those parts of a digest that are wanted: totals, peers, remotes, ports, pairs.
 pub(super) fn read(
     conn: &Connection,
@@ -117,20 +151,29 @@ pub(super) fn read(
     Digest::decode(&blobs).map_err(damaged)
 }
 
+/// Chunks that are in memory at once when digests are held against them.
+const AT_ONCE: usize = 4;
+
 /// Holds every digest against its chunks.
 pub(super) fn check(conn: &Connection, version: usize) -> rusqlite::Result<()> {
     for extent in list(conn, version)? {
         let stored = read(conn, &extent, [true; 5])?;
         let (first, last) = (*extent.ids.start(), *extent.ids.end());
-        let mut chunks = Vec::new();
-        for mut stored in
-            chunks::between(conn, first.cast_unsigned().saturating_sub(1), last.cast_unsigned())?
-        {
-            stored.need(conn, Digest::columns())?;
-            chunks.push(stored.chunk);
+        let mut waiting =
+            chunks::between(conn, first.cast_unsigned().saturating_sub(1), last.cast_unsigned())?;
+        let extents = waiting.iter().map(|stored| Extent::of(stored.chunk.header()));
+        let is_whole = Extent::joined(extents).as_ref() == Some(&extent);
+        let mut whole = Digest::whole(&[]).map_err(damaged)?;
+        while !waiting.is_empty() {
+            let mut chunks = Vec::new();
+            for mut stored in waiting.drain(..AT_ONCE.min(waiting.len())) {
+                stored.need(conn, Digest::columns())?;
+                chunks.push(stored.chunk);
+            }
+            let next = Digest::whole(&chunks).map_err(damaged)?;
+            whole = Digest::merged(&[whole, next]).map_err(damaged)?;
         }
-        let expected = New::of(&chunks).map_err(damaged)?;
-        if expected.is_none_or(|own| own.extent != extent || own.digest != stored) {
+        if !is_whole || !stored.is_part_of(&whole) {
             return Err(damaged(ChunkError::Damaged("a digest is not that of its chunks")));
         }
     }

@@ -7,6 +7,7 @@
 mod ahead;
 mod aside;
 mod audit;
+mod bulk;
 mod chunks;
 mod coverage;
 mod daily;

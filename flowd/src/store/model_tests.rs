@@ -102,7 +102,7 @@ fn packets(count: u64) -> Counters {
 impl Model {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let writer = Some(Writer::open(dir.path(), "gw", 0).unwrap());
+        let writer = Some(open(dir.path(), 0));
         let (flows, committed, deleted) = <_>::default();
         Self { dir, writer, made: None, now_ms: 0, flows, counted: 0, committed, deleted }
     }
@@ -173,7 +173,7 @@ impl Model {
 
     /// The next daemon knows what the store says.
     fn start(&mut self) {
-        let writer = Writer::open(self.dir.path(), "gw", self.now_ms).unwrap();
+        let writer = open(self.dir.path(), self.now_ms);
         let left = writer.leftovers().unwrap();
         for (port, flow) in &self.flows {
             let known = left.iter().find(|record| record.tuple.peer_port == *port);
@@ -288,6 +288,11 @@ impl Model {
             assert!(one.problems.iter().all(is_known), "{one:#?}");
         }
     }
+}
+
+/// A writer for which two records are many.
+fn open(dir: &Path, now_ms: i64) -> Writer {
+    Writer::open(dir, "gw", now_ms).unwrap().with_tail_records(2 * TAIL)
 }
 
 /// Numbers and packets of every record in a file.

@@ -231,9 +231,13 @@ impl<'c> Writing<'c> {
         })
     }
 
-    /// A record, and what of its flow is recorded.
+    /// A record as a row.
     pub(super) fn record(&mut self, record: &Record, ids: Ids) -> rusqlite::Result<()> {
-        insert_record(&mut self.record, record, ids)?;
+        insert_record(&mut self.record, record, ids)
+    }
+
+    /// What of a record's flow is recorded.
+    pub(super) fn ledger(&mut self, record: &Record, ids: Ids) -> rusqlite::Result<()> {
         match record.end_reason {
             None => self.open(record, ids),
             Some(_) => forget(&mut self.ended, record, ids),

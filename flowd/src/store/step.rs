@@ -2,7 +2,8 @@
 //!
 //! - The oldest rows become a chunk when there are as many as a step takes; small chunks that lie
 //!   side by side become one when they are [`GATHERED`] times as many together.
-//! - Chunks that stay as they are get a digest, [`DIGESTED`] of them one.
+//! - Chunks that stay as they are get a digest, [`DIGESTED`] of them one; of digests, too, [`JOINED`]
+//!   that are about as large become one. A day that is over has one in the end.
 //! - What a step takes the place of never changes: rows are only added behind it, and nobody else
 //!   makes steps of the same segment. A step that does not find it as it was changes nothing.
 //! - A chunk that does not give back exactly the rows it is made of is never taken.
@@ -26,7 +27,12 @@ pub const TAIL_RECORDS: u32 = 16_384;
 /// Steps whose records one chunk has in the end.
 const GATHERED: u64 = if cfg!(test) { 2 } else { 4 };
 /// Chunks of a digest; where no more come, fewer.
-const DIGESTED: usize = if cfg!(test) { 2 } else { 16 };
+const DIGESTED: usize = if cfg!(test) { 2 } else { 4 };
+/// Digests that become one.
+const JOINED: usize = if cfg!(test) { 2 } else { 4 };
+/// Bytes that digests have at most which become one: what they take in memory is some thirty times
+/// as much.
+const MOST_JOINED: u64 = 1 << 20;
 
 /// A segment that is over is written anew when more than one page of so many is free.
 const WASTE: i64 = 8;
@@ -55,6 +61,8 @@ enum What {
     OfChunks(Encoded, usize),
     /// Beside so many chunks.
     Digest(digests::New, usize),
+    /// Instead of so many digests.
+    OfDigests(digests::New, usize),
 }
 
 /// No step can be made.
@@ -148,6 +156,13 @@ impl Made {
             What::OfRows(encoded, words) => self.take_rows(conn, encoded, words),
             What::OfChunks(encoded, count) => self.take_chunks(conn, encoded, *count),
             What::Digest(digest, count) => self.take_digest(conn, digest, *count),
+            What::OfDigests(digest, count) => {
+                let deleted = digests::delete(conn, self.ids)?;
+                if deleted != *count {
+                    return Err(rusqlite::Error::StatementChangedRows(deleted));
+                }
+                digest.insert(conn)
+            }
         }
     }
 
@@ -157,14 +172,8 @@ impl Made {
         encoded: &Encoded,
         words: &[(NonZeroU32, Arc<str>)],
     ) -> rusqlite::Result<()> {
-        let (first, last) = self.ids;
         // First, so that the chunk takes the pages that the rows leave.
-        let deleted = conn
-            .prepare_cached("DELETE FROM record WHERE record_id BETWEEN ? AND ?")?
-            .execute([first.cast_signed(), last.cast_signed()])?;
-        if deleted as u64 != last - first + 1 {
-            return Err(rusqlite::Error::StatementChangedRows(deleted));
-        }
+        delete_rows(conn, self.ids)?;
         chunks::insert_words(conn, words)?;
         chunks::insert(conn, self.ids, encoded)?;
         failpoint!("chunk-written");
@@ -203,6 +212,32 @@ impl Made {
     }
 }
 
+/// How many ids there are from the first row to the last.
+pub(super) fn tail(conn: &Connection) -> rusqlite::Result<u64> {
+    // Each alone, SQLite finds at an end of the table.
+    let sql =
+        "SELECT (SELECT max(record_id) FROM record) - (SELECT min(record_id) FROM record) + 1";
+    let tail: Option<i64> = conn.query_row(sql, [], |row| row.get(0))?;
+    Ok(tail.map_or(0, i64::cast_unsigned))
+}
+
+/// Records that a chunk has in the end.
+pub(super) fn most(tail_records: u32) -> u64 {
+    GATHERED * u64::from(tail_records)
+}
+
+/// Deletes rows, exactly these.
+pub(super) fn delete_rows(conn: &Connection, (first, last): (u64, u64)) -> rusqlite::Result<()> {
+    let deleted = conn
+        .prepare_cached("DELETE FROM record WHERE record_id BETWEEN ? AND ?")?
+        .execute([first.cast_signed(), last.cast_signed()])?;
+    if deleted as u64 == last - first + 1 {
+        Ok(())
+    } else {
+        Err(rusqlite::Error::StatementChangedRows(deleted))
+    }
+}
+
 /// Device and inode of what a path means.
 pub(super) fn file_of(path: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok()
@@ -214,26 +249,26 @@ pub(super) fn next(
     tail_records: u32,
     least: u64,
 ) -> Result<Option<Made>, MakeError> {
-    // Each alone, SQLite finds at an end of the table.
-    let sql =
-        "SELECT (SELECT max(record_id) FROM record) - (SELECT min(record_id) FROM record) + 1";
-    let tail: Option<i64> = conn.query_row(sql, [], |row| row.get(0))?;
-    match tail.map(i64::cast_unsigned) {
-        Some(tail) if tail >= least => return of_rows(conn, tail_records).map(Some),
-        _ => {}
+    let tail = tail(conn)?;
+    if tail > 0 && tail >= least {
+        return of_rows(conn, tail_records).map(Some);
     }
     // What has a digest stays as it is.
     let after = last_digested(conn)?;
     let mut ranges = chunks::ranges(conn)?;
     ranges.retain(|range| range.0 > after);
-    let most = GATHERED * u64::from(tail_records);
+    let most = most(tail_records);
     // Where nothing waits for more rows, nothing more comes.
     let is_last = least < u64::from(tail_records);
     if let Some(range) = gathered(&ranges, most, is_last) {
         return of_chunks(conn, &ranges[range]).map(Some);
     }
-    match digested(&ranges, most, is_last) {
-        Some(range) => of_digest(conn, &ranges[range]),
+    if let Some(range) = digested(&ranges, most, is_last) {
+        return of_digest(conn, &ranges[range]);
+    }
+    let extents = digests::list(conn, schema::MIGRATIONS.len())?;
+    match joined(&extents, &digests::lengths(conn)?, is_last) {
+        Some(range) => of_digests(conn, &extents[range]),
         None => Ok(None),
     }
 }
@@ -247,30 +282,60 @@ fn records((first, last): &(u64, u64)) -> u64 {
 fn gathered(ranges: &[(u64, u64)], most: u64, is_last: bool) -> Option<Range<usize>> {
     let mut start = 0;
     while start < ranges.len() {
-        let (mut end, mut sum) = (start, 0);
-        while let Some(next) = ranges.get(end)
-            && (end == start || ranges[end - 1].1 + 1 == next.0)
-            && sum + records(next) <= most
-        {
-            sum += records(next);
-            end += 1;
+        let group = group(ranges, start, most);
+        if group.len() > 1 && (is_last || is_full(ranges, &group, most)) {
+            return Some(group);
         }
-        // More may come behind the last one.
-        let is_full = end < ranges.len() || sum == most || is_last;
-        if end > start + 1 && is_full {
-            return Some(start..end);
-        }
-        start = end.max(start + 1);
+        start = group.end;
     }
     None
 }
 
+/// The chunks from the one at `start` on that fit into one.
+fn group(ranges: &[(u64, u64)], start: usize, most: u64) -> Range<usize> {
+    let (mut end, mut sum) = (start + 1, records(&ranges[start]));
+    while let Some(next) = ranges.get(end)
+        && ranges[end - 1].1 + 1 == next.0
+        && sum + records(next) <= most
+    {
+        sum += records(next);
+        end += 1;
+    }
+    start..end
+}
+
+/// Whether nothing that comes later can be of a group.
+fn is_full(ranges: &[(u64, u64)], group: &Range<usize>, most: u64) -> bool {
+    group.end < ranges.len() || ranges[group.clone()].iter().map(records).sum::<u64>() >= most
+}
+
 /// How many of the chunks get a digest: none of them will be gathered.
 fn digested(ranges: &[(u64, u64)], most: u64, is_last: bool) -> Option<Range<usize>> {
-    let stays = |range: &(u64, u64)| is_last || records(range) >= most;
-    let end = DIGESTED.min(ranges.iter().rposition(stays)? + 1);
-    let is_enough = end == DIGESTED || (is_last && end > 1);
-    is_enough.then_some(0..end)
+    let mut end = 0;
+    while end < ranges.len().min(DIGESTED) {
+        let group = group(ranges, end, most);
+        if !is_last && !is_full(ranges, &group, most) {
+            break;
+        }
+        end = group.end;
+    }
+    let is_enough = end >= DIGESTED || (is_last && end > 1);
+    is_enough.then_some(0..end.min(DIGESTED))
+}
+
+/// Digests that are to become one: side by side, and not too large.
+fn joined(extents: &[digests::Extent], lengths: &[u64], is_last: bool) -> Option<Range<usize>> {
+    let follow = |pair: &[digests::Extent]| *pair[0].ids.end() + 1 == *pair[1].ids.start();
+    let fit = |range: &Range<usize>| {
+        let extents = &extents[range.clone()];
+        let records = || extents.iter().map(digests::Extent::records);
+        let are_alike = records().max() < records().min().map(|least| 2 * least);
+        (is_last || are_alike)
+            && extents.windows(2).all(follow)
+            && lengths[range.clone()].iter().sum::<u64>() <= MOST_JOINED
+    };
+    let counts = (if is_last { 2 } else { JOINED }..=JOINED).rev();
+    counts.flat_map(|count| (count..=extents.len()).map(move |end| end - count..end)).find(fit)
 }
 
 /// The last record that is in a digest.
@@ -299,11 +364,23 @@ pub(super) fn finish(conn: &mut Connection, tail_records: u32) -> Result<(), Mak
 
 fn of_rows(conn: &Connection, tail_records: u32) -> Result<Made, MakeError> {
     let mut words = Words::read(conn)?;
+    let mut rows: Vec<Row> = Vec::with_capacity(tail_records as usize);
+    read_rows(conn, tail_records, &mut words, &mut rows)?;
+    let (ids, encoded) = encoded(&rows)?;
+    Ok(Made { ids, what: What::OfRows(encoded, words.new) })
+}
+
+/// Appends the oldest rows, at most so many, whose ids follow each other.
+pub(super) fn read_rows(
+    conn: &Connection,
+    most: u32,
+    words: &mut Words,
+    rows: &mut Vec<Row>,
+) -> rusqlite::Result<()> {
     let columns = row::columns(schema::MIGRATIONS.len());
     let sql = format!("SELECT {columns} FROM record ORDER BY record_id LIMIT ?");
-    let mut query = conn.prepare(&sql)?;
-    let mut found = query.query([tail_records])?;
-    let mut rows: Vec<Row> = Vec::with_capacity(tail_records as usize);
+    let mut query = conn.prepare_cached(&sql)?;
+    let mut found = query.query([most])?;
     while let Some(row) = found.next()? {
         let (row, texts) = row::numbers(row)?;
         // A chunk leaves no number out.
@@ -317,8 +394,7 @@ fn of_rows(conn: &Connection, tail_records: u32) -> Result<Made, MakeError> {
             ..row
         });
     }
-    let (ids, encoded) = encoded(&rows)?;
-    Ok(Made { ids, what: What::OfRows(encoded, words.new) })
+    Ok(())
 }
 
 fn of_chunks(conn: &Connection, ranges: &[(u64, u64)]) -> Result<Made, MakeError> {
@@ -343,8 +419,14 @@ fn of_digest(conn: &Connection, ranges: &[(u64, u64)]) -> Result<Option<Made>, M
     Ok(digest.map(|digest| Made { ids, what: What::Digest(digest, ranges.len()) }))
 }
 
+fn of_digests(conn: &Connection, extents: &[digests::Extent]) -> Result<Option<Made>, MakeError> {
+    let merged = digests::New::merged(conn, extents)?;
+    Ok(merged
+        .map(|digest| Made { ids: digest.ids(), what: What::OfDigests(digest, extents.len()) }))
+}
+
 /// A chunk of rows whose ids follow each other: the first and last of these, and the chunk.
-fn encoded(rows: &[Row]) -> Result<((u64, u64), Encoded), MakeError> {
+pub(super) fn encoded(rows: &[Row]) -> Result<((u64, u64), Encoded), MakeError> {
     let id = |row: Option<&Row>| row.map_or(0, |row| row.record_id);
     let ids = (id(rows.first()), id(rows.last()));
     let encoded = Encoded::of(rows)?;

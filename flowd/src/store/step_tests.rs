@@ -5,7 +5,8 @@ use std::{collections::HashSet, ops::ControlFlow, path::Path};
 use rusqlite::Connection;
 
 use super::{
-    Compactor, Leaving, ReadError, Reader, Step, WriteError, Writer, verify_store, writer::Newest,
+    Compactor, Keeper, Leaving, ReadError, Reader, Retention, Step, WriteError, Writer, digests,
+    schema, verify_store, writer::Newest,
 };
 use crate::flows::{By, Counters, EndReason, Filter, FlowId, Record, sample};
 
@@ -97,6 +98,32 @@ fn the_oldest_rows_become_chunks_and_small_chunks_one() {
     writer.commit(0, &mut more, &Leaving::default()).unwrap();
     assert_eq!(more[0].record_id, 51);
     assert_whole(dir.path());
+}
+
+#[test]
+fn digests_become_fewer_as_they_become_more() {
+    // Two steps are a chunk here, two chunks have a digest, and two of those become one.
+    let (dir, mut writer) = store(190);
+    compact(dir.path(), &mut writer, 10, usize::MAX);
+    let extents = |conn: &Connection| -> Vec<(u64, u64)> {
+        let extents = digests::list(conn, schema::MIGRATIONS.len()).unwrap();
+        let ids = |extent: &digests::Extent| (*extent.ids.start(), *extent.ids.end());
+        extents.iter().map(ids).map(|(a, b)| (a.cast_unsigned(), b.cast_unsigned())).collect()
+    };
+    // Nine chunks have twenty records each.
+    assert_eq!(extents(conn(&writer)), [(1, 160)]);
+    assert_whole(dir.path());
+    writer.commit(86_400_000, &mut [record(200)], &Leaving::default()).unwrap();
+    Keeper::new(dir.path(), Retention::default()).with_tail_records(10).run(86_400_000).unwrap();
+    let over = Connection::open(dir.path().join("segments/1970-01-01.sqlite")).unwrap();
+    assert_eq!(extents(&over), [(1, 190)], "a day that is over has one");
+    assert_whole(dir.path());
+
+    // One that says something else is found.
+    over.execute("UPDATE digest SET window_start = window_start + 1", []).unwrap();
+    let problems: Vec<_> =
+        verify_store(dir.path()).unwrap().into_iter().flat_map(|one| one.problems).collect();
+    assert!(problems[0].contains("a digest is not that of its chunks"), "{problems:?}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
     chunks::{self, damaged},
-    row,
+    digests, row,
     total::Sum,
 };
 use crate::{
@@ -75,6 +75,7 @@ impl Walk {
                 let rows = stored.chunk.all_rows().map_err(damaged)?;
                 rows.iter().for_each(|row| walk.visit(row));
             }
+            digests::check(conn, version)?;
         }
         let sql = format!("SELECT {} FROM record ORDER BY record_id", row::columns(version));
         let mut query = conn.prepare(&sql)?;

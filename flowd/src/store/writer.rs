@@ -17,14 +17,16 @@ use std::{
 use rusqlite::{Connection, Transaction};
 
 use super::{
-    OpenError, SetAside, Synchronous, WriteError, aside, failure,
+    OpenError, SetAside, Synchronous, WriteError, aside,
+    bulk::Bulk,
+    failure,
     gaps::CarriedGaps,
     opening::{peek, prepare_directories},
     peer_state::CarriedPeers,
     row,
     segment::{self, Carried, Interned, Place, Segment},
     state::{self, EntryId, Leaving, State},
-    step::Step,
+    step::{Step, TAIL_RECORDS},
     total::Totals,
 };
 use crate::flows::Record;
@@ -47,6 +49,8 @@ pub struct Writer {
     damaged: (mpsc::Sender<PathBuf>, mpsc::Receiver<PathBuf>),
     /// Held while the store is in use; and the file's device and inode.
     pub(super) lock: Option<(File, (u64, u64))>,
+    /// Records of a step.
+    tail_records: u32,
 }
 
 /// The segment that takes records.
@@ -86,6 +90,7 @@ impl Writer {
             ahead_since_ms: None,
             damaged: mpsc::channel(),
             lock: None,
+            tail_records: TAIL_RECORDS,
         };
         match writer.reopen(now_ms) {
             Err(error) if failure::may_pass(&error) => {
@@ -108,6 +113,12 @@ impl Writer {
         Ok(self)
     }
 
+    /// The same writer beside a [`super::Compactor`] whose steps have so many records.
+    pub fn with_tail_records(mut self, tail_records: u32) -> Self {
+        self.tail_records = tail_records;
+        self
+    }
+
     /// Numbers and stores the records and brings the ledger up to date, in one transaction, and adds
     /// to what flows did that have left the tables. On an error nothing has changed, and the records
     /// keep the id 0.
@@ -119,15 +130,29 @@ impl Writer {
     ) -> Result<(), WriteError> {
         let mut last = 0;
         let left = std::mem::take(&mut self.state.ended);
+        let tail_records = self.tail_records;
         let outcome = self.numbered(now_ms, |tx, interned, first| {
             let mut totals = Totals::default();
             let mut writing = row::Writing::new(tx)?;
+            let mut all_ids = Vec::with_capacity(records.len());
             for (id, record) in (first..).zip(records.iter_mut()) {
                 record.record_id = id;
                 last = id;
                 let ids = interned.ids(tx, record)?;
-                writing.record(record, ids)?;
+                writing.ledger(record, ids)?;
                 totals.add(record, ids);
+                all_ids.push(ids);
+            }
+            let recorded = || records.iter().zip(all_ids.iter().copied());
+            let bulk = Bulk::new(tx, records.len(), tail_records)?;
+            let is_written = match bulk {
+                Some(mut bulk) => {
+                    recorded().all(|(record, ids)| bulk.push(record, ids)) && bulk.write(tx)?
+                }
+                None => false,
+            };
+            if !is_written {
+                recorded().try_for_each(|(record, ids)| writing.record(record, ids))?;
             }
             totals.write(tx)?;
             state::write_ended(tx, &left, records)?;

@@ -1,7 +1,10 @@
-use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt};
+use std::{collections::BTreeSet, fs, ops::ControlFlow, os::unix::fs::PermissionsExt};
 
-use super::{Leaving, Writer};
-use crate::flows::{Counters, EndReason, Record, Tuple, sample};
+use super::{
+    super::{Reader, chunks, step, verify_store},
+    Leaving, Writer,
+};
+use crate::flows::{Counters, EndReason, Filter, Record, Tuple, sample};
 
 const DAY: i64 = 86_400_000;
 
@@ -53,6 +56,63 @@ fn ids_have_no_gap_and_the_ledger_follows_over_days_and_restarts() {
     assert_eq!(writer.leftovers().unwrap().len(), 1);
     let path = dir.path().join("segments/1970-01-03.sqlite");
     assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o640);
+}
+
+#[test]
+fn many_records_at_once_are_chunks_and_take_the_rows_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = Writer::open(dir.path(), "gw", 0).unwrap().with_tail_records(16);
+    let commit = |writer: &mut Writer, ports: std::ops::Range<u16>| {
+        let mut batch: Vec<Record> = ports.map(record).collect();
+        batch[0].rule = Some("r".into());
+        writer.commit(0, &mut batch, &Leaving::default())
+    };
+    let forms = |writer: &Writer| {
+        let conn = writer.conn().unwrap();
+        let rows = step::tail(conn).unwrap();
+        (chunks::ranges(conn).unwrap(), rows)
+    };
+    commit(&mut writer, 1..4).unwrap();
+    assert_eq!(forms(&writer), (vec![], 3));
+    commit(&mut writer, 4..8).unwrap();
+    assert_eq!(forms(&writer), (vec![(1, 7)], 0));
+    commit(&mut writer, 8..11).unwrap();
+    // A chunk has as many as two steps here.
+    commit(&mut writer, 11..91).unwrap();
+    assert_eq!(forms(&writer), (vec![(1, 7), (8, 39), (40, 71), (72, 90)], 0));
+
+    let mut bad: Vec<Record> = (1..9).map(record).collect();
+    bad[5].window_end_ms = 0;
+    let refused = writer.commit(0, &mut bad, &Leaving::default()).unwrap_err().to_string();
+    assert!(refused.contains("CHECK"), "{refused}");
+    assert!(bad.iter().all(|record| record.record_id == 0));
+    assert_eq!(forms(&writer).1, 0);
+
+    let reader = Reader::new(dir.path(), "gw");
+    let mut ports = Vec::new();
+    reader
+        .records(&Filter::default(), 0, u64::MAX >> 1, &mut |record| {
+            assert_eq!(record.rule.is_some(), [1, 4, 8, 11].contains(&record.tuple.peer_port));
+            ports.push(record.tuple.peer_port);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(ports, (1..91).collect::<Vec<_>>());
+    assert_eq!(writer.leftovers().unwrap().len(), 90);
+    writer.close();
+    let verified = verify_store(dir.path()).unwrap();
+    assert!(verified.iter().all(|segment| segment.problems.is_empty()), "{verified:#?}");
+}
+
+#[test]
+fn a_long_tail_is_left_to_the_compactor() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = Writer::open(dir.path(), "gw", 0).unwrap();
+    let mut batch: Vec<Record> = (1..21).map(record).collect();
+    writer.commit(0, &mut batch, &Leaving::default()).unwrap();
+    let mut writer = writer.with_tail_records(16);
+    writer.commit(0, &mut (21..41).map(record).collect::<Vec<_>>(), &Leaving::default()).unwrap();
+    assert_eq!(step::tail(writer.conn().unwrap()).unwrap(), 40);
 }
 
 #[test]
