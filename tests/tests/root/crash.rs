@@ -358,6 +358,8 @@ enum Meets {
     Overflow,
     /// Another day.
     Day,
+    /// Many flows that are due at once.
+    Crowd,
 }
 
 /// Every place where a test can kill flowd.
@@ -390,6 +392,7 @@ const PLACES: &[(&str, Meets)] = &[
     ("ended-recorded", Meets::Flows),
     ("ended-deleted", Meets::Flows),
     ("overflow-recorded", Meets::Overflow),
+    ("bulk-written", Meets::Crowd),
     ("chunk-made", Meets::Flows),
     ("chunk-written", Meets::Flows),
     ("merged-chunk-written", Meets::Flows),
@@ -431,7 +434,7 @@ fn at_every_step() {
     site.flowctl(&net.gateway).attached("wg0");
     let mut expected = ByPorts::new();
     for (place, meets) in PLACES {
-        if matches!(meets, Meets::Overflow | Meets::Day) {
+        if matches!(meets, Meets::Overflow | Meets::Day | Meets::Crowd) {
             continue;
         }
         // The next daemon is of the layout of the one that died, or of the one before.
@@ -484,6 +487,32 @@ fn when_the_overflow_is_recorded() {
     });
     assert!(ctl.interface("wg0").expect("it is there").overflow.packets() > 0);
     assert_balanced(&ctl, "wg0");
+    daemon.stop();
+}
+
+#[test]
+fn when_many_flows_are_recorded_at_once() {
+    let net = Topology::new(1);
+    let mut site = Site::new(&net, &SETTINGS);
+    use_failpoints!(site);
+    let daemon = site.start(&net.gateway);
+    let ctl = site.flowctl(&net.gateway);
+    ctl.attached("wg0");
+    let steady = Steady::begin(pairs(&net, 128));
+    wait_for_drains(&ctl);
+    kill(daemon);
+    for _ in 0..3 {
+        // They are all due when it starts.
+        die_at(&net, &mut site, "bulk-written", |_| {});
+    }
+    let daemon = site.start(&net.gateway);
+    let load = steady.end().iter().fold(Load::default(), |sum, (_, load)| sum + *load);
+    let ctl = site.flowctl(&net.gateway);
+    wait::until_equal("every packet is counted once", &Load::both(load, load), || {
+        ctl.summary().counters
+    });
+    assert_balanced(&ctl, "wg0");
+    assert_whole(&site, &ctl);
     daemon.stop();
 }
 
