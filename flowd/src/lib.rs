@@ -19,6 +19,7 @@ pub mod dataplane;
 pub mod identity;
 pub mod wireguard;
 
+pub mod audit;
 pub mod chunk;
 pub mod store;
 

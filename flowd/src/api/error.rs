@@ -7,9 +7,10 @@ use axum::{
 };
 
 use crate::{
+    audit::NotAudited,
     live::{NotApplied, Stopped},
     policy,
-    store::ReadError,
+    store::{AuditError, ReadError},
     wire::Problem,
 };
 
@@ -40,6 +41,18 @@ pub(super) enum ApiError {
          gone, or ask for less"
     )]
     Busy,
+    /// Who asks may not.
+    #[error("{0}")]
+    Forbidden(String),
+    #[error(
+        "you ask more, or more that is new, than one user may at a time: wait a second, and ask less \
+         often"
+    )]
+    TooMany,
+    #[error(transparent)]
+    NotAudited(#[from] NotAudited),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// A policy that is wrong.
     #[error("the policy has {} problems; the policy in force stays: {}", .0.len(), .0[0])]
     Policy(Vec<policy::Problem>),
@@ -54,10 +67,14 @@ impl ApiError {
     fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
-            Self::Stopped(_) | Self::CutOff | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Stopped(_) | Self::CutOff | Self::Busy | Self::NotAudited(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Policy(_) | Self::Senseless(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Conflict(_) => StatusCode::CONFLICT,
@@ -73,7 +90,9 @@ impl ApiError {
                 | ReadError::TooMuchMemory(_)
                 | ReadError::TooLittleRoom(_),
             ) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Store(_) | Self::NotApplied(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Store(_) | Self::NotApplied(_) | Self::Audit(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         }
     }
 }

@@ -3,9 +3,15 @@
 //! It asks the drain thread what is counted and not recorded, and the store for the rest; it owns
 //! neither.
 
+mod access;
+mod audit;
+mod budget;
+mod caller;
+mod door;
 mod error;
 mod flows;
 mod gaps;
+mod grant;
 mod metrics;
 mod openapi;
 mod params;
@@ -25,6 +31,7 @@ mod sorting;
 mod sql;
 mod top;
 mod totals;
+mod witness;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -36,13 +43,17 @@ use axum::{
 };
 use tokio::net::UnixListener;
 
+pub use access::Access;
 pub use scrape::{ListenError, Scrapers, listen};
 pub use socket::{BindError, Prepared, bind};
 
-use self::{error::ApiError, params::Params, room::Room, routes::Routes};
+use self::{
+    budget::Budget, error::ApiError, params::Params, room::Room, routes::Routes, witness::Witness,
+};
 use crate::{
+    audit::Log,
     live::{Live, Request},
-    store::{Reader, sql::MAX_BYTES},
+    store::{AuditReader, Reader, sql::MAX_BYTES},
     wire,
 };
 
@@ -57,6 +68,12 @@ pub struct ApiState {
     pub gateway: Arc<str>,
     /// How long a query may take; a stream, between two pieces of it.
     pub query_timeout: Duration,
+    /// Who may do what.
+    pub access: Arc<Access>,
+    /// Where it is told what they did.
+    pub audit: Log,
+    /// And read again.
+    pub audit_reader: AuditReader,
 }
 
 /// Serves until `shutdown` is done; requests under way may take two seconds longer.
@@ -65,14 +82,21 @@ pub async fn serve(
     state: ApiState,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
-    serve::serve(socket, router(state), serve::SOCKET, shutdown).await;
+    let door = door::Door::new(socket, state.audit.clone());
+    serve::serve(door, router(state), serve::SOCKET, shutdown).await;
 }
 
 fn router(state: ApiState) -> Router {
     let Routes { router, paths: _ } = routes();
+    let witness = Witness {
+        access: state.access.clone(),
+        budget: Budget::default(),
+        log: state.audit.clone(),
+    };
     router
         .fallback(any(unknown_path))
         .layer(middleware::from_fn_with_state(Room::new(), room::keep))
+        .layer(middleware::from_fn_with_state(witness, witness::guard))
         .with_state(state)
 }
 
@@ -85,6 +109,8 @@ fn routes() -> Routes {
         .route("/v1/records", get(records::list).fallback(wrong_method))
         .route("/v1/rates", get(rates::rates).fallback(wrong_method))
         .route("/v1/gaps", get(gaps::list).fallback(wrong_method))
+        .route("/v1/audit", get(audit::list).fallback(wrong_method))
+        .route("/v1/audit/verify", get(audit::verify).fallback(wrong_method))
         .route("/v1/series", get(series::series).fallback(wrong_method))
         .route("/v1/top", get(top::top).fallback(wrong_method))
         .route("/v1/peers", get(peers::list).fallback(wrong_method))

@@ -1,17 +1,27 @@
 //! `/v1/policy`: what is in force, what a text would do, putting it into force, and why.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Bytes,
     extract::{State, rejection::BytesRejection},
     http::StatusCode,
 };
 use ipnet::IpNet;
 
-use super::{ApiState, error::ApiError, flows::page, params::Params};
+use super::{
+    ApiState,
+    error::ApiError,
+    flows::{now_ms, page},
+    params::Params,
+    witness::Details,
+};
 use crate::{
+    audit::{Actor, Caller, Event, Hash, Outcome, word},
     flows::{Filter, protocol_number},
     live::{Connection, Question, Request, Unanswerable},
     wire::{self, LastFlow},
@@ -46,11 +56,27 @@ pub(super) async fn check(
 /// `via` is the connection that the caller came by; a policy that would cut it is refused.
 pub(super) async fn apply(
     State(state): State<ApiState>,
+    Extension(who): Extension<Arc<Caller>>,
     params: Params,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<wire::PolicyReport>, ApiError> {
+) -> Result<(Extension<Details>, Json<wire::PolicyReport>), ApiError> {
     params.only(&["via"])?;
     let (text, caller) = (text(body)?, via(&params)?);
+    let before = state.live.ask(|reply| Request::Policy { reply }).await?;
+    let requested = Event::new(
+        now_ms(),
+        word::POLICY_REQUESTED,
+        Actor::Caller(Caller::clone(&who)),
+        Outcome::Begun,
+    );
+    let requested = requested
+        .on("/v1/policy")
+        .with("revision_before", before.revision)
+        .with("sha256_before", Hash::of(before.text.as_bytes()).to_string())
+        .with("sha256", Hash::of(text.as_bytes()).to_string());
+    let mut details = Details(requested.details.clone());
+    // Nothing changes that the log does not know of.
+    state.audit.record(requested).await?;
     let report = state.live.ask(|reply| Request::ApplyPolicy { text, caller, reply }).await??;
     if let Some(cut) = &report.cuts_caller {
         let rule = match &cut.rule {
@@ -66,7 +92,8 @@ pub(super) async fn apply(
     if !report.problems.is_empty() {
         return Err(ApiError::Policy(report.problems));
     }
-    Ok(Json(report))
+    details.0.insert("revision".to_owned(), report.revision.into());
+    Ok((Extension(details), Json(report)))
 }
 
 /// `GET /v1/policy/why?src=…&dst=…`.

@@ -3,17 +3,19 @@
 use std::{future::Future, io, sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{Request, body::Incoming, server::conn::http1, service::Service as _};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
 };
+
+use crate::audit::Caller;
 
 /// What a connection holds of a request's head, or of an answer on its way.
 const BUFFER_BYTES: usize = 32 * 1024;
@@ -39,33 +41,46 @@ pub(super) const SOCKET: Limits =
     Limits { connections: 1_024, patience: Duration::from_secs(30), lifetime: None };
 
 /// Where clients connect.
-pub(super) trait Listener {
+pub(super) trait Listener: Send {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// Who is at the other end.
+    type Guest: Guest;
 
-    /// The next client.
-    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    /// The next client. Nobody is lost who waits for it and gives up.
+    fn next(&mut self) -> impl Future<Output = io::Result<(Self::Stream, Self::Guest)>> + Send;
 }
 
-impl Listener for UnixListener {
-    type Stream = UnixStream;
+/// Who is at the other end of a connection, for as long as it lasts.
+pub(super) trait Guest: Send + 'static {
+    /// What each request has with it, made before the first one; `None`: nothing.
+    fn pass(&mut self) -> impl Future<Output = Option<Arc<Caller>>> + Send;
 
-    async fn next(&self) -> io::Result<UnixStream> {
-        Ok(self.accept().await?.0)
+    /// What was sent is no HTTP.
+    fn speaks_no_http(&self);
+}
+
+/// Whoever asks for nothing but what everybody may have.
+impl Guest for () {
+    async fn pass(&mut self) -> Option<Arc<Caller>> {
+        None
     }
+
+    fn speaks_no_http(&self) {}
 }
 
 impl Listener for TcpListener {
     type Stream = TcpStream;
+    type Guest = ();
 
-    async fn next(&self) -> io::Result<TcpStream> {
-        Ok(self.accept().await?.0)
+    async fn next(&mut self) -> io::Result<(TcpStream, ())> {
+        Ok((self.accept().await?.0, ()))
     }
 }
 
 /// Serves until `shutdown` is done; requests under way may take two seconds longer.
 pub(super) async fn serve(
-    listener: impl Listener,
+    mut listener: impl Listener,
     router: Router,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
@@ -80,9 +95,9 @@ pub(super) async fn serve(
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            (slot, stream) = accept(&listener, &slots) => {
+            (slot, client) = accept(&mut listener, &slots) => {
                 let (http, router) = (http.clone(), router.clone());
-                let conversation = converse(http, router, stream, stopped.clone());
+                let conversation = converse(http, router, client, stopped.clone());
                 connections.spawn(within(limits.lifetime, conversation, slot));
             }
             // So that those who have gone leave nothing behind.
@@ -93,6 +108,8 @@ pub(super) async fn serve(
     let all_ended = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(GRACE, all_ended).await.is_err() {
         tracing::debug!("requests were cut off");
+        // Each tells how it ended.
+        connections.shutdown().await;
     }
 }
 
@@ -109,9 +126,9 @@ async fn within(
 }
 
 async fn accept<L: Listener>(
-    listener: &L,
+    listener: &mut L,
     slots: &Arc<Semaphore>,
-) -> (OwnedSemaphorePermit, L::Stream) {
+) -> (OwnedSemaphorePermit, (L::Stream, L::Guest)) {
     let slot = slots.clone().acquire_owned().await.expect("nobody closes the semaphore");
     loop {
         match listener.next().await {
@@ -129,10 +146,16 @@ async fn accept<L: Listener>(
 async fn converse(
     http: http1::Builder,
     router: Router,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    (stream, mut guest): (impl AsyncRead + AsyncWrite + Unpin + Send + 'static, impl Guest),
     mut stopped: watch::Receiver<()>,
 ) {
-    let service = TowerToHyperService::new(router);
+    let pass = guest.pass().await;
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        if let Some(pass) = &pass {
+            request.extensions_mut().insert(pass.clone());
+        }
+        TowerToHyperService::new(router.clone()).call(request)
+    });
     let connection = http.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
@@ -145,5 +168,8 @@ async fn converse(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke off");
+        if error.is_parse() {
+            guest.speaks_no_http();
+        }
     }
 }

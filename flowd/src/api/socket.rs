@@ -1,13 +1,12 @@
 //! The socket: made, or handed over by the service manager.
 
 use std::{
-    ffi::CString,
     fs,
     io::{self, ErrorKind},
     os::{
         fd::{FromRawFd as _, OwnedFd},
         unix::{
-            fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _, chown},
+            fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _},
             net::UnixListener as StdListener,
         },
     },
@@ -15,9 +14,6 @@ use std::{
 };
 
 use tokio::net::UnixListener;
-
-/// Members may use the socket.
-const GROUP: &str = "flowd";
 
 /// The socket cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -127,23 +123,8 @@ fn remove_stale(path: &Path) -> Result<(), BindError> {
     }
 }
 
-/// Owner and, where there is such a group, members of `flowd`.
+/// Everybody may connect: who may ask is decided by whom the kernel says it is, and who may not
+/// leaves a trace.
 fn permit(path: &Path) -> io::Result<()> {
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
-    match group_id(GROUP) {
-        Some(gid) => chown(path, None, Some(gid)),
-        None => Ok(()),
-    }
-}
-
-fn group_id(name: &str) -> Option<u32> {
-    let name = CString::new(name).ok()?;
-    // SAFETY: the argument is a terminated string; called once, before any other thread asks for
-    // groups.
-    let group = unsafe { libc::getgrnam(name.as_ptr()) };
-    if group.is_null() {
-        return None;
-    }
-    // SAFETY: not null, and valid until the next call of this family.
-    Some(unsafe { (*group).gr_gid })
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))
 }

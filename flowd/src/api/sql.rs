@@ -10,7 +10,7 @@ use axum::{
     body::{Body, Bytes},
     extract::{State, rejection::BytesRejection},
     http::{HeaderMap, StatusCode},
-    response::Response,
+    response::{IntoResponse as _, Response},
 };
 use tokio::{
     runtime::Handle,
@@ -25,8 +25,10 @@ use super::{
     gaps,
     params::Params,
     records::{CHUNK_BYTES, CHUNKS, Format, typed},
+    witness::{Details, WANTED_CHARS, start},
 };
 use crate::{
+    audit::Hash,
     flows::Gap,
     live::Request,
     store::{
@@ -68,12 +70,13 @@ pub(super) async fn ask(
     let format = Format::wanted(&headers, "/v1/sql")?;
     let limit = params.limit(MAX_LIMIT)?.unwrap_or(usize::MAX);
     let text = text(body)?;
+    let asked = asked(&text);
     let watermark = state.live.ask(|reply| Request::Watermark { reply }).await?;
     let question = Question { text, gateway: state.gateway.clone(), watermark, now_ms: now_ms() };
     let (pieces, mut body) = mpsc::channel(CHUNKS);
     tokio::spawn(run(state, question, Rows::new(format, limit), pieces));
     let kind = format.kind();
-    match body.recv().await {
+    let mut response = match body.recv().await {
         None => Err(ApiError::CutOff),
         Some(Err(error)) => Err(error.into()),
         Some(Ok(Piece { bytes, is_last: true })) => Ok(typed(kind, Body::from(bytes))),
@@ -88,6 +91,16 @@ pub(super) async fn ask(
             Ok(typed(kind, Body::from_stream(tokio_stream::once(Ok(bytes)).chain(rest))))
         }
     }
+    .unwrap_or_else(ApiError::into_response);
+    response.extensions_mut().insert(asked);
+    Ok(response)
+}
+
+/// What the audit log is told of a statement.
+fn asked(text: &str) -> Details {
+    let statement =
+        [("sql", start(text, WANTED_CHARS)), ("sql_sha256", Hash::of(text.as_bytes()).to_string())];
+    Details(statement.map(|(name, value)| (name.to_owned(), value.into())).into_iter().collect())
 }
 
 fn text(body: Result<Bytes, BytesRejection>) -> Result<String, ApiError> {

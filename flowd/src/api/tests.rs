@@ -1,5 +1,7 @@
 //! The API over a real socket, with a store of a few records and a stand-in for the drain thread.
 
+mod audit;
+mod grants;
 mod limits;
 mod replay;
 mod sql;
@@ -17,14 +19,15 @@ use tokio::{
     sync::{broadcast, oneshot},
 };
 
-use super::{ApiState, openapi, serve};
+use super::{Access, ApiState, openapi, serve};
 use crate::{
+    audit::{Event, Log, Message},
     flows::{
         Bound, Counters, EndReason, Entry, FlowId, Gap, Identity, Initiator, Ranking, Record,
         Stage, Summary, TcpFlags, Tuple, Verdict,
     },
     live::{Live, Measured, Pending, PendingSummary, Position, Request, Surroundings},
-    store::{Leaving, Reader, Writer},
+    store::{AuditReader, AuditWriter, Leaving, Reader, Writer},
     wire,
 };
 
@@ -97,6 +100,8 @@ fn gap() -> Gap {
 pub(super) struct Served {
     pub(super) socket: PathBuf,
     watchers: broadcast::Sender<Arc<Record>>,
+    /// What the audit log was told.
+    events: mpsc::Receiver<Event>,
     stop: Option<oneshot::Sender<()>>,
     ended: tokio::task::JoinHandle<()>,
     dir: tempfile::TempDir,
@@ -108,6 +113,10 @@ impl Served {
     }
 
     fn with_query_timeout(query_timeout: Duration) -> Self {
+        Self::with(query_timeout, Access::of(&[], &[], &[]))
+    }
+
+    fn with(query_timeout: Duration, access: Access) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut records: Vec<Record> = (1..=5).map(|port| record(port, 0)).collect();
         for record in &mut records {
@@ -125,6 +134,11 @@ impl Served {
 
         let (live, inbox, watchers) = Live::new();
         std::thread::spawn(move || drain_thread(&inbox, watermark));
+        let (audit, told, _lost) = Log::new();
+        let events = mpsc::channel();
+        std::thread::spawn(move || audit_thread(&told, &events.0));
+        // As the daemon makes it at its start.
+        AuditWriter::open(dir.path(), "gw", START_MS).unwrap();
         let socket = dir.path().join("flowd.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         let state = ApiState {
@@ -132,12 +146,15 @@ impl Served {
             reader: Reader::new(dir.path(), "gw"),
             gateway: "gw".into(),
             query_timeout,
+            access: Arc::new(access),
+            audit,
+            audit_reader: AuditReader::new(dir.path()),
         };
         let (stop, stopped) = oneshot::channel();
         let ended = tokio::spawn(serve(listener, state, async {
             let _stop = stopped.await;
         }));
-        Self { socket, watchers, stop: Some(stop), ended, dir }
+        Self { socket, watchers, events: events.1, stop: Some(stop), ended, dir }
     }
 
     fn dir(&self) -> &std::path::Path {
@@ -179,6 +196,24 @@ async fn documented(
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     openapi::tests::check(method, target, (status, &kind, &bytes));
     (status, bytes)
+}
+
+/// Hands on what is told; there is room for it on every disk.
+fn audit_thread(told: &mpsc::Receiver<Message>, events: &mpsc::Sender<Event>) {
+    while let Ok(message) = told.recv() {
+        let event = match message {
+            Message::Note(event) => event,
+            Message::Record { event, reply } => {
+                drop(reply.send(Ok(())));
+                event
+            }
+            Message::Stop => return,
+        };
+        // A test that has ended listens no more.
+        if events.send(event).is_err() {
+            return;
+        }
+    }
 }
 
 fn drain_thread(inbox: &mpsc::Receiver<Request>, watermark: u64) {

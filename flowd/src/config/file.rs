@@ -5,7 +5,7 @@ use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 use flowd_common::limits;
 use serde::Deserialize;
 
-use super::{Config, Problem, metrics, range};
+use super::{Config, Problem, grants, metrics, range};
 use crate::{
     dataplane::Order,
     identity::Sources,
@@ -26,11 +26,12 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "identity",
             "policy",
             "datapath",
+            "audit",
             "metrics",
         ],
     ),
     ("store", &["path", "synchronous", "retention_days", "max_bytes", "tail_records"]),
-    ("api", &["socket", "query_timeout_ms"]),
+    ("api", &["socket", "query_timeout_ms", "read_groups", "admin_groups", "grants"]),
     (
         "flows",
         &[
@@ -45,6 +46,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("identity", &["peers", "wireguard", "networkd", "copy"]),
     ("datapath", &["pins", "order"]),
     ("metrics", &["listen", "peers", "max_peers"]),
+    ("audit", &["retention_days"]),
     ("policy", &["file", "max_prefixes", "max_pairs", "max_intervals"]),
 ];
 
@@ -59,6 +61,7 @@ pub(super) struct File {
     identity: Identity,
     policy: Policy,
     datapath: Datapath,
+    audit: Audit,
     metrics: metrics::Table,
 }
 
@@ -77,6 +80,15 @@ struct Store {
 struct Api {
     socket: Option<PathBuf>,
     query_timeout_ms: Option<u64>,
+    read_groups: Option<Vec<String>>,
+    admin_groups: Option<Vec<String>>,
+    grants: Vec<grants::Table>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Audit {
+    retention_days: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -119,8 +131,18 @@ impl File {
     /// Fills in the defaults; what is wrong goes to `problems`, and then the result is not to be
     /// used.
     pub(super) fn into_config(self, problems: &mut Vec<Problem>) -> Config {
-        let Self { gateway, interfaces, store, api, flows, identity, policy, datapath, metrics } =
-            self;
+        let Self {
+            gateway,
+            interfaces,
+            store,
+            api,
+            flows,
+            identity,
+            policy,
+            datapath,
+            audit,
+            metrics,
+        } = self;
         check_gateway(gateway.as_deref(), problems);
         check_interfaces(&interfaces, problems);
         let mut number = |key, value: Option<u64>, range: RangeInclusive<u64>, default: u64| {
@@ -149,6 +171,12 @@ impl File {
             store.retention_days,
             range::RETENTION_DAYS,
             u64::from(Retention::default().days),
+        );
+        let audit_days = number(
+            "audit.retention_days",
+            audit.retention_days,
+            range::RETENTION_DAYS,
+            range::DEFAULT_AUDIT_DAYS,
         );
         let tail_records = number(
             "store.tail_records",
@@ -181,6 +209,19 @@ impl File {
         let linger = millis("flows.linger_ms", flows.linger_ms, range::LINGER_MS, 5_000);
         let query_timeout =
             millis("api.query_timeout_ms", api.query_timeout_ms, range::QUERY_TIMEOUT_MS, 30_000);
+        let mut groups = |key, names: Option<Vec<String>>, default: &[&str]| {
+            let names =
+                names.unwrap_or_else(|| default.iter().map(|name| (*name).to_owned()).collect());
+            if names.iter().any(|name| name.is_empty() || name.chars().any(char::is_control)) {
+                problems.push(Problem::new(format!(
+                    "`{key}` has a name that no group can have; write names or numbers of groups"
+                )));
+            }
+            names
+        };
+        let read_groups = groups("api.read_groups", api.read_groups, &["flowd"]);
+        let admin_groups = groups("api.admin_groups", api.admin_groups, &[]);
+        let grants = api.grants.into_iter().map(|table| table.into_grant(problems)).collect();
         let synchronous = synchronous(store.synchronous.as_deref(), problems);
         let retention = Retention {
             days: u32::try_from(days).unwrap_or(u32::MAX),
@@ -217,6 +258,10 @@ impl File {
             tail_records: u32::try_from(tail_records).unwrap_or(TAIL_RECORDS),
             socket,
             query_timeout,
+            read_groups,
+            admin_groups,
+            grants,
+            audit_retention_days: u32::try_from(audit_days).unwrap_or(u32::MAX),
             names: Sources { peers, wireguard, networkd, copy },
             policy_file,
             pins,

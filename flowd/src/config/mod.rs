@@ -4,7 +4,9 @@
 
 mod check;
 mod file;
+mod grants;
 mod metrics;
+mod told;
 
 use std::{
     net::SocketAddr,
@@ -15,6 +17,8 @@ use std::{
 pub use check::{ConfigError, Problem};
 pub(crate) use file::is_glob;
 use flowd_common::limits;
+pub use grants::Grant;
+pub use told::changes;
 
 use crate::{
     dataplane::Order,
@@ -47,6 +51,14 @@ pub struct Config {
     pub socket: PathBuf,
     /// How long a query may take.
     pub query_timeout: Duration,
+    /// Groups whose members may read, by name or number.
+    pub read_groups: Vec<String>,
+    /// Groups whose members may change things and read the audit log.
+    pub admin_groups: Vec<String>,
+    /// Groups that see one peer or user at a time; the first one of whose group somebody is holds.
+    pub grants: Vec<Grant>,
+    /// Days that entries of the audit log are kept; 0: for ever.
+    pub audit_retention_days: u32,
     /// Flows that the kernel's table holds.
     pub table_size: u32,
     /// How often the kernel's tables are read.
@@ -128,6 +140,7 @@ mod range {
     pub(super) const DEFAULT_METRICS_PEERS: u64 = 1_000;
     /// Ten years; 0: for ever.
     pub(super) const RETENTION_DAYS: std::ops::RangeInclusive<u64> = 0..=3_650;
+    pub(super) const DEFAULT_AUDIT_DAYS: u64 = 365;
     /// Two such chunks become one, which has [`crate::chunk::MAX_ROWS`] at most.
     pub(super) const TAIL_RECORDS: std::ops::RangeInclusive<u64> = 1..=262_144;
     pub(super) const QUERY_TIMEOUT_MS: std::ops::RangeInclusive<u64> = 1_000..=600_000;
@@ -172,6 +185,7 @@ mod tests {
         config.gateway = Config::default().gateway;
         config.interfaces.clear();
         config.metrics.listen = None;
+        config.grants.clear();
         assert_eq!(config, Config::default(), "the commented values are the defaults");
     }
 
@@ -185,7 +199,7 @@ mod tests {
             ("[sotre]\n", "line 1: unknown key `sotre`; did you mean `store`?"),
             (
                 "colour = 1\n",
-                "line 1: unknown key `colour`; known here are gateway, interfaces, store, api, flows, identity, policy, datapath, metrics",
+                "line 1: unknown key `colour`; known here are gateway, interfaces, store, api, flows, identity, policy, datapath, audit, metrics",
             ),
             (
                 "[flows]\ndrain_interval_ms = 5\n",
@@ -230,6 +244,14 @@ mod tests {
             (
                 "[store]\nretention_days = 9999\n",
                 "`store.retention_days` is 9999; it must be 0 to 3650",
+            ),
+            (
+                "[api]\nread_groups = [\"\"]\n",
+                "`api.read_groups` has a name that no group can have; write names or numbers",
+            ),
+            (
+                "[audit]\nretention_days = 9999\n",
+                "`audit.retention_days` is 9999; it must be 0 to 3650",
             ),
             ("gateway = \n", "line 1: "),
         ];

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::{
+    audit::AuditCommand,
     complete,
     error::CtlError,
     export::ExportArgs,
@@ -83,6 +84,12 @@ pub(super) enum Command {
     /// Where something may have gone unrecorded, and at most how much.
     #[command(after_help = "Example: flowctl gaps --since 7d")]
     Gaps(Gaps),
+    /// The audit log: who did and read what, and whether that is all.
+    #[command(after_help = "Example: flowctl audit list --actor bob --since 24h")]
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// The peers, what flowd counted for them, and what WireGuard did.
     #[command(after_help = "Example: flowctl peers")]
     Peers {

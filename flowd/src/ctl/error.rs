@@ -37,6 +37,9 @@ pub(super) enum CtlError {
     /// The store's own files.
     #[error("{0}; name it with `--store`, or run as a member of its group")]
     Store(crate::store::OpenError),
+    /// The audit log's own file.
+    #[error("{0}")]
+    Audit(crate::store::AuditError),
     /// Where an export ended.
     #[error("{0}")]
     Bookmark(super::bookmark::BookmarkError),

@@ -2,6 +2,7 @@
 //! binaries, that prints.
 
 mod args;
+mod audit;
 mod bars;
 mod bookmark;
 mod client;
@@ -111,6 +112,7 @@ async fn execute(cli: &Cli) -> Result<(), CtlError> {
                 client.query("/v1/gaps", &gaps.pairs(&screen.clock)?).await?;
             gaps::run(&mut screen, format, &answer)
         }
+        Command::Audit { command } => audit::run(&client, &mut screen, format, command).await,
         Command::Top(top) if top.live => live::run(&client, &screen, format, top).await,
         Command::Top(top) => {
             let answer: wire::Top = client.query("/v1/top", &top.pairs(&screen.clock)?).await?;

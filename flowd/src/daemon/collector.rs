@@ -13,6 +13,7 @@ use std::{
 };
 
 use crate::{
+    audit::Teller,
     config::Config,
     dataplane::{Dataplane, Pins},
     flows::EndReason,
@@ -69,6 +70,8 @@ pub(super) struct Collector {
     pub(super) window: i64,
     pub(super) ownership: Ownership,
     pub(super) drain_failing: bool,
+    /// Where it is told what is done.
+    pub(super) teller: Teller,
     /// Whether the last drain has left something for the next one.
     pub(super) is_behind: bool,
     /// Whether the kernel has not been told yet of the peers as they are.
@@ -111,10 +114,21 @@ impl Collector {
             window: window_of(now_ms()),
             ownership: Ownership::Same,
             drain_failing: false,
+            teller: Teller::default(),
             is_behind: false,
             is_outdated: false,
             has_walked: false,
         }
+    }
+
+    /// Whatever happens from here on is told there.
+    pub(super) fn tell_to(&mut self, teller: &Teller) {
+        let Self { interfaces, gaps, peers, sessions, teller: own, .. } = self;
+        interfaces.teller = teller.clone();
+        gaps.teller = teller.clone();
+        peers.teller = teller.clone();
+        sessions.teller = teller.clone();
+        *own = teller.clone();
     }
 
     /// Takes what WireGuard says now. Peers first: a flow finds its peer from its first packet on.

@@ -15,18 +15,22 @@ use flowd_common::{
 };
 
 use super::{
-    collector::Collector,
+    collector::{Collector, now_ms},
     coverage::add_dropped,
     ledger::{View, total},
     settling::add,
     verdicts::Verdicts,
 };
 use crate::{
+    audit::{Event, word},
     dataplane::{Dataplane, DataplaneError, TimeLine, Why},
-    flows::{Counters, EndReason, Record},
+    flows::{Counters, EndReason, FlowId, Record},
     policy::compile,
     store::{Leaving, Sums},
 };
+
+/// Flows that the audit log names; it counts all.
+const TOLD: usize = 20;
 
 /// A flow that has ended because the policy changed.
 pub(super) struct Cut {
@@ -50,9 +54,28 @@ impl Collector {
             return;
         }
         self.is_outdated = false;
-        if let Err(error) = self.judge_open_flows() {
-            tracing::error!(%error, "open flows are judged at their next packet");
+        match self.judge_open_flows() {
+            Ok(cut) => self.tell_of_cut(&cut),
+            Err(error) => tracing::error!(%error, "open flows are judged at their next packet"),
         }
+    }
+
+    /// Tells the audit log of flows that ended because they are judged otherwise now.
+    pub(super) fn tell_of_cut(&self, cut: &[Cut]) {
+        if cut.is_empty() {
+            return;
+        }
+        let gateway = &self.config.gateway;
+        let id = |Cut { record, .. }: &Cut| {
+            FlowId::new(gateway, &record.interface, &record.tuple, record.first_seen_ms).to_string()
+        };
+        let denied = cut.iter().filter(|cut| cut.now.is_denied()).count();
+        let event = Event::auto(now_ms(), word::POLICY_CUT_FLOWS)
+            .with("revision", self.verdicts.revision())
+            .with("flows", cut.len())
+            .with("denied", denied)
+            .with("first", cut.iter().take(TOLD).map(id).collect::<Vec<_>>());
+        self.teller.tell(event);
     }
 
     /// Compiles the policy for the peers as they are, and tells the kernel.

@@ -7,7 +7,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use super::collector::now_ms;
 use crate::{
+    audit::{Event, Teller, word},
     flows::{Bound, Gap, Identity, Stage},
     wire::StageStatus,
 };
@@ -85,6 +87,8 @@ pub(super) struct Gaps {
     /// Over, and not stored.
     waiting: Vec<Gap>,
     begun: BTreeMap<Stage, u64>,
+    /// The audit log.
+    pub(super) teller: Teller,
 }
 
 impl Gaps {
@@ -144,10 +148,12 @@ impl Gaps {
 
     /// The gap that lasts at this place ends, with so much more that may be missing.
     pub(super) fn close(&mut self, at: At<'_>, to_ms: i64, more: Bound) {
-        let Some(kept) = self.lasting_mut(&at) else { return };
+        let kept = self.kept.get_mut(&at.key()).filter(|kept| kept.gap.closed_ms.is_none());
+        let Some(kept) = kept else { return };
         kept.gap.bound = kept.gap.bound.and(more);
         kept.gap.closed_ms = Some(to_ms.max(kept.gap.opened_ms));
         kept.is_stored = false;
+        self.teller.tell(told(&kept.gap, word::GAP_CLOSED));
         let Gap { stage, interface, bound, .. } = &kept.gap;
         tracing::debug!(
             stage = stage.word(),
@@ -221,6 +227,7 @@ impl Gaps {
 
     fn begin(&mut self, gap: &Gap) {
         *self.begun.entry(gap.stage).or_default() += 1;
+        self.teller.tell(told(gap, word::GAP_OPENED));
         tracing::warn!(
             stage = gap.stage.word(),
             interface = gap.interface.as_deref(),
@@ -261,6 +268,24 @@ impl Gaps {
             // As many as there are stages at most.
             None => self.waiting.push(gap),
         }
+    }
+}
+
+/// What the audit log is told of a gap; one that is told of when it is over has its end at once.
+fn told(gap: &Gap, word: &'static str) -> Event {
+    let Gap { gap_id: _, stage, interface, peer, opened_ms, closed_ms, bound, detail } = gap;
+    let event = Event::auto(now_ms(), word)
+        .on(stage.word())
+        .with("interface", interface.as_deref())
+        .with("peer", peer.as_deref().map(|peer| peer.public_key.as_str()))
+        .with("from_ms", *opened_ms)
+        .with("detail", detail.as_str());
+    match closed_ms {
+        None => event,
+        Some(closed_ms) => event
+            .with("to_ms", *closed_ms)
+            .with("packets", bound.packets)
+            .with("bytes", bound.bytes),
     }
 }
 

@@ -8,8 +8,12 @@ use std::{
 
 use flowd_common::{counter::Direction, memory::InterfaceNote};
 
-use super::gaps::{At, Gaps};
+use super::{
+    collector::now_ms,
+    gaps::{At, Gaps},
+};
 use crate::{
+    audit::{Event, Hash, Teller, word},
     dataplane::{Attachment, Dataplane, DataplaneError, Pins},
     flows::{Bound, Counters, Gap, Stage},
     wireguard::{self, DeviceCounters, Interface},
@@ -106,6 +110,8 @@ pub(super) struct Interfaces {
     notes: BTreeMap<u32, InterfaceNote>,
     /// What was in the tables under the numbers of interfaces that are others now.
     counted_before: HashMap<u32, Counters>,
+    /// The audit log.
+    pub(super) teller: Teller,
 }
 
 impl Interfaces {
@@ -201,6 +207,9 @@ impl Interfaces {
                 (Some(interface), _) => {
                     if *interface.name != *watched.name {
                         tracing::info!(from = %watched.name, to = interface.name, "interface renamed");
+                        let event = Event::auto(now_ms, word::INTERFACE_RENAMED);
+                        let event = event.on(&*interface.name).with("from", &*watched.name);
+                        self.teller.tell(event.with("ifindex", *ifindex));
                         watched.name = interface.name.as_str().into();
                         let at = At::interface(Stage::Interface, &watched.name);
                         gaps.close(at, now_ms, Bound::NOTHING);
@@ -209,6 +218,8 @@ impl Interfaces {
                 }
                 (None, true) => {
                     tracing::info!(interface = %watched.name, ifindex, "interface is gone");
+                    let event = Event::auto(now_ms, word::INTERFACE_REMOVED).on(&*watched.name);
+                    self.teller.tell(event.with("ifindex", *ifindex));
                     if let Some(attachment) = watched.attachment.take() {
                         attachment.detach();
                     }
@@ -240,6 +251,11 @@ impl Interfaces {
         gaps: &mut Gaps,
     ) {
         let name: Arc<str> = interface.name.as_str().into();
+        let is_tried_again = self.refused.contains_key(&interface.ifindex);
+        if updated_ms.is_some() && !is_tried_again {
+            let event = Event::auto(now_ms, word::INTERFACE_ADDED).on(&*name);
+            self.teller.tell(event.with("ifindex", interface.ifindex));
+        }
         let before = read_device(&name);
         let (since_ms, baseline) = self.begun(interface.ifindex, now_ms, before);
         let note = note(&name, since_ms, baseline, before);
@@ -254,6 +270,7 @@ impl Interfaces {
         match attached {
             Ok(attachment) => {
                 let by = attachment.by.word();
+                self.teller.tell(attached_to(&interface, by, now_ms));
                 tracing::info!(
                     interface = %name,
                     ifindex = interface.ifindex,
@@ -378,6 +395,10 @@ impl Interfaces {
                 watched.hung = (now_ms, device);
                 continue;
             }
+            if !missing.is_empty() {
+                let event = Event::auto(now_ms, word::PROGRAM_TAKEN_OFF).on(&*name);
+                self.teller.tell(event.with("detail", taken_off(&missing)));
+            }
             gaps.open(at, watched.hung.0, taken_off(&missing));
             let back = watched.put_back(*ifindex, &missing, are_staying, |name, ifindex| {
                 dataplane.attach(name, ifindex, self.pins.as_ref())
@@ -390,6 +411,7 @@ impl Interfaces {
             watched.hung = (now_ms, device);
             match back {
                 Ok(()) => {
+                    self.teller.tell(attached_to(&watched.now, by.word(), now_ms));
                     gaps.close(at, now_ms, Bound::NOTHING);
                     tracing::warn!(interface = %name, "attached again");
                 }
@@ -480,6 +502,8 @@ impl Interfaces {
         for watched in self.by_index.values_mut() {
             if let Some(attachment) = watched.attachment.take() {
                 programs += attachment.detach();
+                let event = Event::auto(now_ms(), word::PROGRAM_DETACHED).on(&*watched.name);
+                self.teller.tell(event);
                 tracing::info!(interface = %watched.name, "detached");
             }
         }
@@ -506,6 +530,27 @@ impl Interfaces {
     pub(super) fn is_attached(&self, ifindex: u32) -> bool {
         self.by_index.get(&ifindex).is_some_and(|watched| watched.attachment.is_some())
     }
+}
+
+/// What the audit log is told when flowd hangs on an interface. The hash says whether its peers and
+/// their addresses are those of another time, also while no flowd ran.
+fn attached_to(interface: &Interface, by: &str, now_ms: i64) -> Event {
+    let mut peers: Vec<String> = interface
+        .peers
+        .iter()
+        .map(|peer| {
+            let mut nets: Vec<String> = peer.allowed_ips.iter().map(ToString::to_string).collect();
+            nets.sort_unstable();
+            format!("{} {}\n", peer.public_key, nets.join(","))
+        })
+        .collect();
+    peers.sort_unstable();
+    Event::auto(now_ms, word::PROGRAM_ATTACHED)
+        .on(&*interface.name)
+        .with("by", by)
+        .with("ifindex", interface.ifindex)
+        .with("peers", peers.len())
+        .with("peers_sha256", Hash::of(peers.concat().as_bytes()).to_string())
 }
 
 /// What a device counted in between.

@@ -13,6 +13,7 @@ use super::{
     pulse::{Irregularity, Reading, What},
 };
 use crate::{
+    audit::{Actor, Event, Outcome, word},
     dataplane::DataplaneError,
     flows::{Bound, Counters, Gap, Stage},
 };
@@ -133,6 +134,8 @@ impl Collector {
                 self.gaps.close(at, to_ms, Bound::NOTHING);
                 continue;
             }
+            let event = Event::auto(now_ms(), word::CLOCK_STEPPED).with("detail", &*detail);
+            self.teller.tell(event.with("from_ms", from_ms).with("to_ms", to_ms));
             self.gaps.note(Gap {
                 gap_id: 0,
                 stage: Stage::Clock,
@@ -164,6 +167,9 @@ impl Collector {
             None => self.gaps.close(at, now_ms(), Bound::NOTHING),
         }
         for aside in self.recorder.newly_set_aside() {
+            let event = Event::new(now_ms(), word::SEGMENT_SET_ASIDE, Actor::Auto, Outcome::Failed);
+            let file = aside.file.as_ref().map(|file| file.display().to_string());
+            self.teller.tell(event.on(&*aside.day).with("file", file).with("why", &*aside.why));
             self.gaps.note(Gap {
                 gap_id: 0,
                 stage: Stage::Database,

@@ -1,6 +1,6 @@
 //! Wiring: what starts in which order, and stops in the mirrored one.
 //!
-//! - claim the network namespace, open the store, bind the socket, load, go on from the daemon before,
+//! - claim the network namespace, open the store and the audit log, bind the socket, load, go on from the daemon before,
 //!   attach
 //! - then the threads: drain, WireGuard, names, keeper; then the API; then ready
 //! - on SIGTERM or SIGINT: the API, the keeper, names and WireGuard threads, the drain thread with its
@@ -13,6 +13,7 @@ mod alone;
 mod anchors;
 mod anew;
 mod answers;
+mod auditor;
 mod collector;
 mod compactor;
 mod coverage;
@@ -65,6 +66,7 @@ use self::{
 };
 use crate::{
     api,
+    audit::{Actor, Event, Outcome, Teller, word},
     config::Config,
     dataplane::{self, Dataplane, Detached, LinkHeader, LoadError},
     identity::{self, Names, NamesError},
@@ -101,6 +103,9 @@ pub enum DaemonError {
     /// The database does not take what a killed daemon left open.
     #[error("cannot end the flows that a killed flowd left open: {0}")]
     Leftovers(String),
+    /// The audit log cannot be used.
+    #[error(transparent)]
+    Audit(#[from] store::AuditError),
     /// The socket cannot be used.
     #[error(transparent)]
     Socket(#[from] api::BindError),
@@ -181,7 +186,7 @@ fn open(config: &Config) -> Result<Opened, DaemonError> {
 }
 
 /// Loads, goes on from the daemon before, attaches.
-fn prepare(config: &Config, opened: Opened) -> Result<Prepared, DaemonError> {
+fn prepare(config: &Config, opened: Opened, teller: &Teller) -> Result<Prepared, DaemonError> {
     let Opened { reader, names, writer } = opened;
     let pins = startup::pins(config);
     let state = writer.state().map_err(|error| DaemonError::Leftovers(error.to_string()))?;
@@ -213,6 +218,7 @@ fn prepare(config: &Config, opened: Opened) -> Result<Prepared, DaemonError> {
         policy,
         pins,
     );
+    collector.tell_to(teller);
     collector.begin(found, gateway, inherited, policy_file)?;
     Ok(Prepared { collector, names: reader, wanted, live, inbox })
 }
@@ -224,16 +230,36 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let signals = Signals::listen()?;
     let opened = open(&config)?;
     let reports = opened.writer.reports();
+    let (audit, aside) = store::AuditWriter::open(&config.store, &config.gateway, now_ms())?;
+    let mut of_before = auditor::of_the_one_before(&audit, &config.told())?;
+    if let Some(aside) = aside {
+        tracing::error!(file = %aside.display(), "the audit log is damaged; flowd begins another one");
+        let event = Event::new(now_ms(), word::AUDIT_SET_ASIDE, Actor::Auto, Outcome::Failed);
+        of_before.push(event.on(aside.display().to_string()));
+    }
+    let auditor = auditor::start(audit, config.audit_retention_days)
+        .map_err(system("start the audit thread"))?;
+    let audit = auditor.log();
     let socket = api::bind(&config.socket)?;
     let scrapers = api::listen(config.metrics.listen)?;
-    let Prepared { collector, names: reader, wanted, live, inbox } = prepare(&config, opened)?;
+    let Prepared { collector, names: reader, wanted, live, inbox } =
+        prepare(&config, opened, &audit.clone().into())?;
     collector.tell_of_pins();
     let state = api::ApiState {
         live: live.clone(),
         reader: store::Reader::new(&config.store, &config.gateway).reporting(reports),
         gateway: config.gateway.as_str().into(),
         query_timeout: config.query_timeout,
+        access: Arc::new(api::Access::of(
+            &config.read_groups,
+            &config.admin_groups,
+            &config.grants,
+        )),
+        audit: audit.clone(),
+        audit_reader: store::AuditReader::new(&config.store),
     };
+    of_before.into_iter().for_each(|event| audit.note(event));
+    audit.note(of_itself(word::DAEMON_STARTED, &config));
 
     let (drain, drain_ended) = spawn_drain(collector, inbox)?;
     let stop_watch = Arc::new(AtomicBool::new(false));
@@ -247,6 +273,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         .map_err(system("start the thread for names"))?;
     let keeper =
         store::Keeper::new(&config.store, config.retention).with_tail_records(config.tail_records);
+    let keeper = keeper.telling(audit.clone().into());
     let keeper = keeper::start(keeper).map_err(system("start the keeper thread"))?;
     let compactor = store::Compactor::new(state.reader.clone(), config.tail_records);
     let compactor =
@@ -289,10 +316,25 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     if own_socket {
         remove_socket(&config);
     }
-    match (outcome, drained) {
+    let ended = match (outcome, drained) {
         (Ok(()), Ok(Ok(()))) => Ok(()),
         _ => Err(DaemonError::DrainFailed),
+    };
+    // What the next one says of a daemon that failed is that it crashed.
+    if ended.is_ok() {
+        audit.note(of_itself(word::DAEMON_STOPPED, &config));
     }
+    drop(auditor);
+    ended
+}
+
+/// What the audit log says of the daemon.
+fn of_itself(word: &'static str, config: &Config) -> Event {
+    Event::new(now_ms(), word, Actor::System, Outcome::Done)
+        .on(config.gateway.clone())
+        .with("version", env!("CARGO_PKG_VERSION"))
+        .with("configuration", config.told())
+        .with("pid", std::process::id())
 }
 
 /// Records what flowd's programs have counted, ends every flow, and takes the programs off every
@@ -305,7 +347,7 @@ pub fn detach(config: &Config) -> Result<Detached, DaemonError> {
     let mut programs = 0;
     if dataplane::has_left_tables(&config.pins) {
         let recorded = open(config)
-            .and_then(|opened| prepare(config, opened))
+            .and_then(|opened| prepare(config, opened, &Teller::default()))
             .and_then(|prepared| prepared.collector.record_and_detach());
         programs = recorded.map_err(|error| DaemonError::NotDetached {
             tables: dataplane::tables_pattern(&config.pins),
@@ -314,7 +356,23 @@ pub fn detach(config: &Config) -> Result<Detached, DaemonError> {
     }
     let more =
         dataplane::detach_everything(&config.pins).map_err(system("take the programs off"))?;
-    Ok(Detached { removed: programs + more.removed, ..more })
+    let detached = Detached { removed: programs + more.removed, ..more };
+    if detached.removed > 0 && config.store.exists() {
+        tell_of_detach(config, detached.removed);
+    }
+    Ok(detached)
+}
+
+/// Tells the audit log that somebody had the programs taken off, who may: the command stands.
+fn tell_of_detach(config: &Config, programs: usize) {
+    let event = Event::new(now_ms(), word::PROGRAM_DETACHED, Actor::System, Outcome::Done)
+        .on(config.gateway.clone())
+        .with("programs", programs);
+    let told = store::AuditWriter::open(&config.store, &config.gateway, now_ms())
+        .and_then(|(mut log, _aside)| log.append(&[event.into()]));
+    if let Err(error) = told {
+        tracing::error!(%error, "the audit log does not say that the programs were taken off");
+    }
 }
 
 /// Refuses a name in `interfaces` that is there but no WireGuard interface; one that is not there

@@ -10,8 +10,11 @@ use flowd_common::{
     memory::{KEY_CHARS, PeerNote},
     peer::{NO_PEER, PeerId},
 };
+use serde_json::json;
 
+use super::collector::now_ms;
 use crate::{
+    audit::{Event, Teller, word},
     dataplane::{DataplaneError, Notebook},
     flows::{Identity, Routes},
     identity::{Listed, Names},
@@ -43,6 +46,8 @@ pub(super) struct Peers {
     noted: HashSet<PeerId>,
     /// Whether the log has heard of the names that no peer bears.
     strangers_told: bool,
+    /// The audit log.
+    pub(super) teller: Teller,
 }
 
 /// Whether a drain must look again at whom the open flows belong to.
@@ -89,7 +94,10 @@ impl Peers {
         self.strangers_told = false;
         for ((_, public_key), member) in &self.members {
             let identity = self.names.identity(public_key, member.endpoint);
-            self.identities.insert(member.id, Arc::new(identity));
+            let before = self.identities.insert(member.id, Arc::new(identity.clone()));
+            if let Some(before) = before.filter(|before| **before != identity) {
+                self.teller.tell(renamed(&before, &identity));
+            }
         }
     }
 
@@ -229,4 +237,16 @@ impl Peers {
         self.given.retain(|_, id| is_needed(id));
         Ok(())
     }
+}
+
+/// What the audit log is told when a peer has another name, user, device or other groups.
+fn renamed(before: &Identity, now: &Identity) -> Event {
+    let told = |identity: &Identity| {
+        let Identity { public_key: _, name, user, device, groups, endpoint: _ } = identity;
+        json!({ "name": name, "user": user, "device": device, "groups": groups })
+    };
+    Event::auto(now_ms(), word::PEER_RENAMED)
+        .on(&*now.public_key)
+        .with("from", told(before))
+        .with("to", told(now))
 }

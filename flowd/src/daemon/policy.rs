@@ -22,6 +22,7 @@ use super::{
     verdicts::Revision,
 };
 use crate::{
+    audit::{self, Actor, Event, Hash, word},
     dataplane::DataplaneError,
     flows::{Counters, FlowId, Record, Tally},
     live::{Connection, NotApplied},
@@ -121,6 +122,7 @@ impl Collector {
             warnings.push(Problem { line: 1, column: 1, text });
             Vec::new()
         });
+        self.tell_of_cut(&cut);
         let denied: Vec<&Cut> = cut.iter().filter(|cut| cut.now.is_denied()).collect();
         tracing::info!(
             revision = revision.number,
@@ -158,7 +160,10 @@ impl Collector {
         if !self.revisions.is_news(text) {
             return true;
         }
-        match self.apply_policy(text.to_owned(), None) {
+        let before = self.verdicts.revision.clone();
+        let applied = self.apply_policy(text.to_owned(), None);
+        self.tell_of_file(&before, text, applied.as_ref().ok().and_then(|report| report.revision));
+        match applied {
             Ok(report) => {
                 for warning in &report.warnings {
                     tracing::warn!("{path}:{warning}");
@@ -177,6 +182,23 @@ impl Collector {
             Err(error) => tracing::error!(%error, file = path, "the policy in force stays"),
         }
         false
+    }
+
+    /// What the audit log is told of the configured file; `None`: it was wrong, or could not be taken.
+    fn tell_of_file(&self, before: &Revision, text: &str, revision: Option<u32>) {
+        let (word, outcome) = match revision {
+            Some(_) => (word::POLICY_APPLIED, audit::Outcome::Done),
+            None => (word::POLICY_REFUSED, audit::Outcome::Refused),
+        };
+        let event = Event::new(now_ms(), word, Actor::System, outcome)
+            .on(self.config.policy_file.display().to_string())
+            .with("revision_before", before.number)
+            .with("sha256_before", Hash::of(before.text.as_bytes()).to_string())
+            .with("sha256", Hash::of(text.as_bytes()).to_string());
+        self.teller.tell(match revision {
+            Some(revision) => event.with("revision", revision),
+            None => event,
+        });
     }
 
     fn candidate(&self, text: &str) -> Result<Candidate, Vec<Problem>> {

@@ -21,6 +21,7 @@ use ipnet::IpNet;
 
 use super::{collector::now_ms, coverage::Audit, peers::Peers};
 use crate::{
+    audit::{Event, Teller, word},
     flows::{
         Finding, Identity, Interval, Look, Moment, Outer, PeerEvent, PeerEventKind, PeerSession,
     },
@@ -102,6 +103,8 @@ pub(super) struct Sessions {
     zero: Instant,
     looks: u64,
     is_losing: bool,
+    /// The audit log.
+    pub(super) teller: Teller,
 }
 
 impl Sessions {
@@ -115,6 +118,7 @@ impl Sessions {
             zero: Instant::now(),
             looks: 0,
             is_losing: false,
+            teller: Teller::default(),
         }
     }
 
@@ -273,6 +277,15 @@ impl Sessions {
             // Packets of an address that moves may be counted for the other peer for a while.
             self.interrupt(&peer.public_key, tracked, peers);
         }
+        if tracked.allowed_ips != peer.allowed_ips {
+            let nets = |nets: &[IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let event = Event::auto(now_ms(), word::PEER_ALLOWED_IPS_CHANGED)
+                .on(&*peer.public_key)
+                .with("interface", &*interface.name)
+                .with("from", nets(&tracked.allowed_ips))
+                .with("to", nets(&peer.allowed_ips));
+            self.teller.tell(event);
+        }
         tracked.allowed_ips.clone_from(&peer.allowed_ips);
         tracked.outer = outer(peer);
         tracked.asked = look.now.monotonic;
@@ -308,7 +321,7 @@ impl Sessions {
     /// After the first look: those whom the daemon before knew, and who are not there.
     fn miss(&mut self, found: &[Interface], peers: &Peers) {
         let now_ms = now_ms();
-        let Self { parked, news, .. } = self;
+        let Self { parked, news, teller, .. } = self;
         for Parked { state, .. } in parked.values_mut() {
             let is_removed = found.iter().any(|interface| *interface.name == *state.interface);
             let mut session =
@@ -318,6 +331,7 @@ impl Sessions {
                 let peer = peers.named(&state.public_key, state.endpoint);
                 let event =
                     PeerEvent { at_ms, kind, epoch: *epoch, endpoint: *endpoint, was: None };
+                teller.tell(told_of(interface, &peer, &event));
                 news.events.push(StoredEvent { interface: interface.clone(), peer, event });
             };
             session.end(now_ms, &mut tell);
@@ -408,6 +422,7 @@ impl Sessions {
                 "told of a peer"
             );
             let (interface, peer) = (interface.clone(), peer.clone());
+            self.teller.tell(told_of(&interface, &peer, &event));
             self.news.events.push(StoredEvent { interface, peer, event });
         }
         self.news.states.push(tracked.state(public_key));
@@ -450,6 +465,28 @@ impl Tracked {
             gone_ms: None,
             endpoint: session.endpoint,
         }
+    }
+}
+
+/// What the audit log is told of what happened to a peer.
+fn told_of(interface: &str, peer: &Identity, event: &PeerEvent) -> Event {
+    let PeerEvent { at_ms, kind, epoch: _, endpoint, was } = event;
+    let word = match kind {
+        PeerEventKind::Added => word::PEER_ADDED,
+        PeerEventKind::Removed => word::PEER_REMOVED,
+        PeerEventKind::Connect => word::PEER_SESSION_OPENED,
+        PeerEventKind::Disconnect => word::PEER_SESSION_CLOSED,
+        PeerEventKind::Roam => word::PEER_ENDPOINT_CHANGED,
+        PeerEventKind::Reset => word::PEER_RESET,
+    };
+    let event = Event::auto(*at_ms, word)
+        .on(&*peer.public_key)
+        .with("interface", interface)
+        .with("name", &*peer.name)
+        .with("endpoint", endpoint.map(|endpoint| endpoint.to_string()));
+    match was {
+        Some(was) => event.with("was", was.to_string()),
+        None => event,
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod ahead;
 mod aside;
+mod audit;
 mod bulk;
 mod chunks;
 mod coverage;
@@ -46,6 +47,7 @@ mod writer;
 use std::{path::PathBuf, time::Duration};
 
 pub use aside::SetAside;
+pub use audit::{AuditError, AuditFilter, AuditReader, AuditWriter};
 pub use coverage::StoredInterval;
 pub use inventory::{SegmentInfo, SegmentState};
 pub use leash::Leash;
@@ -61,6 +63,8 @@ pub use totals::TotalsError;
 pub use verify::{Verified, verify_files, verify_store};
 pub use writer::Writer;
 
+#[cfg(test)]
+mod audit_tests;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]

@@ -23,7 +23,10 @@ use super::{
     totals::{Day, Reason, Totals, TotalsError},
     writer,
 };
-use crate::size;
+use crate::{
+    audit::{Event, Teller, word},
+    size,
+};
 
 /// A longer time without a segment may be a clock that is wrong.
 const MOST_HOLE_DAYS: i64 = 31;
@@ -118,13 +121,21 @@ pub struct Keeper {
     segments: PathBuf,
     retention: Retention,
     tail_records: u32,
+    teller: Teller,
 }
 
 impl Keeper {
     /// Of the store in `dir`, which is open for writing meanwhile.
     pub fn new(dir: &Path, retention: Retention) -> Self {
         let (store, segments) = (dir.to_owned(), dir.join("segments"));
-        Self { store, segments, retention, tail_records: step::TAIL_RECORDS }
+        let teller = Teller::default();
+        Self { store, segments, retention, tail_records: step::TAIL_RECORDS, teller }
+    }
+
+    /// The same, which tells the audit log what it removes.
+    pub fn telling(mut self, teller: Teller) -> Self {
+        self.teller = teller;
+        self
     }
 
     /// The same, which makes chunks of so many records.
@@ -298,6 +309,12 @@ impl Keeper {
             }
         }
         File::open(&self.segments).and_then(|dir| dir.sync_all()).map_err(io_at(&self.segments))?;
+        let event = Event::auto(now_ms, word::SEGMENT_REMOVED)
+            .on(day)
+            .with("because", reason.word())
+            .with("records", tombstone.records)
+            .with("sha256", &*tombstone.sha256);
+        self.teller.tell(event);
         tracing::info!(
             day,
             records = tombstone.records,

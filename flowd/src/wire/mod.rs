@@ -1,6 +1,7 @@
 //! The JSON shapes of the socket API, shared by the daemon that writes and the client that reads
 //! them. Clients depend on these names: they change only with the API version.
 
+mod audit;
 mod coverage;
 mod csv;
 mod csv_sums;
@@ -21,6 +22,7 @@ mod timestamp;
 mod top;
 mod watched;
 
+pub use audit::{AUDIT_CSV_COLUMNS, AuditEntry, AuditPage, AuditVerdict, audit_csv_row};
 pub use coverage::{Balance, BalanceState, Coverage};
 pub use csv::{
     CHANGE_CSV_COLUMNS, CSV_COLUMNS, FLOW_CSV_COLUMNS, GAP_CSV_COLUMNS, PEER_CSV_COLUMNS,

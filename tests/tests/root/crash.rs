@@ -397,6 +397,8 @@ const PLACES: &[(&str, Meets)] = &[
     ("chunk-written", Meets::Flows),
     ("merged-chunk-written", Meets::Flows),
     ("chunk-committed", Meets::Flows),
+    ("audit-inserted", Meets::Flows),
+    ("audit-committed", Meets::Flows),
     ("segment-begun", Meets::Day),
     ("day-chunked", Meets::Day),
 ];

@@ -44,7 +44,8 @@ fn every_example_in_the_help_works() {
         }
         let typed = line
             .replace("01a1fc8a-a425-75a7-b299-ae8d734de1c4", &flow)
-            .replace("segments verify", &format!("segments verify --store {}", shown(&site)));
+            .replace("segments verify", &format!("segments verify --store {}", shown(&site)))
+            .replace("audit verify", &format!("audit verify {}/audit.sqlite", shown(&site)));
         let output = shell(&net.gateway, &site, &dir, &typed);
         let stderr = String::from_utf8_lossy(&output.stderr);
         // What has no end is ended by `timeout`, which says 124.

@@ -5,6 +5,7 @@ mod harness;
 mod books;
 
 mod api;
+mod audit;
 mod change;
 mod confined;
 mod counting;

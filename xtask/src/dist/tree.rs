@@ -27,6 +27,8 @@ const FILES: &[(&str, &str)] = &[
     ("docs/formats.md", "usr/share/doc/flowd/formats.md"),
     ("docs/gaps.md", "usr/share/doc/flowd/gaps.md"),
     ("docs/guarantees.md", "usr/share/doc/flowd/guarantees.md"),
+    ("docs/audit.md", "usr/share/doc/flowd/audit.md"),
+    ("docs/audit_verify.py", "usr/share/doc/flowd/audit_verify.py"),
     ("CHANGELOG.md", "usr/share/doc/flowd/changelog"),
 ];
 

@@ -10,14 +10,16 @@ use super::{
 use crate::wire;
 
 /// What a request may be refused with, and when.
-const REFUSALS: [(&str, &str, &str); 9] = [
+const REFUSALS: [(&str, &str, &str); 11] = [
     ("400", "BadRequest", "The request cannot be understood: a parameter is unknown or wrong."),
+    ("403", "Forbidden", "Who asks may not: see `read_groups` and `admin_groups`."),
     ("404", "NotFound", "There is no such thing."),
     ("405", "MethodNotAllowed", "The path takes another method: see `Allow`."),
     ("406", "NotAcceptable", "`Accept` names no format of this answer."),
     ("409", "Conflict", "It would hurt who asks, or means several things."),
     ("413", "ContentTooLarge", "The body is too long."),
     ("422", "UnprocessableContent", "It is understood, and cannot be followed."),
+    ("429", "TooManyRequests", "Who asks asks more than one user may at a time."),
     ("500", "InternalServerError", "The database cannot be read, or not be written."),
     (
         "503",
@@ -78,7 +80,7 @@ impl Operation {
             body: None,
             answers: Vec::new(),
             links: Vec::new(),
-            refusals: vec!["400", "405", "503"],
+            refusals: vec!["400", "403", "405", "429", "503"],
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{operation::Operation, parameters as p};
 use crate::{
-    api::{flows, gaps, query, rates, records, series, sql, top},
+    api::{audit, flows, gaps, query, rates, records, series, sql, top},
     flows::By,
     wire,
 };
@@ -227,6 +227,28 @@ fn daemon() -> Vec<Operation> {
             .takes(p::peer("Of this peer"))
             .takes(p::limit("Gaps.", gaps::DEFAULT_LIMIT, gaps::MAX_LIMIT))
             .answers::<wire::GapList>()
+            .reads_store(),
+        Operation::get("/v1/audit", "listAudit")
+            .says(
+                "Who did and read what, newest first",
+                "For root and members of `admin_groups`. That it was read is in it too.",
+            )
+            .takes_range()
+            .takes(p::actor())
+            .takes(p::event())
+            .takes(p::resource())
+            .takes(p::outcome())
+            .takes(p::part())
+            .takes(p::after())
+            .takes(p::limit("Entries.", audit::DEFAULT_LIMIT, audit::MAX_LIMIT))
+            .takes(p::cursor(NEXT, "4711"))
+            .answers::<wire::AuditPage>()
+            .leads("next", "listAudit", ("cursor", "/next_cursor"))
+            .reads_store(),
+        Operation::get("/v1/audit/verify", "verifyAudit")
+            .says("Whether an entry was edited, moved or taken out", "")
+            .takes(p::head())
+            .answers::<wire::AuditVerdict>()
             .reads_store(),
         Operation::get("/v1/segments", "listSegments")
             .says("The files of the database", "")

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::patterns;
 use crate::{
+    audit::Outcome,
     flows::{
         By, FlowSort, Grouping, Initiator, Order, RateSort, Sort, Stage, Step, Verdict,
         protocol_names,
@@ -278,6 +279,49 @@ pub(super) fn flow_id() -> Parameter {
 /// A peer by what stands in the path.
 pub(super) fn peer_in_path() -> Parameter {
     peer("The peer, percent-encoded").in_path()
+}
+
+/// Whose deed it is.
+pub(super) fn actor() -> Parameter {
+    text("actor", "Name or number of a user, or `system`.")
+}
+
+/// What happened.
+pub(super) fn event() -> Parameter {
+    let mut event = text("event", "As in docs/audit.md; what ends in `*` is the start of it.");
+    event.schema["examples"] = json!(["query", "policy.*"]);
+    event
+}
+
+/// To what.
+pub(super) fn resource() -> Parameter {
+    text("resource", "What was asked for or changed, such as /v1/flows; the whole of it.")
+}
+
+/// How it ended.
+pub(super) fn outcome() -> Parameter {
+    Parameter::new("outcome", "How it ended.", words(&Outcome::ALL.map(Outcome::word), None))
+}
+
+/// A part of what an entry says.
+pub(super) fn part() -> Parameter {
+    text("text", "Stands in the actor, the program, the resource or the details.")
+}
+
+/// Behind which entry.
+pub(super) fn after() -> Parameter {
+    let schema = json!({ "type": "integer", "minimum": 0, "maximum": 999_999_999_999_999_i64 });
+    Parameter::new("after", "Only entries behind this one, in the order of their numbers.", schema)
+}
+
+/// The newest entry at an earlier time.
+pub(super) fn head() -> Parameter {
+    Parameter::new(
+        "head",
+        "`head_seq:head_hash` of an earlier answer, kept elsewhere: shows that nothing up to there \
+         was taken away or made anew.",
+        json!({ "type": "string", "pattern": "^[0-9]{1,15}:[0-9a-f]{64}$" }),
+    )
 }
 
 fn text(name: &'static str, description: &str) -> Parameter {

@@ -8,13 +8,15 @@ use tokio::net::UnixListener;
 use super::{Live, Served};
 use crate::{
     api::{
-        ApiState,
+        Access, ApiState,
+        door::Door,
         error::ApiError,
         flows::blocking,
         serve::{SOCKET, serve},
     },
+    audit::Log,
     flows::Filter,
-    store::{ReadError, Reader},
+    store::{AuditReader, ReadError, Reader},
     wire,
 };
 
@@ -35,9 +37,13 @@ async fn a_query_that_takes_too_long_is_ended_and_says_what_to_do() {
     assert_eq!(served.text("/v1/peers", "*/*").await.0, 200);
 }
 
+/// What it asks, and whom it tells that it has begun, and why it ended.
+type Endless = (ApiState, mpsc::Sender<()>, mpsc::Sender<ReadError>);
+
 /// Asks the store the same over and over, until that is refused.
-async fn endless(State((state, why)): State<(ApiState, mpsc::Sender<ReadError>)>) -> String {
+async fn endless(State((state, begin, why)): State<Endless>) -> String {
     let answer: Result<(), ApiError> = blocking(&state, move |reader| {
+        begin.send(()).expect("the test waits");
         loop {
             if let Err(error) = reader.summary(&Filter::default(), 9) {
                 why.send(error).expect("the test waits");
@@ -54,19 +60,26 @@ async fn a_client_that_hangs_up_ends_its_query() {
     let served = Served::start();
     let (live, _inbox, _watchers) = Live::new();
     let (why, ended) = mpsc::channel();
+    let (begin, begun) = mpsc::channel();
     let state = ApiState {
         live,
         reader: Reader::new(served.dir(), "gw"),
         gateway: "gw".into(),
         query_timeout: Duration::from_secs(3_600),
+        access: Access::of(&[], &[], &[]).into(),
+        audit: Log::new().0,
+        audit_reader: AuditReader::new(served.dir()),
     };
     let socket = served.dir().join("endless.sock");
     let listener = UnixListener::bind(&socket).unwrap();
-    let router = Router::new().route("/", get(endless)).with_state((state, why));
-    let server = tokio::spawn(serve(listener, router, SOCKET, std::future::pending()));
+    let router = Router::new().route("/", get(endless)).with_state((state, begin, why));
+    let door = Door::new(listener, Log::new().0);
+    let server = tokio::spawn(serve(door, router, SOCKET, std::future::pending()));
 
     let mut client = UnixStream::connect(&socket).unwrap();
     client.write_all(b"GET / HTTP/1.1\r\nHost: flowd\r\n\r\n").unwrap();
+    let wait = move || begun.recv_timeout(SOON);
+    tokio::task::spawn_blocking(wait).await.unwrap().expect("the query has begun");
     drop(client);
     let error = tokio::task::spawn_blocking(move || ended.recv_timeout(SOON)).await.unwrap();
     assert!(matches!(error, Ok(ReadError::Abandoned)), "{error:?}");

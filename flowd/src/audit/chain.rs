@@ -1,0 +1,227 @@
+//! Whether entries are the ones that were written: none edited, moved, put in or taken out.
+//!
+//! - an entry that was edited has not the hash that it should
+//! - one that was moved, put in or taken out leaves a hole in the numbers, or in the hashes
+//! - the newest entries, taken away, leave no trace in what is left: only a head that somebody kept
+//!   elsewhere shows it
+
+use super::{Checkpoint, Entry, Hash};
+
+/// Problems that are told; what is more is counted.
+const TOLD: usize = 20;
+
+/// The newest entry at some instant, as somebody keeps it elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// Its number; 0: there was none.
+    pub seq: u64,
+    /// Its hash.
+    pub hash: Hash,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Entries that were looked at.
+    pub entries: u64,
+    /// The number before the first one; 0: nothing was cut off.
+    pub cut: u64,
+    /// The newest one.
+    pub head: Head,
+    /// One line each; empty: all is as it was written.
+    pub problems: Vec<String>,
+    /// Problems that are not in `problems`.
+    pub more_problems: u64,
+}
+
+/// The check, entry by entry.
+#[derive(Clone, Debug, Default)]
+pub struct Chain {
+    known: Option<Head>,
+    verdict: Verdict,
+    kept_seen: bool,
+}
+
+impl Chain {
+    /// Begins behind the last checkpoint, if there is one. `known` is a head that was kept elsewhere.
+    pub fn new(checkpoint: Option<&Checkpoint>, known: Option<Head>) -> Self {
+        let head = checkpoint.map_or_else(Head::default, |Checkpoint { seq, hash, .. }| Head {
+            seq: *seq,
+            hash: *hash,
+        });
+        let verdict = Verdict { cut: head.seq, head, ..Verdict::default() };
+        let mut chain = Self { known, verdict, kept_seen: false };
+        chain.compare(head);
+        chain
+    }
+
+    /// Takes the next entry.
+    pub fn add(&mut self, entry: &Entry) {
+        let Entry { seq, previous, hash, .. } = entry;
+        let before = self.verdict.head;
+        if *seq != before.seq + 1 {
+            self.problem(if *seq > before.seq + 1 {
+                format!("entries {} to {} are missing", before.seq + 1, seq - 1)
+            } else {
+                format!("entry {seq} stands behind entry {}", before.seq)
+            });
+        } else if *previous != before.hash {
+            self.problem(format!("entry {seq} does not go on from the entry before"));
+        }
+        if entry.computed() != *hash {
+            self.problem(format!("entry {seq} was edited"));
+        }
+        self.verdict.entries += 1;
+        self.verdict.head = Head { seq: *seq, hash: *hash };
+        self.compare(self.verdict.head);
+    }
+
+    /// Takes an entry with values that nobody writes; the next one goes on from what it says.
+    pub fn unreadable(&mut self, seq: u64, hash: Hash) {
+        self.problem(format!("entry {seq} was edited"));
+        self.verdict.entries += 1;
+        self.verdict.head = Head { seq, hash };
+    }
+
+    /// What was found.
+    pub fn finish(mut self) -> Verdict {
+        let head = self.verdict.head;
+        if let Some(known) = self.known.filter(|_| !self.kept_seen) {
+            self.problem(if known.seq > head.seq {
+                format!("entries {} to {} are missing at the end", head.seq + 1, known.seq)
+            } else {
+                format!("entry {} was cut off since its hash was kept", known.seq)
+            });
+        }
+        self.verdict
+    }
+
+    fn compare(&mut self, head: Head) {
+        let Some(known) = self.known.filter(|known| known.seq == head.seq) else { return };
+        self.kept_seen = true;
+        if known.hash != head.hash {
+            self.problem(format!("entry {} is not the one whose hash was kept", head.seq));
+        }
+    }
+
+    fn problem(&mut self, text: String) {
+        if self.verdict.problems.len() < TOLD {
+            self.verdict.problems.push(text);
+        } else {
+            self.verdict.more_problems += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Chain, Head, Verdict};
+    use crate::audit::{Checkpoint, Entry, Hash, entry::tests::three};
+
+    fn verify(entries: &[Entry], known: Option<Head>) -> Verdict {
+        let mut chain = Chain::new(None, known);
+        entries.iter().for_each(|entry| chain.add(entry));
+        chain.finish()
+    }
+
+    fn head() -> Head {
+        let entries = three();
+        Head { seq: 3, hash: entries[2].hash }
+    }
+
+    #[test]
+    fn what_was_written_verifies() {
+        let verdict = verify(&three(), Some(head()));
+        assert_eq!((verdict.problems.as_slice(), verdict.entries), (&[] as &[String], 3));
+        assert_eq!(verdict.head, head());
+    }
+
+    #[test]
+    fn an_edit_of_any_member_is_found() {
+        type Edit = fn(&mut Entry);
+        let edits: [(&str, Edit); 15] = [
+            ("at", |entry| entry.at_ms += 1),
+            ("until", |entry| entry.until_ms = None),
+            ("count", |entry| entry.count += 1),
+            ("event", |entry| entry.event.push('x')),
+            ("actor", |entry| entry.actor = "bob".to_owned()),
+            ("uid", |entry| entry.uid = Some(0)),
+            ("gid", |entry| entry.gid = None),
+            ("pid", |entry| entry.pid = Some(1)),
+            ("executable", |entry| entry.executable = None),
+            ("source", |entry| entry.source = "self".to_owned()),
+            ("resource", |entry| entry.resource = Some(String::new())),
+            ("details", |entry| entry.details = entry.details.replace("alice", "carol")),
+            ("outcome", |entry| entry.outcome = "refused".to_owned()),
+            ("previous", |entry| entry.previous = Hash::default()),
+            ("hash", |entry| entry.hash.0[31] ^= 1),
+        ];
+        for (what, edit) in edits {
+            let mut entries = three();
+            edit(&mut entries[1]);
+            let problems = verify(&entries, None).problems;
+            assert!(
+                problems.iter().any(|told| told == "entry 2 was edited"),
+                "{what}: {problems:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_moved_is_named() {
+        type Change = fn(&mut Vec<Entry>);
+        let cases: [(&str, Change, &str); 5] = [
+            ("first", |all| drop(all.remove(0)), "entries 1 to 1 are missing"),
+            ("middle", |all| drop(all.remove(1)), "entries 2 to 2 are missing"),
+            ("exchanged", |all| all.swap(1, 2), "entry 2 stands behind entry 3"),
+            ("twice", |all| all.insert(1, all[0].clone()), "entry 1 stands behind entry 1"),
+            ("tail", |all| all.truncate(1), "entries 2 to 3 are missing at the end"),
+        ];
+        for (what, change, told) in cases {
+            let mut entries = three();
+            change(&mut entries);
+            let problems = verify(&entries, Some(head())).problems;
+            assert!(problems.iter().any(|problem| problem == told), "{what}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_chain_that_was_made_anew_is_found_by_a_kept_head_only() {
+        let mut entries = three();
+        entries[0].actor = "nobody".to_owned();
+        let mut previous = Hash::default();
+        for entry in &mut entries {
+            entry.previous = previous;
+            entry.hash = entry.computed();
+            previous = entry.hash;
+        }
+        assert!(verify(&entries, None).problems.is_empty());
+        let problems = verify(&entries, Some(head())).problems;
+        assert_eq!(problems, ["entry 3 is not the one whose hash was kept"]);
+    }
+
+    #[test]
+    fn the_rest_goes_on_from_a_checkpoint() {
+        let entries = three();
+        let checkpoint = Checkpoint {
+            gateway: "gw".to_owned(),
+            seq: 1,
+            at_ms: entries[0].at_ms,
+            hash: entries[0].hash,
+            cut_ms: entries[2].at_ms,
+            signature: None,
+        };
+        let verify = |checkpoint: &Checkpoint, known| {
+            let mut chain = Chain::new(Some(checkpoint), known);
+            entries[1..].iter().for_each(|entry| chain.add(entry));
+            chain.finish()
+        };
+        let verdict = verify(&checkpoint, Some(head()));
+        assert_eq!((verdict.problems.len(), verdict.cut, verdict.entries), (0, 1, 2));
+        let edited = Checkpoint { hash: Hash::default(), ..checkpoint.clone() };
+        let told = ["entry 2 does not go on from the entry before"];
+        assert_eq!(verify(&edited, None).problems, told);
+        let known = Head { seq: 1, hash: entries[0].hash };
+        assert!(verify(&checkpoint, Some(known)).problems.is_empty());
+    }
+}

@@ -1,0 +1,46 @@
+//! What is left of entries whose time is over.
+
+use super::entry::{Hash, Text};
+
+/// What the text that is signed begins with.
+const FORM: &str = "flowd-audit-checkpoint-1";
+
+/// What a gateway's key says of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// The public key.
+    pub key: [u8; 32],
+    /// Of [`Checkpoint::canonical`].
+    pub bytes: [u8; 64],
+}
+
+/// The end of what was cut off: the first entry that is left goes on from here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Id of the gateway.
+    pub gateway: String,
+    /// Of the last entry that was cut off; as many were there.
+    pub seq: u64,
+    /// When that entry was, in Unix milliseconds.
+    pub at_ms: i64,
+    /// Its hash.
+    pub hash: Hash,
+    /// When it was cut off, in Unix milliseconds.
+    pub cut_ms: i64,
+    /// `None`: this gateway had no key.
+    pub signature: Option<Signature>,
+}
+
+impl Checkpoint {
+    /// The bytes that are signed.
+    pub fn canonical(&self) -> Vec<u8> {
+        let Self { gateway, seq, at_ms, hash, cut_ms, signature: _ } = self;
+        let mut text = Text::new(FORM);
+        text.member(Some(gateway));
+        text.member(Some(seq));
+        text.member(Some(at_ms));
+        text.member(Some(hash));
+        text.member(Some(cut_ms));
+        text.0
+    }
+}

@@ -1,0 +1,158 @@
+//! The end that reads.
+
+use std::{
+    fs,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
+
+use super::{AuditError, AuditFilter, COLUMNS, path, version};
+use crate::{
+    audit::{Chain, Checkpoint, Entry, Hash, Head, Outcome, Signature, Verdict},
+    store::failure,
+};
+
+/// The end that reads, beside the daemon or without one.
+#[derive(Clone, Debug)]
+pub struct AuditReader {
+    path: PathBuf,
+}
+
+impl AuditReader {
+    /// Of a store; opens nothing yet.
+    pub fn new(store: &Path) -> Self {
+        Self { path: path(store) }
+    }
+
+    /// Of a file, wherever it is.
+    pub fn of_file(file: &Path) -> Self {
+        Self { path: file.to_owned() }
+    }
+
+    /// Shows what matches, the newest first; in ascending order where `after` is given.
+    pub fn list(
+        &self,
+        filter: &AuditFilter,
+        each: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), AuditError> {
+        self.read(|conn| {
+            let order = if filter.after.is_some() { "ASC" } else { "DESC" };
+            let sql = format!(
+                "SELECT {COLUMNS} FROM entry WHERE (?1 IS NULL OR coalesce(until, time) >= ?1) \
+                 AND (?2 IS NULL OR time < ?2) AND (?3 IS NULL OR actor = ?3 OR \
+                 CAST(uid AS TEXT) = ?3) AND (?4 IS NULL OR event = ?4) \
+                 AND (?5 IS NULL OR substr(event, 1, length(?5)) = ?5) \
+                 AND (?6 IS NULL OR resource = ?6) AND (?7 IS NULL OR outcome = ?7) \
+                 AND (?8 IS NULL OR instr(coalesce(resource, '') || char(10) || details || char(10) \
+                 || actor || char(10) || coalesce(executable, ''), ?8)) \
+                 AND seq > ?9 AND seq < ?10 ORDER BY seq {order}"
+            );
+            let prefix = filter.event.as_deref().and_then(|event| event.strip_suffix('*'));
+            let exact = filter.event.as_deref().filter(|_| prefix.is_none());
+            let mut query = conn.prepare(&sql)?;
+            let mut rows = query.query(params![
+                filter.since_ms,
+                filter.until_ms,
+                filter.actor,
+                exact,
+                prefix,
+                filter.resource,
+                filter.outcome.map(Outcome::word),
+                filter.text,
+                i64::try_from(filter.after.unwrap_or(0)).unwrap_or(i64::MAX),
+                filter.before.map_or(i64::MAX, |seq| i64::try_from(seq).unwrap_or(i64::MAX)),
+            ])?;
+            while let Some(row) = rows.next()? {
+                if each(entry(row)?).is_break() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Checks every entry; `known` is a head that was kept elsewhere.
+    pub fn verify(&self, known: Option<Head>) -> Result<Verdict, AuditError> {
+        self.read(|conn| {
+            let mut chain = Chain::new(last_checkpoint(conn)?.as_ref(), known);
+            let mut query = conn.prepare(&format!("SELECT {COLUMNS} FROM entry ORDER BY seq"))?;
+            let mut rows = query.query([])?;
+            while let Some(row) = rows.next()? {
+                match entry(row) {
+                    Ok(entry) => chain.add(&entry),
+                    Err(error) if failure::is_damage(&error) => {
+                        let hash = row.get(15).map(Hash).unwrap_or_default();
+                        chain.unreadable(row.get::<_, i64>(0)?.cast_unsigned(), hash);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(chain.finish())
+        })
+    }
+
+    /// Everything that is read is of one instant.
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, AuditError> {
+        let Self { path } = self;
+        if let Err(source) = fs::File::open(path) {
+            return Err(AuditError::Io { path: path.clone(), source });
+        }
+        let opened = || -> rusqlite::Result<Option<T>> {
+            let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            if version(&conn)?.is_none_or(|version| version == 0) {
+                return Ok(None);
+            }
+            let tx = conn.unchecked_transaction()?;
+            read(&tx).map(Some)
+        };
+        match opened() {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => Err(AuditError::Unknown(path.clone())),
+            Err(source) => Err(AuditError::Sqlite { path: path.clone(), source }),
+        }
+    }
+}
+
+fn last_checkpoint(conn: &Connection) -> rusqlite::Result<Option<Checkpoint>> {
+    let sql = "SELECT seq, gateway, time, hash, cut, key, signature FROM checkpoint \
+               ORDER BY seq DESC LIMIT 1";
+    conn.query_row(sql, [], |row| {
+        let key: Option<[u8; 32]> = row.get(5)?;
+        let bytes: Option<[u8; 64]> = row.get(6)?;
+        Ok(Checkpoint {
+            seq: row.get::<_, i64>(0)?.cast_unsigned(),
+            gateway: row.get(1)?,
+            at_ms: row.get(2)?,
+            hash: Hash(row.get(3)?),
+            cut_ms: row.get(4)?,
+            signature: key.zip(bytes).map(|(key, bytes)| Signature { key, bytes }),
+        })
+    })
+    .optional()
+}
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    Ok(Entry {
+        seq: row.get::<_, i64>(0)?.cast_unsigned(),
+        at_ms: row.get(1)?,
+        until_ms: row.get(2)?,
+        count: row.get::<_, i64>(3)?.cast_unsigned(),
+        event: row.get(4)?,
+        actor: row.get(5)?,
+        uid: row.get(6)?,
+        gid: row.get(7)?,
+        pid: row.get(8)?,
+        executable: row.get(9)?,
+        source: row.get(10)?,
+        resource: row.get(11)?,
+        details: row.get(12)?,
+        outcome: row.get(13)?,
+        previous: Hash(row.get(14)?),
+        hash: Hash(row.get(15)?),
+    })
+}

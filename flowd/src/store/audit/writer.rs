@@ -1,0 +1,218 @@
+//! The end that adds, and cuts off what is old.
+
+use std::{
+    fs::{self, OpenOptions, Permissions},
+    io::ErrorKind,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::{APPLICATION_ID, AuditError, COLUMNS, MIGRATIONS, path, version};
+use crate::{
+    audit::{Checkpoint, Entry, Folded, Hash, Head, Signature, word},
+    store::failure,
+};
+
+/// The end that adds.
+#[derive(Debug)]
+pub struct AuditWriter {
+    path: PathBuf,
+    conn: Connection,
+    gateway: String,
+    head: Head,
+}
+
+impl AuditWriter {
+    /// Opens the log of a store, makes it where there is none. One that is damaged is set aside under
+    /// the name that comes back, and another one begun.
+    pub fn open(
+        store: &Path,
+        gateway: &str,
+        now_ms: i64,
+    ) -> Result<(Self, Option<PathBuf>), AuditError> {
+        let path = path(store);
+        let io = |source| AuditError::Io { path: path.clone(), source };
+        fs::create_dir_all(store).map_err(io)?;
+        match Self::try_open(&path, gateway, now_ms) {
+            Err(AuditError::Sqlite { source, .. }) if failure::is_damage(&source) => {
+                let aside = store.join(format!("audit.corrupt-{now_ms}"));
+                for suffix in ["", "-wal", "-shm"] {
+                    let of = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
+                    match fs::rename(of(&path), of(&aside)) {
+                        Err(error) if error.kind() != ErrorKind::NotFound => return Err(io(error)),
+                        _ => {}
+                    }
+                }
+                let writer = Self::try_open(&path, gateway, now_ms)?;
+                Ok((writer, Some(aside)))
+            }
+            opened => Ok((opened?, None)),
+        }
+    }
+
+    fn try_open(path: &Path, gateway: &str, now_ms: i64) -> Result<Self, AuditError> {
+        let sqlite = |source| AuditError::Sqlite { path: path.to_owned(), source };
+        let mut file = OpenOptions::new();
+        // Nobody but the daemon: who may read it asks the daemon, which writes that down.
+        file.create(true).truncate(false).write(true).mode(0o600);
+        file.open(path)
+            .and_then(|file| file.set_permissions(Permissions::from_mode(0o600)))
+            .map_err(|source| AuditError::Io { path: path.to_owned(), source })?;
+        let mut conn = Connection::open(path).map_err(sqlite)?;
+        if !migrate(&mut conn, gateway, now_ms).map_err(sqlite)? {
+            return Err(AuditError::Unknown(path.to_owned()));
+        }
+        let found: String =
+            conn.query_row("SELECT gateway FROM meta", [], |row| row.get(0)).map_err(sqlite)?;
+        if found != gateway {
+            return Err(AuditError::OtherGateway { path: path.to_owned(), found });
+        }
+        let head = head(&conn).map_err(sqlite)?;
+        Ok(Self { path: path.to_owned(), conn, gateway: gateway.to_owned(), head })
+    }
+
+    /// Adds entries, all or none; they are on the disk when it comes back.
+    pub fn append(&mut self, events: &[Folded]) -> Result<(), AuditError> {
+        let Self { path, conn, head, .. } = self;
+        match insert(conn, *head, events) {
+            Ok(newest) => {
+                *head = newest;
+                Ok(())
+            }
+            Err(source) => Err(AuditError::Sqlite { path: path.clone(), source }),
+        }
+    }
+
+    /// What the daemon before said last of itself, and the version that it had.
+    pub fn last_start(&self) -> Result<Option<(String, String)>, AuditError> {
+        let sql =
+            "SELECT event, details FROM entry WHERE event IN (?, ?) ORDER BY seq DESC LIMIT 1";
+        let words = [word::DAEMON_STARTED, word::DAEMON_STOPPED];
+        self.conn
+            .query_row(sql, words, |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
+            .map_err(|source| AuditError::Sqlite { path: self.path.clone(), source })
+    }
+
+    /// Cuts the entries before an instant off and leaves a checkpoint, for which `sign` may have a
+    /// signature. `None`: there are none. The newest entry always stays.
+    pub fn cut(
+        &mut self,
+        before_ms: i64,
+        now_ms: i64,
+        sign: impl FnOnce(&[u8]) -> Option<Signature>,
+    ) -> Result<Option<Checkpoint>, AuditError> {
+        let Self { path, conn, gateway, head } = self;
+        let cut = || -> rusqlite::Result<Option<Checkpoint>> {
+            let tx = conn.transaction()?;
+            // In the order of numbers: a clock that was wrong for a while cuts nothing out.
+            let sql = "SELECT seq, time, hash FROM entry WHERE seq < coalesce((SELECT min(seq) FROM \
+                       entry WHERE coalesce(until, time) >= ?), ?) AND seq < ? \
+                       ORDER BY seq DESC LIMIT 1";
+            let newest = head.seq.cast_signed();
+            let last = tx.query_row(sql, [before_ms, newest, newest], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, [u8; 32]>(2)?))
+            });
+            let Some((seq, at_ms, hash)) = last.optional()? else { return Ok(None) };
+            let mut checkpoint = Checkpoint {
+                gateway: gateway.clone(),
+                seq: seq.cast_unsigned(),
+                at_ms,
+                hash: Hash(hash),
+                cut_ms: now_ms,
+                signature: None,
+            };
+            checkpoint.signature = sign(&checkpoint.canonical());
+            let (key, bytes) = checkpoint.signature.as_ref().map_or((None, None), |signature| {
+                (Some(signature.key), Some(signature.bytes.to_vec()))
+            });
+            let sql = "INSERT INTO checkpoint VALUES (?, ?, ?, ?, ?, ?, ?)";
+            tx.execute(sql, params![seq, checkpoint.gateway, at_ms, hash, now_ms, key, bytes])?;
+            tx.execute("DELETE FROM entry WHERE seq <= ?", [seq])?;
+            tx.commit()?;
+            Ok(Some(checkpoint))
+        };
+        cut().map_err(|source| AuditError::Sqlite { path: path.clone(), source })
+    }
+}
+
+#[cfg(test)]
+impl AuditWriter {
+    /// From now on the file takes nothing, as on a full disk.
+    pub(crate) fn fill(&self) {
+        let sql = "CREATE TEMP TRIGGER full BEFORE INSERT ON main.entry \
+                   BEGIN SELECT raise(ABORT, 'database or disk is full'); END";
+        self.conn.execute_batch(sql).unwrap();
+    }
+
+    /// It takes entries again.
+    pub(crate) fn empty(&self) {
+        self.conn.execute_batch("DROP TRIGGER temp.full").unwrap();
+    }
+}
+
+/// Brings the schema up to date, or changes nothing. `false`: not ours, or newer.
+fn migrate(conn: &mut Connection, gateway: &str, now_ms: i64) -> rusqlite::Result<bool> {
+    let Some(found) = version(conn)? else { return Ok(false) };
+    conn.pragma_update(None, "journal_mode", "wal")?;
+    // What was answered for is on the disk.
+    conn.pragma_update(None, "synchronous", "full")?;
+    if found == MIGRATIONS.len() {
+        return Ok(true);
+    }
+    let tx = conn.transaction()?;
+    for sql in &MIGRATIONS[found..] {
+        tx.execute_batch(sql)?;
+    }
+    if found == 0 {
+        tx.execute("INSERT INTO meta VALUES (?, ?)", params![gateway, now_ms])?;
+    }
+    tx.pragma_update(None, "application_id", APPLICATION_ID)?;
+    tx.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
+    tx.commit()?;
+    Ok(true)
+}
+
+fn head(conn: &Connection) -> rusqlite::Result<Head> {
+    let sql = "SELECT seq, hash FROM entry UNION ALL SELECT seq, hash FROM checkpoint \
+               ORDER BY seq DESC LIMIT 1";
+    let newest = conn.query_row(sql, [], |row| {
+        Ok(Head { seq: row.get::<_, i64>(0)?.cast_unsigned(), hash: Hash(row.get(1)?) })
+    });
+    newest.optional().map(Option::unwrap_or_default)
+}
+
+fn insert(conn: &mut Connection, mut head: Head, events: &[Folded]) -> rusqlite::Result<Head> {
+    let tx = conn.transaction()?;
+    let sql = format!("INSERT INTO entry ({COLUMNS}) VALUES ({})", ["?"; 16].join(", "));
+    let mut insert = tx.prepare_cached(&sql)?;
+    for event in events {
+        let entry = Entry::behind(head.seq, head.hash, event);
+        insert.execute(params![
+            entry.seq.cast_signed(),
+            entry.at_ms,
+            entry.until_ms,
+            entry.count.cast_signed(),
+            entry.event,
+            entry.actor,
+            entry.uid,
+            entry.gid,
+            entry.pid,
+            entry.executable,
+            entry.source,
+            entry.resource,
+            entry.details,
+            entry.outcome,
+            entry.previous.0,
+            entry.hash.0,
+        ])?;
+        head = Head { seq: entry.seq, hash: entry.hash };
+    }
+    drop(insert);
+    failpoint!("audit-inserted");
+    tx.commit()?;
+    failpoint!("audit-committed");
+    Ok(head)
+}

@@ -1,0 +1,193 @@
+//! The file of the audit log, and those who lay hands on it.
+
+use std::{fs, ops::ControlFlow, path::Path};
+
+use rusqlite::Connection;
+
+use super::{AuditError, AuditFilter, AuditReader, AuditWriter};
+use crate::audit::{Actor, Caller, Entry, Event, Folded, Head, Outcome, word};
+
+const NOW_MS: i64 = 1_795_233_600_000;
+
+fn query(n: i64) -> Folded {
+    let name = if n % 2 == 0 { "alice" } else { "bob" };
+    let caller = Caller {
+        uid: 1000 + (n % 2) as u32,
+        name: Some(name.to_owned()),
+        executable: Some("/usr/bin/flowctl".to_owned()),
+        ..Caller::default()
+    };
+    let outcome = if n % 5 == 0 { Outcome::Refused } else { Outcome::Done };
+    let event = if n % 3 == 0 { word::POLICY_CHECKED } else { word::QUERY };
+    Event::new(NOW_MS + n * 1_000, event, Actor::Caller(caller), outcome)
+        .on(format!("/v1/flows/{n}"))
+        .with("n", n)
+        .into()
+}
+
+fn opened(store: &Path) -> AuditWriter {
+    let (writer, aside) = AuditWriter::open(store, "gw", NOW_MS).unwrap();
+    assert_eq!(aside, None);
+    writer
+}
+
+/// A log of entries 1 to 10.
+fn ten(store: &Path) -> Head {
+    let mut writer = opened(store);
+    for n in 1..=5 {
+        writer.append(&[query(2 * n - 1), query(2 * n)]).unwrap();
+    }
+    drop(writer);
+    AuditReader::new(store).verify(None).unwrap().head
+}
+
+fn listed(store: &Path, filter: &AuditFilter) -> Vec<u64> {
+    let mut seqs = Vec::new();
+    let mut each = |entry: Entry| {
+        seqs.push(entry.seq);
+        ControlFlow::Continue(())
+    };
+    AuditReader::new(store).list(filter, &mut each).unwrap();
+    seqs
+}
+
+#[test]
+fn entries_go_on_over_restarts_and_verify() {
+    let dir = tempfile::tempdir().unwrap();
+    let head = ten(dir.path());
+    opened(dir.path()).append(&[query(11)]).unwrap();
+    let verdict = AuditReader::new(dir.path()).verify(Some(head)).unwrap();
+    assert_eq!((verdict.entries, verdict.problems.len(), verdict.head.seq), (11, 0, 11));
+}
+
+#[test]
+fn filters_choose() {
+    let dir = tempfile::tempdir().unwrap();
+    ten(dir.path());
+    let text = |text: &str| Some(text.to_owned());
+    let all = AuditFilter::default;
+    let cases = [
+        (all(), vec![10, 9, 8, 7, 6, 5, 4, 3, 2, 1]),
+        (AuditFilter { since_ms: Some(NOW_MS + 9_000), ..all() }, vec![10, 9]),
+        (AuditFilter { until_ms: Some(NOW_MS + 2_000), ..all() }, vec![1]),
+        (
+            AuditFilter { actor: text("alice"), since_ms: Some(NOW_MS + 7_000), ..all() },
+            vec![10, 8],
+        ),
+        (AuditFilter { actor: text("1001"), until_ms: Some(NOW_MS + 4_000), ..all() }, vec![3, 1]),
+        (AuditFilter { event: text("policy.*"), ..all() }, vec![9, 6, 3]),
+        (AuditFilter { event: text("policy.checked"), ..all() }, vec![9, 6, 3]),
+        (AuditFilter { event: text("policy"), ..all() }, vec![]),
+        (AuditFilter { resource: text("/v1/flows/7"), ..all() }, vec![7]),
+        (AuditFilter { outcome: Some(Outcome::Refused), ..all() }, vec![10, 5]),
+        (AuditFilter { text: text("\"n\":4"), ..all() }, vec![4]),
+        (AuditFilter { text: text("flows/1"), ..all() }, vec![10, 1]),
+        (AuditFilter { after: Some(8), ..all() }, vec![9, 10]),
+        (AuditFilter { before: Some(3), ..all() }, vec![2, 1]),
+    ];
+    for (filter, expected) in cases {
+        assert_eq!(listed(dir.path(), &filter), expected, "{filter:?}");
+    }
+}
+
+#[test]
+fn nothing_but_adding_is_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    ten(dir.path());
+    let conn = Connection::open(dir.path().join("audit.sqlite")).unwrap();
+    let columns = "time, until, count, event, actor, uid, gid, pid, executable, source, resource, \
+                   details, outcome, previous, hash";
+    for sql in [
+        "UPDATE entry SET actor = 'carol' WHERE seq = 3",
+        "DELETE FROM entry WHERE seq = 3",
+        "DELETE FROM entry WHERE seq = 10",
+        &format!("INSERT OR REPLACE INTO entry SELECT 3, {columns} FROM entry WHERE seq = 4"),
+        &format!("INSERT INTO entry SELECT 12, {columns} FROM entry WHERE seq = 4"),
+    ] {
+        let error = conn.execute(sql, []).unwrap_err().to_string();
+        assert!(error.contains("append-only"), "{sql}: {error}");
+    }
+}
+
+/// Somebody with the rights to the file who takes the triggers away first.
+#[test]
+fn what_somebody_did_to_the_file_is_named() {
+    let columns = [
+        "time = time + 1",
+        "until = time",
+        "count = 2",
+        "event = 'query.'",
+        "actor = 'carol'",
+        "uid = 7",
+        "uid = 1 << 40",
+        "gid = 7",
+        "pid = 7",
+        "executable = NULL",
+        "source = 'self'",
+        "resource = NULL",
+        "details = '{}'",
+        "outcome = 'failed'",
+        "previous = zeroblob(32)",
+        "hash = zeroblob(32)",
+    ];
+    let edited =
+        columns.map(|set| (format!("UPDATE entry SET {set} WHERE seq = 4"), "entry 4 was edited"));
+    let others = [
+        ("DELETE FROM entry WHERE seq = 1", "entries 1 to 1 are missing"),
+        ("DELETE FROM entry WHERE seq BETWEEN 4 AND 6", "entries 4 to 6 are missing"),
+        ("DELETE FROM entry WHERE seq > 7", "entries 8 to 10 are missing at the end"),
+        (
+            "UPDATE entry SET seq = CASE seq WHEN 4 THEN 40 WHEN 5 THEN 4 ELSE seq END; \
+             UPDATE entry SET seq = 5 WHERE seq = 40",
+            "entry 4 was edited",
+        ),
+    ];
+    let others = others.map(|(sql, told)| (sql.to_owned(), told));
+    for (sql, told) in edited.into_iter().chain(others) {
+        let dir = tempfile::tempdir().unwrap();
+        let head = ten(dir.path());
+        let conn = Connection::open(dir.path().join("audit.sqlite")).unwrap();
+        conn.execute_batch("DROP TRIGGER entry_stands; DROP TRIGGER entry_stays;").unwrap();
+        conn.execute_batch(&sql).unwrap();
+        let problems = AuditReader::new(dir.path()).verify(Some(head)).unwrap().problems;
+        assert!(problems.iter().any(|problem| problem == told), "{sql}: {problems:?}");
+    }
+}
+
+#[test]
+fn the_old_end_is_cut_at_a_checkpoint_and_the_rest_verifies() {
+    let dir = tempfile::tempdir().unwrap();
+    let head = ten(dir.path());
+    let mut writer = opened(dir.path());
+    let unsigned = |_: &[u8]| None;
+    assert_eq!(writer.cut(NOW_MS, NOW_MS, unsigned).unwrap(), None);
+    let checkpoint = writer.cut(NOW_MS + 4_000, NOW_MS + 20_000, unsigned).unwrap().unwrap();
+    assert_eq!((checkpoint.seq, checkpoint.at_ms), (3, NOW_MS + 3_000));
+    writer.append(&[query(11)]).unwrap();
+    let verdict = AuditReader::new(dir.path()).verify(Some(head)).unwrap();
+    assert_eq!((verdict.cut, verdict.entries, verdict.problems.len()), (3, 8, 0));
+    // All but the newest.
+    writer.cut(i64::MAX, NOW_MS + 20_000, unsigned).unwrap().unwrap();
+    drop(writer);
+    opened(dir.path()).append(&[query(12)]).unwrap();
+    let verdict = AuditReader::new(dir.path()).verify(None).unwrap();
+    assert_eq!((verdict.cut, verdict.entries, verdict.problems.len()), (10, 2, 0));
+}
+
+#[test]
+fn a_damaged_log_is_set_aside_and_another_gateways_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    ten(dir.path());
+    let error = AuditWriter::open(dir.path(), "other", NOW_MS).unwrap_err();
+    assert!(matches!(&error, AuditError::OtherGateway { found, .. } if found == "gw"), "{error}");
+    fs::write(dir.path().join("audit.sqlite"), "no database at all, and long enough to be one")
+        .unwrap();
+    let (mut writer, aside) = AuditWriter::open(dir.path(), "gw", NOW_MS).unwrap();
+    assert!(aside.unwrap().exists());
+    writer.append(&[query(1)]).unwrap();
+    let conn = Connection::open(dir.path().join("audit.sqlite")).unwrap();
+    conn.pragma_update(None, "user_version", 99).unwrap();
+    drop(conn);
+    let error = AuditWriter::open(dir.path(), "gw", NOW_MS).unwrap_err();
+    assert!(matches!(error, AuditError::Unknown(_)), "{error}");
+}
