@@ -20,6 +20,7 @@ pub mod identity;
 pub mod wireguard;
 
 pub mod chunk;
+pub mod seal;
 pub mod store;
 
 pub mod api;

@@ -37,6 +37,12 @@ pub(super) enum CtlError {
     /// The store's own files.
     #[error("{0}; name it with `--store`, or run as a member of its group")]
     Store(crate::store::OpenError),
+    /// The history of a store.
+    #[error("{0}")]
+    Prove(crate::store::ProveError),
+    /// The chain of seals, or a key.
+    #[error("{0}")]
+    Seal(crate::store::SealError),
     /// Where an export ended.
     #[error("{0}")]
     Bookmark(super::bookmark::BookmarkError),
