@@ -1,7 +1,11 @@
 //! `flowctl verify`: whether the history is as it was sealed. Reads the files itself, so that a copy
 //! can be checked where no daemon is, by somebody who need not trust the gateway.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt::Display,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use clap::Args;
 
@@ -24,16 +28,18 @@ pub(super) struct Verify {
     /// A public key of the gateway that was kept elsewhere, as `flowctl keys show` prints it. More
     /// than one where a key was lost.
     #[arg(long = "key", value_name = "PUB", required = true)]
-    pub(super) keys: Vec<PublicKey>,
+    pub(super) keys: Vec<String>,
     /// A hash that an earlier check printed: what it spoke of must still be there.
     #[arg(long = "known", value_name = "HASH")]
-    pub(super) known: Vec<Hash>,
+    pub(super) known: Vec<String>,
 }
 
 /// Checks a store; fails when anything is wrong.
 pub(super) fn run(screen: &mut Screen, format: Format, wanted: &Verify) -> Result<(), CtlError> {
     let Verify { store, keys, known } = wanted;
-    let proof = store::prove(store, keys, known).map_err(CtlError::Prove)?;
+    let keys: Vec<PublicKey> = all("--key", keys)?;
+    let known: Vec<Hash> = all("--known", known)?;
+    let proof = store::prove(store, &keys, &known).map_err(CtlError::Prove)?;
     match format {
         Format::Table => tell(screen, store, &proof)?,
         Format::Json => screen.json(&proof)?,
@@ -42,6 +48,14 @@ pub(super) fn run(screen: &mut Screen, format: Format, wanted: &Verify) -> Resul
     }
     screen.flush()?;
     if proof.is_good { Ok(()) } else { Err(CtlError::Told) }
+}
+
+fn all<T: FromStr<Err: Display>>(flag: &str, texts: &[String]) -> Result<Vec<T>, CtlError> {
+    let one = |text: &String| {
+        let wrong = |error| CtlError::Usage(format!("{flag} {}: {error}", text::visible(text)));
+        text.parse().map_err(wrong)
+    };
+    texts.iter().map(one).collect()
 }
 
 fn tell(screen: &mut Screen, store: &Path, proof: &Proof) -> Result<(), CtlError> {

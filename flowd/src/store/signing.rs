@@ -92,7 +92,6 @@ pub fn rotate_key(
         .map_err(io_at(&next_path))?;
     let (old, new) = (old.public(), next.public());
     signer.say(now_ms, What::Rotate { next: new })?;
-    failpoint!("key-rotated");
     put_in_place(&next_path, &key_path)?;
     signer.key = next;
     signer.say(now_ms, What::Key)?;
