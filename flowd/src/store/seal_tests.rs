@@ -227,7 +227,7 @@ fn a_copy_can_be_read_only() {
 
 #[test]
 fn every_column_of_a_record_counts() {
-    let store = Store::new();
+    let store = Store::of(40);
     let conn = Connection::open(&store.rows).unwrap();
     let mut query = conn.prepare("SELECT name FROM pragma_table_info('record')").unwrap();
     let columns: Vec<String> =
@@ -248,16 +248,16 @@ fn every_column_of_a_record_counts() {
         let copy = store.copy_of_rows();
         copy.edit(&format!(
             "INSERT INTO interface VALUES (99, 'wg9');
-             UPDATE record SET {column} = {} WHERE record_id = 4150",
+             UPDATE record SET {column} = {} WHERE record_id = 20",
             value.replace('@', column)
         ));
-        copy.assert_wrong(FaultKind::Edited, Some(SECOND));
+        copy.assert_wrong(FaultKind::Edited, Some((1, 40)));
     }
 }
 
 #[test]
 fn what_is_beside_records_counts() {
-    let store = Store::new();
+    let store = Store::of(40);
     let edits = [
         ("UPDATE peer SET user = 'mallory'", "peers"),
         ("UPDATE peer SET groups = '[\"ops\"]'", "peers"),
@@ -278,7 +278,7 @@ fn what_is_beside_records_counts() {
     }
     let copy = store.copy();
     copy.edit("UPDATE peer SET user = 'mallory'");
-    copy.assert_wrong(FaultKind::Edited, Some((1, u64::from(RECORDS))));
+    copy.assert_wrong(FaultKind::Edited, Some((1, 40)));
 }
 
 /// Makes the chunks of the first day anew, from what `change` leaves of their rows.
@@ -384,7 +384,7 @@ fn a_cut_or_edited_chain_is_named() {
     copy.set_lines(&[]);
     copy.assert_wrong(FaultKind::Cut, None);
     for (number, line) in lines.iter().enumerate() {
-        for at in (0..line.len()).step_by(37) {
+        for at in (0..line.len()).step_by(113) {
             let mut edited = line.clone().into_bytes();
             edited[at] = if edited[at] == b'1' { b'2' } else { b'1' };
             let mut changed = lines.clone();
@@ -565,46 +565,4 @@ fn a_store_of_the_first_version_stays_proven() {
         ("1970-01-03", DayState::Unproven, 5),
     ];
     assert_eq!((states(&proof), proof.statements), (expected.to_vec(), 4));
-}
-
-#[test]
-fn a_golden_maker() {
-    let out = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/golden/seal-1");
-    fs::create_dir_all(&out).unwrap();
-    let store = Store::of(20);
-    store.keep(1, 2);
-    let key = store.key();
-    let Store { dir, writer, .. } = store;
-    drop(writer);
-    let newest = Connection::open(dir.path().join("segments/1970-01-03.sqlite")).unwrap();
-    newest.query_row("PRAGMA journal_mode = delete", [], |_| Ok(())).unwrap();
-    drop(newest);
-    for name in ["seals.chain", "totals.sqlite", "1970-01-02.sqlite", "1970-01-03.sqlite"] {
-        let from = if name.starts_with("1970") {
-            dir.path().join("segments")
-        } else {
-            dir.path().to_owned()
-        };
-        let bytes = fs::read(from.join(name)).unwrap();
-        fs::write(out.join(format!("{name}.zst")), zstd::bulk::compress(&bytes, 19).unwrap())
-            .unwrap();
-    }
-    fs::write(out.join("key"), format!("{key}\n")).unwrap();
-}
-
-/// What sealing takes a record; run by hand.
-#[test]
-fn z_measure() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut writer = Writer::open(dir.path(), "gw", 0).unwrap();
-    for batch in 0..20 {
-        let mut all: Vec<_> = (0..10_000).map(|n| record(n + batch)).collect();
-        writer.commit(0, &mut all, &Leaving::default()).unwrap();
-    }
-    writer.commit(DAY, &mut [record(1)], &Leaving::default()).unwrap();
-    let plain = Retention { days: 0, max_bytes: MaxBytes::None };
-    Keeper::new(dir.path(), plain).run(DAY).unwrap();
-    let begun = std::time::Instant::now();
-    keeper(dir.path(), 0).run(DAY).unwrap();
-    eprintln!("MEASURE {} ns a record", begun.elapsed().as_nanos() / 200_000);
 }
