@@ -49,7 +49,10 @@ impl Store {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = Writer::open(dir.path(), "gw", 0).unwrap();
         let mut all: Vec<_> = (0..records).map(record).collect();
-        writer.commit(0, &mut all, &Leaving::default()).unwrap();
+        // So few that they are rows at first.
+        for batch in all.chunks_mut(1_000) {
+            writer.commit(0, batch, &Leaving::default()).unwrap();
+        }
         let gap = Gap {
             gap_id: 0,
             stage: Stage::Drain,
