@@ -42,8 +42,8 @@ pub enum ProveError {
     Totals(#[from] TotalsError),
 }
 
-/// Checks the history of a store, or a copy of one, against public keys that were kept elsewhere, and
-/// that the statements with these hashes are in it.
+/// Checks the history of a store, or a copy of one, against public keys that were kept elsewhere,
+/// and that the statements with these hashes are in it.
 pub fn prove(store: &Path, keys: &[PublicKey], known: &[Hash]) -> Result<Proof, ProveError> {
     let segments = store.join("segments");
     let list = |source| ProveError::List { path: segments.clone(), source };
@@ -105,7 +105,8 @@ impl Check<'_> {
             }
             let wanted: Vec<_> = keys.iter().map(ToString::to_string).collect();
             let detail = format!(
-                "from statement {number} on, key {key} signs: it is not {}, and no known key named it",
+                "from statement {number} on, key {key} signs: it is not {}, and no known key \
+                 named it",
                 wanted.join(" or ")
             );
             self.fault(FaultKind::WrongKey, &name, detail);

@@ -3,7 +3,8 @@
 //!
 //! - A line is appended and safe on the disk before anything goes on. What a crash left of one is
 //!   cut off by the next who writes; it was never said.
-//! - The file is locked while somebody has it open for writing: the keeper, or `flowctl keys rotate`.
+//! - The file is locked while somebody has it open for writing: the keeper, or `flowctl keys
+//!   rotate`.
 //! - A key that is to be the next lies beside the old one until the chain names it.
 
 use std::{
@@ -123,8 +124,8 @@ impl Signer {
             signer.say(now_ms, What::Key)?;
             tracing::info!(
                 %key,
-                "from now on, days are sealed with this key; `flowctl verify --key` wants it: keep it \
-                 somewhere else than on this machine"
+                "from now on, days are sealed with this key; `flowctl verify --key` wants it: \
+                 keep it somewhere else than on this machine"
             );
         }
         Ok(signer)
@@ -218,8 +219,8 @@ fn key(keys: &Path, chain: &Chain) -> Result<PrivateKey, SealError> {
     if !chain.links.is_empty() {
         tracing::error!(
             path = %path.display(),
-            "the gateway's key is gone, and flowd makes another one: nobody can tell that it was not \
-             somebody else; keep both public keys"
+            "the gateway's key is gone, and flowd makes another one: nobody can tell that it was \
+             not somebody else; keep both public keys"
         );
     }
     DirBuilder::new().recursive(true).mode(0o700).create(keys).map_err(io_at(keys))?;
