@@ -553,7 +553,7 @@ fn when_the_day_changes() {
     assert_eq!(names(&ctl), before);
     assert_unbroken(&ctl, &before);
     assert_whole(&site, &ctl);
-    assert_proven(&site, &ctl, 6);
+    assert_proven(&site, &ctl);
     daemon.stop();
 }
 
