@@ -21,6 +21,7 @@ pub mod wireguard;
 
 pub mod audit;
 pub mod chunk;
+pub mod seal;
 pub mod store;
 
 pub mod api;

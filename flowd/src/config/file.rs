@@ -30,7 +30,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "metrics",
         ],
     ),
-    ("store", &["path", "synchronous", "retention_days", "max_bytes", "tail_records"]),
+    ("store", &["path", "synchronous", "retention_days", "max_bytes", "tail_records", "keys"]),
     ("api", &["socket", "query_timeout_ms", "read_groups", "admin_groups", "grants"]),
     (
         "flows",
@@ -73,6 +73,7 @@ struct Store {
     retention_days: Option<u64>,
     max_bytes: Option<String>,
     tail_records: Option<u64>,
+    keys: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -237,7 +238,9 @@ impl File {
             value
         };
         let socket = path("api.socket", api.socket, super::DEFAULT_SOCKET);
+        let keys = store.keys;
         let store = path("store.path", store.path, "/var/lib/flowd");
+        let keys = path("store.keys", Some(keys.unwrap_or_else(|| store.join("keys"))), "");
         let peers = path("identity.peers", identity.peers, "/etc/flowd/peers.toml");
         let copy = path("identity.copy", identity.copy, "/run/flowd/names/peers.toml");
         let mut paths = |key, value: Option<Vec<PathBuf>>, default: &str| -> Vec<PathBuf> {
@@ -253,6 +256,7 @@ impl File {
         }
         Config {
             store,
+            keys,
             synchronous,
             retention,
             tail_records: u32::try_from(tail_records).unwrap_or(TAIL_RECORDS),

@@ -47,6 +47,8 @@ pub struct Config {
     pub retention: Retention,
     /// Records that become a chunk together.
     pub tail_records: u32,
+    /// Directory of the key that seals days.
+    pub keys: PathBuf,
     /// Path of the API's socket.
     pub socket: PathBuf,
     /// How long a query may take.

@@ -10,10 +10,12 @@ use super::{
     error::CtlError,
     export::ExportArgs,
     filters::{Filters, Parameters, Range},
+    keys::Keys,
     lists::{FlowList, Page, Series, Top, words},
     output::Output,
     sql::Sql,
     text::Clock,
+    verify::Verify,
 };
 use crate::{config::DEFAULT_SOCKET, flows::Stage};
 
@@ -119,6 +121,20 @@ pub(super) enum Command {
     Segments {
         #[command(subcommand)]
         command: SegmentsCommand,
+    },
+    /// Check that the history is as it was sealed, day by day, and that none is missing.
+    ///
+    /// Reads the files itself, also of a copy; no daemon is needed, and nothing is written. Exits
+    /// with 1 when anything is wrong; what is not sealed yet is told, and not wrong.
+    /// docs/sealed.md says what that proves, and what it cannot.
+    #[command(after_help = "Example: flowctl verify /mnt/copy --key \
+        d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")]
+    Verify(Verify),
+    /// The keys that the history is sealed with.
+    #[command(after_help = "Example: flowctl keys show")]
+    Keys {
+        #[command(subcommand)]
+        command: Keys,
     },
     /// What each peer did on each UTC day, also on those whose records have gone.
     #[command(after_help = "Example: flowctl totals --peer alice-laptop --since 365d")]

@@ -40,6 +40,12 @@ pub(super) enum CtlError {
     /// The audit log's own file.
     #[error("{0}")]
     Audit(crate::store::AuditError),
+    /// The history of a store.
+    #[error("{0}")]
+    Prove(crate::store::ProveError),
+    /// The chain of seals, or a key.
+    #[error("{0}")]
+    Seal(crate::store::SealError),
     /// Where an export ended.
     #[error("{0}")]
     Bookmark(super::bookmark::BookmarkError),

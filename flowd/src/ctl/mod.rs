@@ -14,6 +14,7 @@ mod flow;
 mod flows;
 mod follow;
 mod gaps;
+mod keys;
 mod lists;
 mod live;
 pub mod manual;
@@ -32,6 +33,7 @@ mod table;
 mod text;
 mod top;
 mod totals;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -149,6 +151,8 @@ async fn execute(cli: &Cli) -> Result<(), CtlError> {
         Command::Segments { command: SegmentsCommand::Verify { segments, store } } => {
             segments::verify(&mut screen, format, store, segments)
         }
+        Command::Verify(wanted) => verify::run(&mut screen, format, wanted),
+        Command::Keys { command } => keys::run(&mut screen, format, command),
         Command::Sql(asked) => sql::run(&client, &mut screen, format, asked).await,
         Command::Totals(totals) => {
             let answer: wire::DayTotalList = client.query("/v1/totals", &totals.pairs()).await?;

@@ -271,9 +271,10 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let news = live.clone();
     let names_watch = identity::watch(reader, move |names| news.tell(Request::Names(names)))
         .map_err(system("start the thread for names"))?;
-    let keeper =
-        store::Keeper::new(&config.store, config.retention).with_tail_records(config.tail_records);
-    let keeper = keeper.telling(audit.clone().into());
+    let keeper = store::Keeper::new(&config.store, config.retention)
+        .with_tail_records(config.tail_records)
+        .telling(audit.clone().into())
+        .signing(&config.keys, &config.gateway);
     let keeper = keeper::start(keeper).map_err(system("start the keeper thread"))?;
     let compactor = store::Compactor::new(state.reader.clone(), config.tail_records);
     let compactor =

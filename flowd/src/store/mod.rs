@@ -9,6 +9,7 @@ mod aside;
 mod audit;
 mod bulk;
 mod chunks;
+mod content;
 mod coverage;
 mod daily;
 mod digests;
@@ -23,14 +24,17 @@ mod opened;
 mod opening;
 mod peer_events;
 mod peer_state;
+mod proof;
 mod ranked;
 mod reader;
 mod retention;
 mod row;
 mod salvage;
 mod schema;
+mod sealing;
 mod segment;
 mod served;
+mod signing;
 pub mod sql;
 mod state;
 mod step;
@@ -54,9 +58,11 @@ pub use leash::Leash;
 pub use opened::Reached;
 pub use peer_events::{PeerNews, StoredEvent};
 pub use peer_state::PeerState;
+pub use proof::{ProveError, prove};
 pub use ranked::{Place, RankedPage};
 pub use reader::{Reader, StoredFlow};
 pub use retention::{KeepError, Keeper, MaxBytes, NotASize, Retention};
+pub use signing::{SealError, read_chain, rotate_key};
 pub use state::{EntryId, Leaving, State, Sums};
 pub use step::{Compactor, Step, StepError, TAIL_RECORDS};
 pub use totals::TotalsError;
@@ -69,6 +75,8 @@ mod audit_tests;
 mod model_tests;
 #[cfg(test)]
 mod retention_tests;
+#[cfg(test)]
+mod seal_tests;
 #[cfg(test)]
 mod step_tests;
 #[cfg(test)]

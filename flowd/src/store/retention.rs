@@ -1,7 +1,8 @@
 //! What goes when: the oldest days first, whole, and never the newest.
 //!
 //! - A day that is over is sealed: its rows become chunks, its log is folded into the file, which
-//!   is then read-only.
+//!   is then read-only, and what it has is said under the gateway's key (`sealing.rs`).
+//! - Before a segment goes, a signed tombstone says what it had.
 //! - Before a segment goes, its sums are in `totals.sqlite`, safe on the disk. A crash in between
 //!   finds them there and removes the file.
 //! - Whatever cannot be done now is tried again by the next run.
@@ -19,6 +20,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     aside, failure, schema,
+    sealing::{Closed, Sealer},
+    signing::{SealError, Signer},
     step::{self, MakeError, StepError},
     totals::{Day, Reason, Totals, TotalsError},
     writer,
@@ -112,6 +115,9 @@ pub enum KeepError {
     /// The sums for ever.
     #[error(transparent)]
     Totals(#[from] TotalsError),
+    /// What is said of days under the gateway's key.
+    #[error(transparent)]
+    Seal(#[from] SealError),
 }
 
 /// Seals and removes segments. The only one that touches them when their day is over.
@@ -122,19 +128,28 @@ pub struct Keeper {
     retention: Retention,
     tail_records: u32,
     teller: Teller,
+    sealer: Option<Sealer>,
 }
 
 impl Keeper {
     /// Of the store in `dir`, which is open for writing meanwhile.
     pub fn new(dir: &Path, retention: Retention) -> Self {
         let (store, segments) = (dir.to_owned(), dir.join("segments"));
-        let teller = Teller::default();
-        Self { store, segments, retention, tail_records: step::TAIL_RECORDS, teller }
+        let (teller, sealer) = (Teller::default(), None);
+        Self { store, segments, retention, tail_records: step::TAIL_RECORDS, teller, sealer }
     }
 
     /// The same, which tells the audit log what it removes.
     pub fn telling(mut self, teller: Teller) -> Self {
         self.teller = teller;
+        self
+    }
+
+    /// The same, which signs what it seals and removes with the key of a gateway, in a directory that
+    /// is made with the key where there is none.
+    pub fn signing(mut self, keys: &Path, gateway: &str) -> Self {
+        let (store, keys, gateway) = (self.store.clone(), keys.to_owned(), gateway.to_owned());
+        self.sealer = Some(Sealer { store, keys, gateway });
         self
     }
 
@@ -151,18 +166,31 @@ impl Keeper {
 
     /// Seals what is over and removes what is too old or too much. How many were removed.
     pub fn run(&self, now_ms: i64) -> Result<usize, KeepError> {
-        let mut days = writer::list(&self.segments).map_err(io_at(&self.segments))?;
-        let newest = days.pop();
+        let mut signer = self.sealer.as_ref().map(|sealer| sealer.open(now_ms)).transpose();
+        let all = writer::list(&self.segments).map_err(io_at(&self.segments))?;
+        let Some((newest, days)) = all.split_last() else {
+            return signer.map(|_| 0).map_err(KeepError::from);
+        };
         let mut failed = None;
-        for day in &days {
-            if let Err(error) = self.seal(day, now_ms) {
+        for day in days {
+            let sealed = self.close(day, now_ms).and_then(|closed| match &mut signer {
+                Ok(Some(signer)) if closed != Closed::NotYet => {
+                    signer.seal(&self.path(day), (day, &all), closed, now_ms)
+                }
+                _ => Ok(()),
+            });
+            if let Err(error) = sealed {
                 failed.get_or_insert(error);
             }
         }
-        let Some(newest) = newest else { return Ok(0) };
-        let leaving = self.leaving(&days, &newest, now_ms)?;
+        // Nothing goes without a word.
+        let mut signer = signer?;
+        if let Some(Err(error)) = signer.as_ref().map(Signer::check) {
+            failed.get_or_insert(error.into());
+        }
+        let leaving = self.leaving(days, newest, now_ms)?;
         for (day, reason) in &leaving {
-            self.remove(day, *reason, now_ms)?;
+            self.remove(day, *reason, now_ms, signer.as_mut())?;
         }
         match failed {
             Some(error) => Err(error),
@@ -244,40 +272,50 @@ impl Keeper {
 
     /// Folds the log of a day that is over into its file and makes it read-only. A segment of an
     /// older version stays as it is.
-    fn seal(&self, day: &str, now_ms: i64) -> Result<(), KeepError> {
+    fn close(&self, day: &str, now_ms: i64) -> Result<Closed, KeepError> {
         let path = self.path(day);
         let mode = fs::metadata(&path).map_err(io_at(&path))?.permissions().mode();
         if mode & 0o222 == 0 {
-            return Ok(());
+            return Ok(Closed::Before);
         }
-        let seal = || -> rusqlite::Result<bool> {
+        let close = || -> rusqlite::Result<Closed> {
             let mut conn = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
             let version: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
             let version = version as usize;
             if version != schema::MIGRATIONS.len() {
-                return Ok(false);
+                // Nobody writes it any more.
+                return Ok(Closed::Before);
             }
             self.finish(&mut conn)?;
             conn.pragma_update(None, "synchronous", "full")?;
             conn.execute("UPDATE meta SET sealed = ? WHERE sealed IS NULL", [now_ms])?;
             let mode: String =
                 conn.query_row("PRAGMA journal_mode = delete", [], |row| row.get(0))?;
-            Ok(mode == "delete")
+            Ok(if mode == "delete" { Closed::Now } else { Closed::NotYet })
         };
-        match seal() {
-            Ok(true) => {
-                fs::set_permissions(&path, Permissions::from_mode(0o440)).map_err(io_at(&path))
+        match close() {
+            Ok(Closed::Now) => {
+                let read_only = Permissions::from_mode(0o440);
+                fs::set_permissions(&path, read_only).map_err(io_at(&path))?;
+                failpoint!("day-closed");
+                Ok(Closed::Now)
             }
-            Ok(false) => Ok(()),
+            Ok(closed) => Ok(closed),
             // A reader has it open: the next run finds it free.
             Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
-                Ok(())
+                Ok(Closed::NotYet)
             }
             Err(source) => Err(KeepError::Segment { path, source }),
         }
     }
 
-    fn remove(&self, day: &str, reason: Reason, now_ms: i64) -> Result<(), KeepError> {
+    fn remove(
+        &self,
+        day: &str,
+        reason: Reason,
+        now_ms: i64,
+        signer: Option<&mut Signer>,
+    ) -> Result<(), KeepError> {
         let path = self.path(day);
         let read = || {
             let conn = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
@@ -299,6 +337,9 @@ impl Keeper {
             // A day was removed once and restored since; whoever did that removes it again.
             tracing::warn!(day, "another segment of this day was removed before; this one stays");
             return Ok(());
+        }
+        if let Some(signer) = signer {
+            signer.bury(&tombstone, &peers, now_ms)?;
         }
         for suffix in ["-wal", "-shm", ""] {
             match fs::remove_file(aside::with(&path, suffix)) {

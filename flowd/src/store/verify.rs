@@ -216,7 +216,7 @@ fn told<T: Copy>(what: &str, wrong: &[T], name: impl Fn(T) -> String) -> Vec<Str
 }
 
 /// A copy may lie where nothing can be written, which SQLite needs for a file with a log.
-fn open(path: &Path) -> Result<(Connection, usize), OpenError> {
+pub(super) fn open(path: &Path) -> Result<(Connection, usize), OpenError> {
     if let Err(source) = std::fs::File::open(path) {
         return Err(OpenError::Io { path: path.to_owned(), source });
     }

@@ -32,7 +32,7 @@ use flowd_tests::{
 
 use crate::{
     books::assert_balanced,
-    store::{DAY_MS, assert_whole, newest},
+    store::{DAY_MS, assert_proven, assert_whole, newest},
 };
 
 /// Of one test. Emulated machines are ten to twenty times slower.
@@ -401,6 +401,9 @@ const PLACES: &[(&str, Meets)] = &[
     ("audit-committed", Meets::Flows),
     ("segment-begun", Meets::Day),
     ("day-chunked", Meets::Day),
+    ("day-closed", Meets::Day),
+    ("seal-half-written", Meets::Day),
+    ("seal-written", Meets::Day),
 ];
 
 /// Starts a daemon that is to die at this place, and waits for that.
@@ -532,7 +535,7 @@ fn when_the_day_changes() {
     };
     let before = names(&site.flowctl(&net.gateway));
     let places = PLACES.iter().filter(|(_, meets)| *meets == Meets::Day);
-    for (day, (place, _)) in (1..).zip(places.cycle().take(4)) {
+    for (day, (place, _)) in (1..).zip(places.cycle().take(6)) {
         kill(daemon);
         die_at(&net, &mut site, place, |site| {
             load = pairs.iter().fold(load, |sum, pair| sum + pair.exchange(&[100]));
@@ -552,6 +555,7 @@ fn when_the_day_changes() {
     assert_eq!(names(&ctl), before);
     assert_unbroken(&ctl, &before);
     assert_whole(&site, &ctl);
+    assert_proven(&site, &ctl);
     daemon.stop();
 }
 

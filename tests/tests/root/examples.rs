@@ -19,6 +19,9 @@ pub(crate) const POLICY: &str = "default = \"allow\"\n[[rules]]\nid = \"no-smtp\
 /// An example that goes on until it is interrupted.
 const ENDLESS: &str = "flowctl watch";
 
+/// The key that the help gives as an example.
+const DOCUMENTED_KEY: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
+
 #[test]
 fn every_example_in_the_help_works() {
     let mut net = Topology::new(1);
@@ -37,6 +40,10 @@ fn every_example_in_the_help_works() {
     examples(&net.gateway, &mut Vec::new(), &mut lines);
     assert!(lines.len() >= 20, "{lines:#?}");
     let flow = ctl.flows(&[])[0].flow_id.to_string();
+    let key = wait::until_some(wait::SOON, "there is a key", || {
+        let keys: serde_json::Value = ctl.json(&["keys", "show", "--store", &shown(&site)]);
+        Some(keys[0]["key"].as_str()?.to_owned())
+    });
     for line in lines {
         if line.contains("--live") {
             watch(&net.gateway, &site, &line);
@@ -45,7 +52,11 @@ fn every_example_in_the_help_works() {
         let typed = line
             .replace("01a1fc8a-a425-75a7-b299-ae8d734de1c4", &flow)
             .replace("segments verify", &format!("segments verify --store {}", shown(&site)))
-            .replace("audit verify", &format!("audit verify {}/audit.sqlite", shown(&site)));
+            .replace("audit verify", &format!("audit verify {}/audit.sqlite", shown(&site)))
+            .replace("/mnt/copy", &shown(&site))
+            .replace(DOCUMENTED_KEY, &key)
+            .replace("keys show", &format!("keys show --store {}", shown(&site)))
+            .replace("keys rotate", &format!("keys rotate --store {}", shown(&site)));
         let output = shell(&net.gateway, &site, &dir, &typed);
         let stderr = String::from_utf8_lossy(&output.stderr);
         // What has no end is ended by `timeout`, which says 124.

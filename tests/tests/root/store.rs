@@ -8,7 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use flowd::{flows::Counters, wire::SegmentList};
+use flowd::{
+    flows::Counters,
+    seal::{DayState, Proof},
+    wire::SegmentList,
+};
 use flowd_tests::{
     daemon::Daemon,
     flowctl::Flowctl,
@@ -214,7 +218,23 @@ fn a_day_that_changes_under_load_loses_nothing_also_when_flowd_is_killed() {
         list.segments.iter().filter(|segment| segment.state == "sealed").count() == 3
     });
     assert_whole(&site, &ctl);
+    assert_proven(&site, &ctl);
     daemon.kill();
+}
+
+/// `flowctl verify` proves every day but the newest, and finds nothing wrong.
+pub(crate) fn assert_proven(site: &Site, ctl: &Flowctl<'_>) {
+    let store = site.path("store");
+    let store = store.to_str().expect("a path of ours");
+    let keys: serde_json::Value = ctl.json(&["keys", "show", "--store", store]);
+    let key = keys[0]["key"].as_str().expect("there is a key").to_owned();
+    // The keeper seals a day after it has closed its file.
+    wait::until(wait::SOON, "the days that are over are proven", || {
+        let proof: Proof = ctl.json(&["verify", store, "--key", &key]);
+        assert!(proof.is_good, "{proof:#?}");
+        let Some((_newest, over)) = proof.days.split_last() else { return false };
+        !over.is_empty() && over.iter().all(|day| day.state == DayState::Proven)
+    });
 }
 
 /// `flowctl segments verify` finds nothing.

@@ -24,6 +24,7 @@ const FILES: &[(&str, &str)] = &[
     ("docs/policy.md", "usr/share/doc/flowd/policy.md"),
     ("docs/api.md", "usr/share/doc/flowd/api.md"),
     ("docs/sql.md", "usr/share/doc/flowd/sql.md"),
+    ("docs/sealed.md", "usr/share/doc/flowd/sealed.md"),
     ("docs/formats.md", "usr/share/doc/flowd/formats.md"),
     ("docs/gaps.md", "usr/share/doc/flowd/gaps.md"),
     ("docs/guarantees.md", "usr/share/doc/flowd/guarantees.md"),

@@ -1,0 +1,272 @@
+//! The gateway's key on the disk, and the file of what it has signed: `seals.chain` in the store's
+//! directory.
+//!
+//! - A line is appended and safe on the disk before anything goes on. What a crash left of one is
+//!   cut off by the next who writes; it was never said.
+//! - The file is locked while somebody has it open for writing: the keeper, or `flowctl keys
+//!   rotate`.
+//! - A key that is to be the next lies beside the old one until the chain names it.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use super::aside;
+use crate::seal::{Chain, FORMAT, Hash, PrivateKey, PublicKey, Statement, What};
+
+/// Name of the chain in the store's directory.
+const CHAIN: &str = "seals.chain";
+/// Name of the key in the directory of keys.
+const KEY: &str = "gateway.ed25519";
+
+/// Something could not be sealed.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// A file or directory.
+    #[error("cannot use {path}: {source}: check its owner, permissions and disk")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The file of the key has something else.
+    #[error(
+        "{0} has no key of flowd: restore it from a backup, or move it away, and flowd makes \
+         another one"
+    )]
+    NoKey(PathBuf),
+    /// There is nothing to go on from.
+    #[error("{0} has no key yet: flowd makes one when it is started first")]
+    NotBegun(PathBuf),
+    /// The key is another one than the chain's.
+    #[error("the key in {0} is not the one that signs: start flowd, which says so in its chain")]
+    OtherKey(PathBuf),
+    /// A day was sealed before with other records.
+    #[error(
+        "segment {0} is not as it was sealed, and is not sealed again: `flowctl verify` tells what \
+         is wrong"
+    )]
+    Changed(String),
+    /// The chain is not as it was written.
+    #[error("{0} is not as it was written; flowd goes on behind it: `flowctl verify` tells more")]
+    Broken(PathBuf),
+}
+
+/// Where the chain of a store is.
+pub(super) fn chain_path(store: &Path) -> PathBuf {
+    store.join(CHAIN)
+}
+
+/// The chain of a store as it is; an empty one where there is none.
+pub fn read_chain(store: &Path) -> Result<Chain, SealError> {
+    let path = chain_path(store);
+    match fs::read(&path) {
+        Ok(bytes) => Ok(Chain::read(&bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Chain::default()),
+        Err(source) => Err(SealError::Io { path, source }),
+    }
+}
+
+/// Puts another key into the place of the gateway's. The old one, and the new one.
+pub fn rotate_key(
+    store: &Path,
+    keys: &Path,
+    now_ms: i64,
+) -> Result<(PublicKey, PublicKey), SealError> {
+    let path = chain_path(store);
+    let begun = read_chain(store)?.links.pop();
+    let Some(last) = begun else { return Err(SealError::NotBegun(path)) };
+    let mut signer = Signer::lock(store, keys, &last.statement.gateway)?;
+    let key_path = keys.join(KEY);
+    let owner = fs::metadata(&key_path).map_err(io_at(&key_path))?;
+    let old = read_key(&key_path)?;
+    if signer.chain.key() != Some(old.public()) {
+        return Err(SealError::OtherKey(key_path));
+    }
+    let next_path = next_path(keys);
+    let next = make_key(&next_path)?;
+    std::os::unix::fs::chown(&next_path, Some(owner.uid()), Some(owner.gid()))
+        .map_err(io_at(&next_path))?;
+    let (old, new) = (old.public(), next.public());
+    signer.say(now_ms, What::Rotate { next: new })?;
+    put_in_place(&next_path, &key_path)?;
+    signer.key = next;
+    signer.say(now_ms, What::Key)?;
+    Ok((old, new))
+}
+
+/// Who may add to the chain.
+#[derive(Debug)]
+pub(super) struct Signer {
+    path: PathBuf,
+    file: File,
+    end: u64,
+    gateway: String,
+    key: PrivateKey,
+    pub(super) chain: Chain,
+}
+
+impl Signer {
+    /// Opens the chain, and makes it and a key where there is none.
+    pub(super) fn open(
+        store: &Path,
+        keys: &Path,
+        gateway: &str,
+        now_ms: i64,
+    ) -> Result<Self, SealError> {
+        let mut signer = Self::lock(store, keys, gateway)?;
+        let key = signer.key.public();
+        if signer.chain.key() != Some(key) {
+            signer.say(now_ms, What::Key)?;
+            tracing::info!(
+                %key,
+                "from now on, days are sealed with this key; `flowctl verify --key` wants it: \
+                 keep it somewhere else than on this machine"
+            );
+        }
+        Ok(signer)
+    }
+
+    /// The same, which says nothing.
+    fn lock(store: &Path, keys: &Path, gateway: &str) -> Result<Self, SealError> {
+        let path = chain_path(store);
+        let io = io_at(&path);
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true).mode(0o640);
+        let mut file = options.open(&path).map_err(&io)?;
+        file.lock().map_err(&io)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(&io)?;
+        let chain = Chain::read(&bytes);
+        let end = chain.whole_bytes as u64;
+        if chain.has_rest {
+            file.set_len(end).and_then(|()| file.sync_all()).map_err(&io)?;
+            tracing::warn!(path = %path.display(), "cut off what a crash left of a line");
+        }
+        if bytes.is_empty() {
+            sync_directory(store)?;
+        }
+        let key = key(keys, &chain)?;
+        Ok(Self { path, file, end, gateway: gateway.to_owned(), key, chain })
+    }
+
+    /// An error when the chain is not as it was written. It goes on all the same.
+    pub(super) fn check(&self) -> Result<(), SealError> {
+        if self.chain.breaks.is_empty() {
+            Ok(())
+        } else {
+            Err(SealError::Broken(self.path.clone()))
+        }
+    }
+
+    /// Adds a statement. Its number and hash.
+    pub(super) fn say(&mut self, at_ms: i64, what: What) -> Result<(u64, Hash), SealError> {
+        let (last, previous) = self.chain.head;
+        let statement = Statement {
+            format: FORMAT,
+            number: last + 1,
+            at_ms,
+            gateway: self.gateway.clone(),
+            key: self.key.public(),
+            previous,
+            what,
+        };
+        let (mut line, hash) = statement.signed(&self.key);
+        line.push('\n');
+        if let Err(source) = append(&mut self.file, &line) {
+            // What is left of it is no line, and goes when somebody writes again, if not now.
+            let _left = self.file.set_len(self.end);
+            return Err(SealError::Io { path: self.path.clone(), source });
+        }
+        self.end += line.len() as u64;
+        self.chain.add(statement, hash);
+        failpoint!("seal-written");
+        Ok((last + 1, hash))
+    }
+}
+
+fn append(file: &mut File, line: &str) -> io::Result<()> {
+    let (said, signature) = line.split_at(line.rfind('\t').unwrap_or_default());
+    file.write_all(said.as_bytes())?;
+    failpoint!("seal-half-written");
+    file.write_all(signature.as_bytes())?;
+    file.sync_all()
+}
+
+/// The gateway's key, made where there is none.
+fn key(keys: &Path, chain: &Chain) -> Result<PrivateKey, SealError> {
+    let (path, next) = (keys.join(KEY), next_path(keys));
+    if next.exists() {
+        // A crash was in between.
+        let is_next = read_key(&next).is_ok_and(|key| {
+            let key = key.public();
+            let last = chain.links.last().map(|link| &link.statement.what);
+            chain.key() == Some(key) || last == Some(&What::Rotate { next: key })
+        });
+        if is_next {
+            put_in_place(&next, &path)?;
+        } else {
+            fs::remove_file(&next).map_err(io_at(&next))?;
+        }
+    }
+    if path.try_exists().map_err(io_at(&path))? {
+        return read_key(&path);
+    }
+    if !chain.links.is_empty() {
+        tracing::error!(
+            path = %path.display(),
+            "the gateway's key is gone, and flowd makes another one: nobody can tell that it was \
+             not somebody else; keep both public keys"
+        );
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(keys).map_err(io_at(keys))?;
+    let new = aside::with(&path, ".new");
+    make_key(&new)?;
+    put_in_place(&new, &path)?;
+    read_key(&path)
+}
+
+fn next_path(keys: &Path) -> PathBuf {
+    aside::with(&keys.join(KEY), ".next")
+}
+
+/// Makes a key and puts it into a file, which nobody else can read.
+fn make_key(path: &Path) -> Result<PrivateKey, SealError> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed)
+        .map_err(|error| SealError::Io { path: path.to_owned(), source: error.into() })?;
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_at(path)(error)),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let mut file = options.open(path).map_err(io_at(path))?;
+    let written = writeln!(file, "{}", Hash(seed)).and_then(|()| file.sync_all());
+    written.map_err(io_at(path))?;
+    Ok(PrivateKey::from_seed(&seed))
+}
+
+fn read_key(path: &Path) -> Result<PrivateKey, SealError> {
+    let text = fs::read_to_string(path).map_err(io_at(path))?;
+    let seed: Hash = text.trim().parse().map_err(|_| SealError::NoKey(path.to_owned()))?;
+    Ok(PrivateKey::from_seed(&seed.0))
+}
+
+fn put_in_place(from: &Path, to: &Path) -> Result<(), SealError> {
+    fs::rename(from, to).map_err(io_at(to))?;
+    to.parent().map_or(Ok(()), sync_directory)
+}
+
+fn sync_directory(path: &Path) -> Result<(), SealError> {
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(io_at(path))
+}
+
+pub(super) fn io_at(path: &Path) -> impl Fn(io::Error) -> SealError + use<> {
+    let path = path.to_owned();
+    move |source| SealError::Io { path: path.clone(), source }
+}
