@@ -8,6 +8,7 @@
 //! - Whatever cannot be done now is tried again by the next run.
 
 use std::{
+    cell::Cell,
     fs::{self, File, Permissions},
     io::{self, Read as _},
     os::unix::fs::PermissionsExt as _,
@@ -20,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     aside, failure, schema,
-    sealing::{Closed, Sealer},
+    sealing::{Closed, Sealer, told},
     signing::{SealError, Signer},
     step::{self, MakeError, StepError},
     totals::{Day, Reason, Totals, TotalsError},
@@ -129,14 +130,23 @@ pub struct Keeper {
     tail_records: u32,
     teller: Teller,
     sealer: Option<Sealer>,
+    /// Statements of the chain that the audit log was told.
+    told: Cell<Option<usize>>,
 }
 
 impl Keeper {
     /// Of the store in `dir`, which is open for writing meanwhile.
     pub fn new(dir: &Path, retention: Retention) -> Self {
         let (store, segments) = (dir.to_owned(), dir.join("segments"));
-        let (teller, sealer) = (Teller::default(), None);
-        Self { store, segments, retention, tail_records: step::TAIL_RECORDS, teller, sealer }
+        Self {
+            store,
+            segments,
+            retention,
+            tail_records: step::TAIL_RECORDS,
+            teller: Teller::default(),
+            sealer: None,
+            told: Cell::new(None),
+        }
     }
 
     /// The same, which tells the audit log what it removes.
@@ -167,13 +177,38 @@ impl Keeper {
     /// Seals what is over and removes what is too old or too much. How many were removed.
     pub fn run(&self, now_ms: i64) -> Result<usize, KeepError> {
         let mut signer = self.sealer.as_ref().map(|sealer| sealer.open(now_ms)).transpose();
+        let done = self.run_with(&mut signer, now_ms);
+        if let Ok(Some(signer)) = &signer {
+            self.tell(signer);
+        }
+        signer.map_err(KeepError::from).and(done)
+    }
+
+    /// Tells the audit log what is new in the chain; on the first run, what this run added.
+    fn tell(&self, signer: &Signer) {
+        let links = &signer.chain.links;
+        let from = self.told.get().unwrap_or(signer.known);
+        for at in from..links.len() {
+            let before = at.checked_sub(1).and_then(|before| links.get(before));
+            if let Some(event) = told(&links[at], before) {
+                self.teller.tell(event);
+            }
+        }
+        self.told.set(Some(links.len()));
+    }
+
+    fn run_with(
+        &self,
+        signer: &mut Result<Option<Signer>, SealError>,
+        now_ms: i64,
+    ) -> Result<usize, KeepError> {
         let all = writer::list(&self.segments).map_err(io_at(&self.segments))?;
         let Some((newest, days)) = all.split_last() else {
-            return signer.map(|_| 0).map_err(KeepError::from);
+            return Ok(0);
         };
         let mut failed = None;
         for day in days {
-            let sealed = self.close(day, now_ms).and_then(|closed| match &mut signer {
+            let sealed = self.close(day, now_ms).and_then(|closed| match signer {
                 Ok(Some(signer)) if closed != Closed::NotYet => {
                     signer.seal(&self.path(day), (day, &all), closed, now_ms)
                 }
@@ -184,7 +219,7 @@ impl Keeper {
             }
         }
         // Nothing goes without a word.
-        let mut signer = signer?;
+        let Ok(signer) = signer else { return Ok(0) };
         if let Some(Err(error)) = signer.as_ref().map(Signer::check) {
             failed.get_or_insert(error.into());
         }

@@ -17,8 +17,9 @@ use super::{
     totals::Day,
 };
 use crate::{
+    audit::{Event, word},
     flows::DayTotal,
-    seal::{self, Chain, Content, Hash, Seal, Tombstone, What},
+    seal::{self, Chain, Content, Hash, Link, Seal, Statement, Tombstone, What},
 };
 
 /// What seals of a store need.
@@ -132,6 +133,33 @@ impl Signer {
             peers: content::of_peers(peers),
         };
         self.say(now_ms, What::Tombstone(tombstone)).map(drop)
+    }
+}
+
+/// What the audit log has of a statement that follows another; nothing of a day that went, which it
+/// is told by who removes it.
+pub(super) fn told(link: &Link, before: Option<&Link>) -> Option<Event> {
+    let Statement { at_ms, key, what, .. } = &link.statement;
+    let event = |word| Event::auto(*at_ms, word).with("statement_sha256", link.hash.to_string());
+    match what {
+        What::Key
+            if matches!(before.map(|link| &link.statement.what), Some(What::Rotate { .. })) =>
+        {
+            None
+        }
+        What::Key => Some(event(word::KEY_CREATED).with("key", key.to_string())),
+        What::Rotate { next } => Some(
+            event(word::KEY_ROTATED).with("key", next.to_string()).with("before", key.to_string()),
+        ),
+        What::Seal(seal) => Some(
+            event(word::SEGMENT_SEALED)
+                .on(&*seal.day)
+                .with("records", seal.records)
+                .with("first_record_id", seal.first_record_id)
+                .with("last_record_id", seal.last_record_id)
+                .with("content_sha256", seal.content.to_string()),
+        ),
+        What::Tombstone(_) => None,
     }
 }
 

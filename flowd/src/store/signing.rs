@@ -108,6 +108,8 @@ pub(super) struct Signer {
     gateway: String,
     key: PrivateKey,
     pub(super) chain: Chain,
+    /// Statements that it had before.
+    pub(super) known: usize,
 }
 
 impl Signer {
@@ -151,7 +153,8 @@ impl Signer {
             sync_directory(store)?;
         }
         let key = key(keys, &chain)?;
-        Ok(Self { path, file, end, gateway: gateway.to_owned(), key, chain })
+        let known = chain.links.len();
+        Ok(Self { path, file, end, gateway: gateway.to_owned(), key, chain, known })
     }
 
     /// An error when the chain is not as it was written. It goes on all the same.
