@@ -39,25 +39,33 @@ pub(super) fn is_damaged_file(error: &OpenError) -> bool {
 /// file system, one that fails.
 pub(super) fn may_pass(error: &OpenError) -> bool {
     match error {
-        OpenError::Io { source, .. } => {
-            matches!(
-                source.kind(),
-                ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem | ErrorKind::QuotaExceeded
-            ) || source.raw_os_error() == Some(libc::EIO)
-        }
-        OpenError::Sqlite(error) => matches!(
-            error.sqlite_error_code(),
-            Some(
-                ErrorCode::DiskFull
-                    | ErrorCode::ReadOnly
-                    | ErrorCode::SystemIoFailure
-                    | ErrorCode::CannotOpen
-                    | ErrorCode::DatabaseBusy
-            )
-        ),
+        OpenError::Io { source, .. } => may_pass_of_kernel(source),
+        OpenError::Sqlite(error) => may_pass_of_sqlite(error),
         OpenError::Segment { source, .. } => may_pass(source),
         _ => false,
     }
+}
+
+/// The same of what the kernel says.
+pub(super) fn may_pass_of_kernel(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem | ErrorKind::QuotaExceeded
+    ) || error.raw_os_error() == Some(libc::EIO)
+}
+
+/// The same of what SQLite says.
+pub(super) fn may_pass_of_sqlite(error: &Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(
+            ErrorCode::DiskFull
+                | ErrorCode::ReadOnly
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::DatabaseBusy
+        )
+    )
 }
 
 /// What is wrong with the file, without what to do about it.

@@ -115,6 +115,7 @@ fn every_command_of_the_operations_page_works() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     fs::rename(site.path("store"), site.path("lost")).expect("it is there");
     fs::rename(dir.join("backup"), site.path("store")).expect("it was made");
+    fs::rename(site.path("lost/keys"), site.path("store/keys")).expect("the key was there");
     let daemon = site.start(&net.gateway);
     ctl.attached("wg0");
     assert!(before > 0 && ctl.summary().flows > 0, "the copy has records");

@@ -252,7 +252,7 @@ fn places_and_users_agree_in_all_of_it() {
         .expect("the configuration is valid");
     let (service, socket) = (package.unit("flowd.service"), package.unit("flowd.socket"));
     assert_eq!(values(&socket, "ListenStream"), [config.socket.to_str().expect("UTF-8")]);
-    assert_eq!(values(&socket, "SocketMode"), ["0666"]);
+    assert_eq!(values(&socket, "SocketMode"), ["0660"]);
     assert_eq!(values(&socket, "SocketGroup"), values(&service, "Group"));
     assert_eq!(values(&service, "StateDirectory"), ["flowd"]);
     assert_eq!(config.store, Path::new("/var/lib/flowd"));

@@ -19,14 +19,22 @@ use crate::{
 #[derive(Debug)]
 pub struct AuditWriter {
     path: PathBuf,
-    conn: Connection,
     gateway: String,
+    /// `None`: the disk takes nothing yet.
+    file: Option<OpenFile>,
+}
+
+/// The log, and its newest entry.
+#[derive(Debug)]
+struct OpenFile {
+    conn: Connection,
     head: Head,
 }
 
 impl AuditWriter {
     /// Opens the log of a store, makes it where there is none. One that is damaged is set aside under
-    /// the name that comes back, and another one begun.
+    /// the name that comes back, and another one begun. A disk that is full or read-only is no error:
+    /// the log is opened by the first entry that it takes.
     pub fn open(
         store: &Path,
         gateway: &str,
@@ -35,7 +43,7 @@ impl AuditWriter {
         let path = path(store);
         let io = |source| AuditError::Io { path: path.clone(), source };
         fs::create_dir_all(store).map_err(io)?;
-        match Self::try_open(&path, gateway, now_ms) {
+        match OpenFile::of(&path, gateway, now_ms) {
             Err(AuditError::Sqlite { source, .. }) if failure::is_damage(&source) => {
                 let aside = store.join(format!("audit.corrupt-{now_ms}"));
                 for suffix in ["", "-wal", "-shm"] {
@@ -45,37 +53,29 @@ impl AuditWriter {
                         _ => {}
                     }
                 }
-                let writer = Self::try_open(&path, gateway, now_ms)?;
-                Ok((writer, Some(aside)))
+                let file = Some(OpenFile::of(&path, gateway, now_ms)?);
+                Ok((Self { path, gateway: gateway.to_owned(), file }, Some(aside)))
             }
-            opened => Ok((opened?, None)),
+            Err(error) if may_pass(&error) => {
+                Ok((Self { path, gateway: gateway.to_owned(), file: None }, None))
+            }
+            opened => {
+                let file = Some(opened?);
+                Ok((Self { path, gateway: gateway.to_owned(), file }, None))
+            }
         }
-    }
-
-    fn try_open(path: &Path, gateway: &str, now_ms: i64) -> Result<Self, AuditError> {
-        let sqlite = |source| AuditError::Sqlite { path: path.to_owned(), source };
-        let mut file = OpenOptions::new();
-        // Nobody but the daemon: who may read it asks the daemon, which writes that down.
-        file.create(true).truncate(false).write(true).mode(0o600);
-        file.open(path)
-            .and_then(|file| file.set_permissions(Permissions::from_mode(0o600)))
-            .map_err(|source| AuditError::Io { path: path.to_owned(), source })?;
-        let mut conn = Connection::open(path).map_err(sqlite)?;
-        if !migrate(&mut conn, gateway, now_ms).map_err(sqlite)? {
-            return Err(AuditError::Unknown(path.to_owned()));
-        }
-        let found: String =
-            conn.query_row("SELECT gateway FROM meta", [], |row| row.get(0)).map_err(sqlite)?;
-        if found != gateway {
-            return Err(AuditError::OtherGateway { path: path.to_owned(), found });
-        }
-        let head = head(&conn).map_err(sqlite)?;
-        Ok(Self { path: path.to_owned(), conn, gateway: gateway.to_owned(), head })
     }
 
     /// Adds entries, all or none; they are on the disk when it comes back.
     pub fn append(&mut self, events: &[Folded]) -> Result<(), AuditError> {
-        let Self { path, conn, head, .. } = self;
+        let Self { path, gateway, file } = self;
+        let OpenFile { conn, head } = match file {
+            Some(file) => file,
+            None => {
+                let now_ms = events.iter().map(|one| one.event.at_ms).max().unwrap_or_default();
+                file.insert(OpenFile::of(path, gateway, now_ms)?)
+            }
+        };
         match insert(conn, *head, events) {
             Ok(newest) => {
                 *head = newest;
@@ -90,8 +90,8 @@ impl AuditWriter {
         let sql =
             "SELECT event, details FROM entry WHERE event IN (?, ?) ORDER BY seq DESC LIMIT 1";
         let words = [word::DAEMON_STARTED, word::DAEMON_STOPPED];
-        self.conn
-            .query_row(sql, words, |row| Ok((row.get(0)?, row.get(1)?)))
+        let Some(OpenFile { conn, .. }) = &self.file else { return Ok(None) };
+        conn.query_row(sql, words, |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()
             .map_err(|source| AuditError::Sqlite { path: self.path.clone(), source })
     }
@@ -104,7 +104,8 @@ impl AuditWriter {
         now_ms: i64,
         sign: impl FnOnce(&[u8]) -> Option<Signature>,
     ) -> Result<Option<Checkpoint>, AuditError> {
-        let Self { path, conn, gateway, head } = self;
+        let Self { path, gateway, file } = self;
+        let Some(OpenFile { conn, head }) = file else { return Ok(None) };
         let cut = || -> rusqlite::Result<Option<Checkpoint>> {
             let tx = conn.transaction()?;
             // In the order of numbers: a clock that was wrong for a while cuts nothing out.
@@ -138,18 +139,54 @@ impl AuditWriter {
     }
 }
 
+impl OpenFile {
+    fn of(path: &Path, gateway: &str, now_ms: i64) -> Result<Self, AuditError> {
+        let sqlite = |source| AuditError::Sqlite { path: path.to_owned(), source };
+        let mut file = OpenOptions::new();
+        // Nobody but the daemon: who may read it asks the daemon, which writes that down.
+        file.create(true).truncate(false).write(true).mode(0o600);
+        file.open(path)
+            .and_then(|file| file.set_permissions(Permissions::from_mode(0o600)))
+            .map_err(|source| AuditError::Io { path: path.to_owned(), source })?;
+        let mut conn = Connection::open(path).map_err(sqlite)?;
+        if !migrate(&mut conn, gateway, now_ms).map_err(sqlite)? {
+            return Err(AuditError::Unknown(path.to_owned()));
+        }
+        let found: String =
+            conn.query_row("SELECT gateway FROM meta", [], |row| row.get(0)).map_err(sqlite)?;
+        if found != gateway {
+            return Err(AuditError::OtherGateway { path: path.to_owned(), found });
+        }
+        let head = head(&conn).map_err(sqlite)?;
+        Ok(Self { conn, head })
+    }
+}
+
+/// Whether the disk may take it later.
+fn may_pass(error: &AuditError) -> bool {
+    match error {
+        AuditError::Io { source, .. } => failure::may_pass_of_kernel(source),
+        AuditError::Sqlite { source, .. } => failure::may_pass_of_sqlite(source),
+        AuditError::Unknown(_) | AuditError::OtherGateway { .. } => false,
+    }
+}
+
 #[cfg(test)]
 impl AuditWriter {
     /// From now on the file takes nothing, as on a full disk.
     pub(crate) fn fill(&self) {
         let sql = "CREATE TEMP TRIGGER full BEFORE INSERT ON main.entry \
                    BEGIN SELECT raise(ABORT, 'database or disk is full'); END";
-        self.conn.execute_batch(sql).unwrap();
+        self.conn().execute_batch(sql).unwrap();
     }
 
     /// It takes entries again.
     pub(crate) fn empty(&self) {
-        self.conn.execute_batch("DROP TRIGGER temp.full").unwrap();
+        self.conn().execute_batch("DROP TRIGGER temp.full").unwrap();
+    }
+
+    fn conn(&self) -> &Connection {
+        &self.file.as_ref().unwrap().conn
     }
 }
 
