@@ -7,7 +7,7 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    io, iter,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -123,12 +123,12 @@ impl Auditor {
 
     /// Takes what there is. `false`: it was the last.
     fn take(&mut self, inbox: &Receiver<Message>) -> bool {
-        let mut message = match inbox.recv_timeout(TICK) {
+        let first = match inbox.recv_timeout(TICK) {
             Ok(message) => message,
             Err(RecvTimeoutError::Timeout) => return true,
             Err(RecvTimeoutError::Disconnected) => return false,
         };
-        for _ in 0..TOGETHER {
+        for message in iter::once(first).chain(inbox.try_iter().take(TOGETHER)) {
             match message {
                 Message::Note(event) => {
                     if let Some(folded) = self.fold.take(event) {
@@ -137,10 +137,6 @@ impl Auditor {
                 }
                 Message::Record { event, reply } => self.record(event, reply),
                 Message::Stop => return false,
-            }
-            match inbox.try_recv() {
-                Ok(next) => message = next,
-                Err(_) => break,
             }
         }
         true
@@ -275,7 +271,7 @@ mod tests {
         sync::{Arc, atomic::AtomicU64, atomic::Ordering},
     };
 
-    use super::{Auditor, WAITING, of_the_one_before, start};
+    use super::{Auditor, TOGETHER, WAITING, of_the_one_before, start};
     use crate::{
         audit::{Actor, Caller, Entry, Event, Outcome, word},
         config::Config,
@@ -308,7 +304,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let running = start(open(dir.path()), 0).unwrap();
         let log = running.log();
-        for _ in 0..1_000 {
+        for _ in 0..3 * TOGETHER {
             log.note(event(word::QUERY, 1));
         }
         log.record(event(word::POLICY_REQUESTED, 2)).await.unwrap();
@@ -319,7 +315,7 @@ mod tests {
         let of_query = entries(dir.path());
         let told = of_query.iter().filter(|entry| entry.event == word::QUERY);
         let told: Vec<u64> = told.map(|entry| entry.count).collect();
-        assert_eq!(told, [1, 999]);
+        assert_eq!(told, [1, 3 * TOGETHER as u64 - 1]);
         assert!(log.record(event(word::POLICY_REQUESTED, 3)).await.is_err());
     }
 
