@@ -16,10 +16,11 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::{
     OpenError, ReadError, chunks, failure,
@@ -44,6 +45,9 @@ const LATE_MS: i64 = 8 * DAY_MS;
 const GROUPS: usize = 1_000_000;
 /// How long a reader waits while a segment is being made or recovered.
 const BUSY: Duration = Duration::from_secs(5);
+/// How long it tries again where SQLite does not wait. On a disk that is read-only for good it is in
+/// vain.
+const BETWEEN: Duration = Duration::from_millis(500);
 
 /// A flow from the store, and whether the ledger has it as open.
 pub type StoredFlow = (Flow, bool);
@@ -446,11 +450,34 @@ pub(super) fn open_file(path: &Path) -> Result<Option<(Connection, usize)>, Read
         Err(error) => return Err(read(path)(error)),
     };
     conn.busy_timeout(BUSY).map_err(read(path))?;
-    let version = schema::check(&conn).map_err(|source| match source {
+    let begun = Instant::now();
+    let version = loop {
+        match schema::check(&conn) {
+            Err(OpenError::Sqlite(error)) if is_between(&error) && begun.elapsed() < BETWEEN => {
+                thread::sleep(BETWEEN / 50);
+            }
+            checked => break checked,
+        }
+    };
+    let version = version.map_err(|source| match source {
         OpenError::Sqlite(error) => read(path)(error),
         source => ReadError::Segment { path: path.to_owned(), source },
     })?;
     Ok((version > 0).then_some((conn, version)))
+}
+
+/// Whether somebody who may write begins or ends his use of the file's log right now: who only reads
+/// cannot, and SQLite does not let him wait.
+fn is_between(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    matches!(
+        code,
+        Some(
+            ffi::SQLITE_READONLY_RECOVERY
+                | ffi::SQLITE_READONLY_CANTLOCK
+                | ffi::SQLITE_READONLY_CANTINIT
+        )
+    )
 }
 
 /// Unix milliseconds at which the day of a segment begins.
