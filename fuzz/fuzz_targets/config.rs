@@ -32,8 +32,13 @@ fn within_limits(config: &Config) {
         synchronous: _,
         retention,
         tail_records,
+        keys,
         socket,
         query_timeout,
+        read_groups,
+        admin_groups,
+        grants,
+        audit_retention_days,
         table_size,
         drain_interval,
         active_timeout,
@@ -54,6 +59,10 @@ fn within_limits(config: &Config) {
         retention.max_bytes != MaxBytes::Percent(0) && retention.max_bytes != MaxBytes::Bytes(0)
     );
     assert!((1..=262_144).contains(tail_records));
+    assert!(*audit_retention_days <= 3_650);
+    let groups = grants.iter().map(|grant| &grant.group).chain(read_groups).chain(admin_groups);
+    assert!(groups.into_iter().all(|group| !group.is_empty()), "{config:?}");
+    assert!(grants.iter().all(|grant| grant.peers.len() + grant.users.len() > 0), "{config:?}");
     assert!((MIN_FLOWS..=MAX_FLOWS).contains(table_size));
     let times: [(Duration, RangeInclusive<u64>); 6] = [
         (*query_timeout, 1_000..=600_000),
@@ -69,7 +78,7 @@ fn within_limits(config: &Config) {
     for entries in [limits.endpoints, limits.pairs, limits.intervals] {
         assert!((1_000..=64_000_000).contains(&entries), "{entries}");
     }
-    let paths = [store, socket, policy_file, pins, &names.peers].into_iter();
+    let paths = [store, keys, socket, policy_file, pins, &names.peers].into_iter();
     for path in paths.chain(&names.wireguard).chain(&names.networkd) {
         assert!(path.is_absolute(), "{path:?}");
     }
