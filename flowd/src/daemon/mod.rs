@@ -1,7 +1,7 @@
 //! Wiring: what starts in which order, and stops in the mirrored one.
 //!
-//! - claim the network namespace, open the store and the audit log, bind the socket, load, go on from the daemon before,
-//!   attach
+//! - claim the network namespace, open the store and the audit log, bind the socket, load, go on from
+//!   the daemon before, attach
 //! - then the threads: drain, WireGuard, names, keeper; then the API; then ready
 //! - on SIGTERM or SIGINT: the API, the keeper, names and WireGuard threads, the drain thread with its
 //!   last

@@ -31,7 +31,8 @@ pub(super) struct Bulk {
 }
 
 impl Bulk {
-    /// For so many records; `None`: they are few, or the tail is long enough for a step of its own.
+    /// For so many records; `None`: they are few, or the tail is long enough for a step of its own,
+    /// or has a hole.
     pub(super) fn new(
         conn: &Connection,
         count: usize,
@@ -48,6 +49,10 @@ impl Bulk {
         let mut rows = Vec::with_capacity(tail as usize + count);
         step::read_rows(conn, tail_records, &mut words, &mut rows)?;
         let of_tail = rows.len();
+        // What lies behind a hole would stay rows, below the chunk.
+        if of_tail as u64 != tail {
+            return Ok(None);
+        }
         Ok(Some(Self { words, rows, of_tail, most: step::most(tail_records) }))
     }
 

@@ -116,6 +116,16 @@ fn a_long_tail_is_left_to_the_compactor() {
 }
 
 #[test]
+fn a_tail_with_a_hole_is_left_to_the_compactor() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = Writer::open(dir.path(), "gw", 0).unwrap().with_tail_records(16);
+    writer.commit(0, &mut [1, 2, 3].map(record), &Leaving::default()).unwrap();
+    writer.conn().unwrap().execute("DELETE FROM record WHERE record_id = 2", []).unwrap();
+    writer.commit(0, &mut (4..12).map(record).collect::<Vec<_>>(), &Leaving::default()).unwrap();
+    assert_eq!(chunks::ranges(writer.conn().unwrap()).unwrap(), [] as [(u64, u64); 0]);
+}
+
+#[test]
 fn foreign_and_newer_files_are_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     Writer::open(dir.path(), "gw", 0).unwrap().close();
