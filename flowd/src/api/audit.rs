@@ -74,9 +74,10 @@ pub(super) async fn verify(
     State(state): State<ApiState>,
     params: Params,
 ) -> Result<(Extension<Details>, Json<AuditVerdict>), ApiError> {
-    params.only(&["head"])?;
+    params.only(&["head", "key"])?;
     let known = params.read("head", "the number of an entry, a colon and its hash", head)?;
-    let verdict = reading(&state, move |reader| reader.verify(known)).await?;
+    let keys = params.keys()?.unwrap_or_default();
+    let verdict = reading(&state, move |reader| reader.verify(known, &keys)).await?;
     let mut details = Details::default();
     let problems = verdict.problems.len() as u64 + verdict.more_problems;
     details.0.insert("problems".to_owned(), problems.into());

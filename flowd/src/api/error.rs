@@ -10,7 +10,7 @@ use crate::{
     audit::NotAudited,
     live::{NotApplied, Stopped},
     policy,
-    store::{AuditError, ReadError},
+    store::{AuditError, ProveError, ReadError},
     wire::Problem,
 };
 
@@ -53,6 +53,8 @@ pub(super) enum ApiError {
     NotAudited(#[from] NotAudited),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error(transparent)]
+    Prove(#[from] ProveError),
     /// A policy that is wrong.
     #[error("the policy has {} problems; the policy in force stays: {}", .0.len(), .0[0])]
     Policy(Vec<policy::Problem>),
@@ -83,14 +85,17 @@ impl ApiError {
                 | ReadError::Abandoned
                 | ReadError::Beside(_)
                 | ReadError::Removed,
-            ) => StatusCode::SERVICE_UNAVAILABLE,
+            )
+            | Self::Prove(ProveError::TooLong(_) | ProveError::Abandoned) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Store(
                 ReadError::TooManyGroups(_)
                 | ReadError::Statement(_)
                 | ReadError::TooMuchMemory(_)
                 | ReadError::TooLittleRoom(_),
             ) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Store(_) | Self::NotApplied(_) | Self::Audit(_) => {
+            Self::Store(_) | Self::NotApplied(_) | Self::Audit(_) | Self::Prove(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         }

@@ -31,6 +31,7 @@ mod sorting;
 mod sql;
 mod top;
 mod totals;
+mod verify;
 mod witness;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -111,6 +112,7 @@ fn routes() -> Routes {
         .route("/v1/gaps", get(gaps::list).fallback(wrong_method))
         .route("/v1/audit", get(audit::list).fallback(wrong_method))
         .route("/v1/audit/verify", get(audit::verify).fallback(wrong_method))
+        .route("/v1/verify", get(verify::verify).fallback(wrong_method))
         .route("/v1/series", get(series::series).fallback(wrong_method))
         .route("/v1/top", get(top::top).fallback(wrong_method))
         .route("/v1/peers", get(peers::list).fallback(wrong_method))

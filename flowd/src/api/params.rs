@@ -16,6 +16,7 @@ use super::error::ApiError;
 use crate::{
     flows::{Decider, Filter, Initiator, Order, State, Tuple, Verdict, protocol_number},
     live::Position,
+    seal::{Hash, PublicKey},
     size, when,
 };
 
@@ -39,6 +40,9 @@ pub(super) const FILTERS: [&str; 17] = [
     "min_bytes",
     "state",
 ];
+
+/// Hashes that are taken at a time.
+pub(super) const MOST_HASHES: usize = 16;
 
 /// The parameters of one request, each at most once.
 #[derive(Clone, Debug, Default)]
@@ -228,6 +232,27 @@ impl Params {
                 ApiError::Senseless(text)
             }
             other => other,
+        })
+    }
+
+    /// Public keys, with commas between them.
+    pub(super) fn keys(&self) -> Result<Option<Vec<PublicKey>>, ApiError> {
+        let Some(keys) = self.hashes("key")? else { return Ok(None) };
+        let key = |Hash(bytes): Hash| {
+            PublicKey::from_bytes(bytes).map_err(|error| {
+                // It looks like one, and is none.
+                ApiError::Senseless(format!("`key` has {}: {error}", Hash(bytes)))
+            })
+        };
+        keys.into_iter().map(key).collect::<Result<Vec<_>, _>>().map(Some)
+    }
+
+    /// Numbers of 32 bytes, with commas between them.
+    pub(super) fn hashes(&self, name: &str) -> Result<Option<Vec<Hash>>, ApiError> {
+        let accepted = format!("64 digits of 0 to 9 and a to f, or up to {MOST_HASHES} such");
+        self.read(name, &accepted, |text| {
+            let hashes: Option<Vec<Hash>> = text.split(',').map(|one| one.parse().ok()).collect();
+            hashes.filter(|hashes| hashes.len() <= MOST_HASHES)
         })
     }
 

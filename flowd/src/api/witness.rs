@@ -172,6 +172,7 @@ fn word_of(method: &Method, path: &str, status: StatusCode) -> &'static str {
         "/v1/policy/check" => word::POLICY_CHECKED,
         "/v1/audit" => word::AUDIT_READ,
         "/v1/audit/verify" => word::AUDIT_VERIFIED,
+        "/v1/verify" => word::HISTORY_VERIFIED,
         _ => word::QUERY,
     }
 }

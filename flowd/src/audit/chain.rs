@@ -6,6 +6,7 @@
 //!   elsewhere shows it
 
 use super::{Checkpoint, Entry, Hash};
+use crate::seal::PublicKey;
 
 /// Problems that are told; what is more is counted.
 const TOLD: usize = 20;
@@ -26,6 +27,8 @@ pub struct Verdict {
     pub entries: u64,
     /// The number before the first one; 0: nothing was cut off.
     pub cut: u64,
+    /// Whose signature says so; `None`: nothing was cut off, or nobody's that is known.
+    pub cut_by: Option<PublicKey>,
     /// The newest one.
     pub head: Head,
     /// One line each; empty: all is as it was written.
@@ -43,8 +46,9 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Begins behind the last checkpoint, if there is one. `known` is a head that was kept elsewhere.
-    pub fn new(checkpoint: Option<&Checkpoint>, known: Option<Head>) -> Self {
+    /// Begins behind the last checkpoint, if there is one, which one of `keys` has to have signed, or
+    /// any where there are none. `known` is a head that was kept elsewhere.
+    pub fn new(checkpoint: Option<&Checkpoint>, known: Option<Head>, keys: &[PublicKey]) -> Self {
         let head = checkpoint.map_or_else(Head::default, |Checkpoint { seq, hash, .. }| Head {
             seq: *seq,
             hash: *hash,
@@ -52,6 +56,20 @@ impl Chain {
         let verdict = Verdict { cut: head.seq, head, ..Verdict::default() };
         let mut chain = Self { known, verdict, kept_seen: false };
         chain.compare(head);
+        match checkpoint.map(Checkpoint::signer) {
+            None => {}
+            Some(Some(key)) if keys.is_empty() || keys.contains(&key) => {
+                chain.verdict.cut_by = Some(key);
+            }
+            Some(Some(key)) => chain.problem(format!(
+                "entries up to {} were cut off, which {key} has signed: that is no known key",
+                head.seq
+            )),
+            Some(None) => chain.problem(format!(
+                "entries up to {} were cut off, which nobody has signed as it is",
+                head.seq
+            )),
+        }
         chain
     }
 
@@ -116,10 +134,13 @@ impl Chain {
 #[cfg(test)]
 mod tests {
     use super::{Chain, Head, Verdict};
-    use crate::audit::{Checkpoint, Entry, Hash, entry::tests::three};
+    use crate::{
+        audit::{Checkpoint, Entry, Hash, Signature, entry::tests::three},
+        seal::{PrivateKey, PublicKey},
+    };
 
     fn verify(entries: &[Entry], known: Option<Head>) -> Verdict {
-        let mut chain = Chain::new(None, known);
+        let mut chain = Chain::new(None, known, &[]);
         entries.iter().for_each(|entry| chain.add(entry));
         chain.finish()
     }
@@ -201,27 +222,49 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_goes_on_from_a_checkpoint() {
+    fn the_rest_goes_on_from_a_checkpoint_that_is_signed() {
         let entries = three();
-        let checkpoint = Checkpoint {
-            gateway: "gw".to_owned(),
-            seq: 1,
-            at_ms: entries[0].at_ms,
-            hash: entries[0].hash,
-            cut_ms: entries[2].at_ms,
-            signature: None,
+        let [key, other] = [[1; 32], [2; 32]].map(|seed| PrivateKey::from_seed(&seed));
+        let signed = |hash| {
+            let mut checkpoint = Checkpoint {
+                gateway: "gw".to_owned(),
+                seq: 1,
+                at_ms: entries[0].at_ms,
+                hash,
+                cut_ms: entries[2].at_ms,
+                signature: None,
+            };
+            let bytes = key.sign(&checkpoint.canonical());
+            checkpoint.signature = Some(Signature { key: key.public(), bytes });
+            checkpoint
         };
-        let verify = |checkpoint: &Checkpoint, known| {
-            let mut chain = Chain::new(Some(checkpoint), known);
+        let verify = |checkpoint: &Checkpoint, known, keys: &[PublicKey]| {
+            let mut chain = Chain::new(Some(checkpoint), known, keys);
             entries[1..].iter().for_each(|entry| chain.add(entry));
             chain.finish()
         };
-        let verdict = verify(&checkpoint, Some(head()));
-        assert_eq!((verdict.problems.len(), verdict.cut, verdict.entries), (0, 1, 2));
-        let edited = Checkpoint { hash: Hash::default(), ..checkpoint.clone() };
+        let checkpoint = signed(entries[0].hash);
+        let kept = Head { seq: 1, hash: entries[0].hash };
+        for keys in [&[][..], &[other.public(), key.public()]] {
+            for known in [head(), kept] {
+                let verdict = verify(&checkpoint, Some(known), keys);
+                assert_eq!(verdict.problems, [] as [String; 0]);
+                let by = Some(key.public());
+                assert_eq!((verdict.cut, verdict.cut_by, verdict.entries), (1, by, 2));
+            }
+        }
+        let problems = verify(&checkpoint, None, &[other.public()]).problems;
+        assert!(problems[0].ends_with("that is no known key"), "{problems:?}");
         let told = ["entry 2 does not go on from the entry before"];
-        assert_eq!(verify(&edited, None).problems, told);
-        let known = Head { seq: 1, hash: entries[0].hash };
-        assert!(verify(&checkpoint, Some(known)).problems.is_empty());
+        assert_eq!(verify(&signed(Hash::default()), None, &[]).problems, told);
+        let nobody = ["entries up to 1 were cut off, which nobody has signed as it is"];
+        for edited in [
+            Checkpoint { signature: None, ..checkpoint.clone() },
+            Checkpoint { cut_ms: 0, ..checkpoint.clone() },
+            Checkpoint { at_ms: 0, ..checkpoint.clone() },
+            Checkpoint { gateway: "other".to_owned(), ..checkpoint },
+        ] {
+            assert_eq!(verify(&edited, None, &[]).problems, nobody);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What is left of entries whose time is over.
 
-use super::entry::{Hash, Text};
+use super::{Hash, entry::Text};
+use crate::seal::PublicKey;
 
 /// What the text that is signed begins with.
 const FORM: &str = "flowd-audit-checkpoint-1";
@@ -8,8 +9,8 @@ const FORM: &str = "flowd-audit-checkpoint-1";
 /// What a gateway's key says of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signature {
-    /// The public key.
-    pub key: [u8; 32],
+    /// Which.
+    pub key: PublicKey,
     /// Of [`Checkpoint::canonical`].
     pub bytes: [u8; 64],
 }
@@ -27,11 +28,17 @@ pub struct Checkpoint {
     pub hash: Hash,
     /// When it was cut off, in Unix milliseconds.
     pub cut_ms: i64,
-    /// `None`: this gateway had no key.
+    /// `None`: nobody has signed it.
     pub signature: Option<Signature>,
 }
 
 impl Checkpoint {
+    /// The key that has signed it; `None`: none has, or not this.
+    pub fn signer(&self) -> Option<PublicKey> {
+        let Signature { key, bytes } = self.signature.as_ref()?;
+        key.has_signed(&self.canonical(), bytes).then_some(*key)
+    }
+
     /// The bytes that are signed.
     pub fn canonical(&self) -> Vec<u8> {
         let Self { gateway, seq, at_ms, hash, cut_ms, signature: _ } = self;

@@ -1,52 +1,11 @@
 //! An entry of the log, and what its hash is made of (docs/audit.md).
 
-use std::{fmt, str::FromStr};
-
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
-use super::{event::Actor, fold::Folded};
+use super::{Hash, event::Actor, fold::Folded};
 
 /// What the text that is hashed begins with. Another form is another number.
 const FORM: &str = "flowd-audit-1";
-
-/// A SHA-256.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Hash(pub [u8; 32]);
-
-/// It is not 64 hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a hash is 64 hexadecimal digits")]
-pub struct NotAHash;
-
-impl Hash {
-    /// Of some bytes.
-    pub fn of(bytes: &[u8]) -> Self {
-        Self(Sha256::digest(bytes).into())
-    }
-}
-
-impl fmt::Display for Hash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl FromStr for Hash {
-    type Err = NotAHash;
-
-    fn from_str(text: &str) -> Result<Self, NotAHash> {
-        let mut hash = Self::default();
-        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(NotAHash);
-        }
-        for (index, byte) in hash.0.iter_mut().enumerate() {
-            let digits = &text[2 * index..2 * index + 2];
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| NotAHash)?;
-        }
-        Ok(hash)
-    }
-}
 
 /// One entry, as it is stored: every member is in its hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,7 +146,7 @@ impl Text {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::{Entry, Hash, NotAHash};
+    use super::Entry;
     use crate::audit::{Actor, Caller, Event, Folded, Outcome, word};
 
     /// A chain with every kind of member.
@@ -229,15 +188,5 @@ pub(super) mod tests {
             })
             .collect();
         assert_eq!(told, golden);
-    }
-
-    #[test]
-    fn a_hash_is_written_as_it_is_read() {
-        let hash = Hash::of(b"abc");
-        let text = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!((hash.to_string().as_str(), text.parse()), (text, Ok(hash)));
-        for wrong in ["", "ba78", &text.replace('b', "g"), &"é".repeat(32)] {
-            assert_eq!(wrong.parse::<Hash>(), Err(NotAHash), "{wrong}");
-        }
     }
 }

@@ -82,6 +82,8 @@ pub mod word {
     pub const KEY_CREATED: &str = "key.created";
     /// Another one signs from now on.
     pub const KEY_ROTATED: &str = "key.rotated";
+    /// Somebody had the history verified.
+    pub const HISTORY_VERIFIED: &str = "history.verified";
     /// Somebody read this log.
     pub const AUDIT_READ: &str = "audit.read";
     /// Somebody had this log verified.

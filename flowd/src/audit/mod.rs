@@ -17,7 +17,9 @@ mod log;
 
 pub use chain::{Chain, Head, Verdict};
 pub use checkpoint::{Checkpoint, Signature};
-pub use entry::{Entry, Hash, NotAHash};
+pub use entry::Entry;
 pub use event::{Actor, Caller, Event, Outcome, word};
 pub use fold::{Fold, Folded};
 pub use log::{Log, Message, NotAudited, Teller};
+
+pub use crate::seal::Hash;

@@ -124,7 +124,8 @@ pub(super) enum Command {
     },
     /// Check that the history is as it was sealed, day by day, and that none is missing.
     ///
-    /// Reads the files itself, also of a copy; no daemon is needed, and nothing is written. Exits
+    /// Reads the files itself, also of a copy; no daemon is needed, and nothing is written. With
+    /// `--online` it asks the daemon, which writes down that it was asked, and what it found. Exits
     /// with 1 when anything is wrong; what is not sealed yet is told, and not wrong.
     /// docs/sealed.md says what that proves, and what it cannot.
     #[command(after_help = "Example: flowctl verify /mnt/copy --key \

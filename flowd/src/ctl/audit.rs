@@ -16,9 +16,11 @@ use super::{
     output::{Format, Screen},
     table::{Align, Table, Tone, Value},
     text::{self, Clock},
+    verify,
 };
 use crate::{
     audit::{Head, Outcome},
+    seal::PublicKey,
     store::AuditReader,
     wire::{self, AuditEntry, AuditPage, AuditVerdict},
 };
@@ -48,6 +50,10 @@ pub(super) enum AuditCommand {
         /// What an earlier check said of the newest entry, as it was kept elsewhere.
         #[arg(long, value_name = "SEQ:HASH")]
         head: Option<String>,
+        /// A public key of the gateway that was kept elsewhere: it, or one that it vouches for, has to
+        /// have signed what retention cut off.
+        #[arg(long = "key", value_name = "PUB")]
+        keys: Vec<String>,
     },
     /// Every entry that matches, a line of JSON each, in the order of their numbers.
     #[command(after_help = "Example: flowctl audit export --since 30d > audit.jsonl")]
@@ -134,12 +140,14 @@ pub(super) async fn run(
             }
             screen.flush()
         }
-        AuditCommand::Verify { file, online, head } => {
+        AuditCommand::Verify { file, online, head, keys } => {
+            let keys: Vec<PublicKey> = verify::all("--key", keys)?;
             let verdict = if *online {
-                let pairs: Vec<_> = head.iter().map(|head| ("head", head.clone())).collect();
+                let mut pairs: Vec<_> = head.iter().map(|head| ("head", head.clone())).collect();
+                pairs.extend((!keys.is_empty()).then(|| ("key", verify::joined(&keys))));
                 client.query("/v1/audit/verify", &pairs).await?
             } else {
-                offline(file, head.as_deref())?
+                offline(file, head.as_deref(), &keys)?
             };
             tell(screen, format, &verdict)
         }
@@ -266,7 +274,7 @@ fn said(entry: &AuditEntry) -> String {
     format!("{resource} {}", details.join(" ")).trim().to_owned()
 }
 
-fn offline(file: &Path, head: Option<&str>) -> Result<AuditVerdict, CtlError> {
+fn offline(file: &Path, head: Option<&str>, keys: &[PublicKey]) -> Result<AuditVerdict, CtlError> {
     let known = head
         .map(|head| {
             let (seq, hash) = head.split_once(':')?;
@@ -282,14 +290,15 @@ fn offline(file: &Path, head: Option<&str>) -> Result<AuditVerdict, CtlError> {
             })
         })
         .transpose()?;
-    let verdict = AuditReader::of_file(file).verify(known).map_err(CtlError::Audit)?;
+    let verdict = AuditReader::of_file(file).verify(known, keys).map_err(CtlError::Audit)?;
     Ok(verdict.into())
 }
 
 fn tell(screen: &mut Screen, format: Format, verdict: &AuditVerdict) -> Result<(), CtlError> {
     match format {
         Format::Table => {
-            let AuditVerdict { entries, cut, head_seq, head_hash, more_problems, .. } = verdict;
+            let AuditVerdict { entries, cut, cut_by, head_seq, head_hash, more_problems, .. } =
+                verdict;
             for problem in &verdict.problems {
                 screen.line(&format!("WRONG: {}", text::visible(problem)))?;
             }
@@ -297,9 +306,12 @@ fn tell(screen: &mut Screen, format: Format, verdict: &AuditVerdict) -> Result<(
                 screen.line(&format!("WRONG: {more_problems} more"))?;
             }
             if verdict.is_whole {
-                let cut = match cut {
-                    0 => String::new(),
-                    cut => format!(", behind the {cut} that retention cut off"),
+                let cut = match cut_by {
+                    Some(key) => {
+                        let key = text::visible(key);
+                        format!(", behind the {cut} that retention cut off, as {key} has signed")
+                    }
+                    None => String::new(),
                 };
                 screen.line(&format!("ok: {entries} entries{cut}"))?;
             }

@@ -151,7 +151,7 @@ async fn execute(cli: &Cli) -> Result<(), CtlError> {
         Command::Segments { command: SegmentsCommand::Verify { segments, store } } => {
             segments::verify(&mut screen, format, store, segments)
         }
-        Command::Verify(wanted) => verify::run(&mut screen, format, wanted),
+        Command::Verify(wanted) => verify::run(&client, &mut screen, format, wanted).await,
         Command::Keys { command } => keys::run(&mut screen, format, command),
         Command::Sql(asked) => sql::run(&client, &mut screen, format, asked).await,
         Command::Totals(totals) => {

@@ -1,15 +1,12 @@
 //! `flowctl verify`: whether the history is as it was sealed. Reads the files itself, so that a copy
-//! can be checked where no daemon is, by somebody who need not trust the gateway.
+//! can be checked where no daemon is, by somebody who need not trust the gateway; or asks the daemon.
 
-use std::{
-    fmt::Display,
-    path::{Path, PathBuf},
-    str::FromStr,
-};
+use std::{fmt::Display, path::PathBuf, str::FromStr};
 
 use clap::Args;
 
 use super::{
+    client::Client,
     error::CtlError,
     output::{Format, Screen},
     text,
@@ -25,6 +22,9 @@ pub(super) struct Verify {
     /// Directory of the store, or a copy of it.
     #[arg(value_name = "DIR", default_value = "/var/lib/flowd")]
     pub(super) store: PathBuf,
+    /// Ask the daemon instead, whose audit log says so then.
+    #[arg(long, conflicts_with = "store")]
+    pub(super) online: bool,
     /// A public key of the gateway that was kept elsewhere, as `flowctl keys show` prints it. More
     /// than one where a key was lost.
     #[arg(long = "key", value_name = "PUB", required = true)]
@@ -35,13 +35,25 @@ pub(super) struct Verify {
 }
 
 /// Checks a store; fails when anything is wrong.
-pub(super) fn run(screen: &mut Screen, format: Format, wanted: &Verify) -> Result<(), CtlError> {
-    let Verify { store, keys, known } = wanted;
+pub(super) async fn run(
+    client: &Client<'_>,
+    screen: &mut Screen,
+    format: Format,
+    wanted: &Verify,
+) -> Result<(), CtlError> {
+    let Verify { store, online, keys, known } = wanted;
     let keys: Vec<PublicKey> = all("--key", keys)?;
     let known: Vec<Hash> = all("--known", known)?;
-    let proof = store::prove(store, &keys, &known).map_err(CtlError::Prove)?;
+    let (name, proof) = if *online {
+        let mut pairs = vec![("key", joined(&keys))];
+        pairs.extend((!known.is_empty()).then(|| ("known", joined(&known))));
+        ("the daemon's store".to_owned(), client.query("/v1/verify", &pairs).await?)
+    } else {
+        let proof = store::prove(store, &keys, &known).map_err(CtlError::Prove)?;
+        (text::visible(&store.display().to_string()), proof)
+    };
     match format {
-        Format::Table => tell(screen, store, &proof)?,
+        Format::Table => tell(screen, &name, &proof)?,
         Format::Json => screen.json(&proof)?,
         Format::Jsonl => screen.json_line(&proof)?,
         Format::Csv => screen.flat_csv(&proof.days)?,
@@ -50,7 +62,11 @@ pub(super) fn run(screen: &mut Screen, format: Format, wanted: &Verify) -> Resul
     if proof.is_good { Ok(()) } else { Err(CtlError::Told) }
 }
 
-fn all<T: FromStr<Err: Display>>(flag: &str, texts: &[String]) -> Result<Vec<T>, CtlError> {
+/// Each of what was given with a flag.
+pub(super) fn all<T: FromStr<Err: Display>>(
+    flag: &str,
+    texts: &[String],
+) -> Result<Vec<T>, CtlError> {
     let one = |text: &String| {
         let wrong = |error| CtlError::Usage(format!("{flag} {}: {error}", text::visible(text)));
         text.parse().map_err(wrong)
@@ -58,7 +74,12 @@ fn all<T: FromStr<Err: Display>>(flag: &str, texts: &[String]) -> Result<Vec<T>,
     texts.iter().map(one).collect()
 }
 
-fn tell(screen: &mut Screen, store: &Path, proof: &Proof) -> Result<(), CtlError> {
+/// As the API takes a list.
+pub(super) fn joined<T: Display>(all: &[T]) -> String {
+    all.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn tell(screen: &mut Screen, name: &str, proof: &Proof) -> Result<(), CtlError> {
     let visible = text::visible;
     for day in &proof.days {
         screen.line(&line(day))?;
@@ -71,7 +92,6 @@ fn tell(screen: &mut Screen, store: &Path, proof: &Proof) -> Result<(), CtlError
         screen.line(&format!("{file}: WRONG: {kind}: {}", visible(&fault.detail)))?;
     }
     let Proof { statements, head, .. } = proof;
-    let name = visible(&store.display().to_string());
     if !head.is_empty() {
         screen.line(&format!(
             "{name}: the chain ends with statement {statements}, {head}: keep that hash, and \

@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeMap,
     io, iter,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -24,7 +25,7 @@ use super::collector::now_ms;
 use crate::{
     audit::{Actor, Event, Fold, Folded, Log, Message, NotAudited, Outcome, word},
     config,
-    store::{AuditError, AuditWriter},
+    store::{self, AuditError, AuditWriter},
 };
 
 /// How long events wait for others at most; and between two attempts while the disk takes nothing.
@@ -36,6 +37,7 @@ const WAITING: usize = 4_096;
 /// Actors and words that are told apart beyond that.
 const COUNTED: usize = 256;
 const DAY_MS: i64 = 86_400_000;
+const HOUR_MS: i64 = 3_600_000;
 
 /// The running thread, and the way to it. It ends with the guard, when all is written.
 #[derive(Debug)]
@@ -61,11 +63,12 @@ impl Drop for Running {
     }
 }
 
-/// Starts it. `retention_days` 0: entries are kept for ever.
-pub(super) fn start(writer: AuditWriter, retention_days: u32) -> io::Result<Running> {
+/// Starts it. `retention_days` 0: entries are kept for ever; `keys` is where the gateway's key is, which
+/// signs what is cut off.
+pub(super) fn start(writer: AuditWriter, retention_days: u32, keys: &Path) -> io::Result<Running> {
     let (log, inbox, lost) = Log::new();
     let retention_ms = (retention_days > 0).then(|| i64::from(retention_days) * DAY_MS);
-    let auditor = Auditor::new(writer, lost, retention_ms);
+    let auditor = Auditor::new(writer, lost, retention_ms, keys.to_owned());
     let thread =
         thread::Builder::new().name("audit".to_owned()).spawn(move || auditor.run(&inbox))?;
     Ok(Running { log, thread: Some(thread) })
@@ -79,22 +82,29 @@ struct Auditor {
     lost: Arc<AtomicU64>,
     /// `None`: for ever.
     retention_ms: Option<i64>,
+    keys: PathBuf,
     fold: Fold,
     waiting: Vec<Folded>,
     /// What did not find a place among those that wait: how many, by word and actor.
     unwritten: BTreeMap<(String, String), u64>,
     /// Since when the disk takes nothing.
     failing_since_ms: Option<i64>,
-    /// When the old end was looked at.
+    /// When the old end is looked at next.
     cut_ms: i64,
 }
 
 impl Auditor {
-    fn new(writer: AuditWriter, lost: Arc<AtomicU64>, retention_ms: Option<i64>) -> Self {
+    fn new(
+        writer: AuditWriter,
+        lost: Arc<AtomicU64>,
+        retention_ms: Option<i64>,
+        keys: PathBuf,
+    ) -> Self {
         Self {
             writer,
             lost,
             retention_ms,
+            keys,
             fold: Fold::default(),
             waiting: Vec::new(),
             unwritten: BTreeMap::new(),
@@ -218,12 +228,12 @@ impl Auditor {
     fn cut(&mut self) {
         let now_ms = now_ms();
         let Some(retention_ms) = self.retention_ms else { return };
-        if (self.cut_ms..self.cut_ms + DAY_MS).contains(&now_ms) {
+        if (self.cut_ms - DAY_MS..self.cut_ms).contains(&now_ms) {
             return;
         }
-        self.cut_ms = now_ms;
-        // Without a key of the gateway there is no signature.
-        match self.writer.cut(now_ms - retention_ms, now_ms, |_| None) {
+        self.cut_ms = now_ms + DAY_MS;
+        let sign = |message: &[u8]| store::sign(&self.keys, message);
+        match self.writer.cut(now_ms - retention_ms, now_ms, sign) {
             Ok(None) => {}
             Ok(Some(checkpoint)) => {
                 let event = Event::new(now_ms, word::AUDIT_CUT, Actor::Auto, Outcome::Done)
@@ -231,7 +241,10 @@ impl Auditor {
                     .with("hash", checkpoint.hash.to_string());
                 self.wait(event.into());
             }
-            Err(error) => tracing::error!(%error, "old entries of the audit log stay"),
+            Err(error) => {
+                tracing::error!(%error, "old entries of the audit log stay for another hour");
+                self.cut_ms = now_ms + HOUR_MS;
+            }
         }
     }
 }
@@ -295,14 +308,14 @@ mod tests {
             ControlFlow::Continue(())
         };
         reader.list(&AuditFilter { after: Some(0), ..AuditFilter::default() }, &mut each).unwrap();
-        assert_eq!(reader.verify(None).unwrap().problems, [] as [String; 0]);
+        assert_eq!(reader.verify(None, &[]).unwrap().problems, [] as [String; 0]);
         entries
     }
 
     #[tokio::test]
     async fn what_was_told_is_there_when_the_thread_has_ended() {
         let dir = tempfile::tempdir().unwrap();
-        let running = start(open(dir.path()), 0).unwrap();
+        let running = start(open(dir.path()), 0, dir.path()).unwrap();
         let log = running.log();
         for _ in 0..3 * TOGETHER {
             log.note(event(word::QUERY, 1));
@@ -353,7 +366,7 @@ mod tests {
         let writer = open(dir.path());
         writer.fill();
         let lost = Arc::new(AtomicU64::new(7));
-        let mut auditor = Auditor::new(writer, lost.clone(), None);
+        let mut auditor = Auditor::new(writer, lost.clone(), None, dir.path().to_owned());
         let (reply, mut answer) = tokio::sync::oneshot::channel();
         auditor.record(event(word::POLICY_REQUESTED, 0), reply);
         let error = answer.try_recv().unwrap().unwrap_err().to_string();

@@ -237,7 +237,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         let event = Event::new(now_ms(), word::AUDIT_SET_ASIDE, Actor::Auto, Outcome::Failed);
         of_before.push(event.on(aside.display().to_string()));
     }
-    let auditor = auditor::start(audit, config.audit_retention_days)
+    let auditor = auditor::start(audit, config.audit_retention_days, &config.keys)
         .map_err(system("start the audit thread"))?;
     let audit = auditor.log();
     let socket = api::bind(&config.socket)?;

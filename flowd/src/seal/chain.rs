@@ -145,16 +145,18 @@ impl Chain {
         self.turns().iter().map(|turn| (turn.key, number(turn), turn.is_named)).collect()
     }
 
+    /// These keys, and those that named them or that they named, one after another.
+    pub fn trusted(&self, keys: &[PublicKey]) -> Vec<PublicKey> {
+        let turns = self.turns();
+        let trusted = trusted(&turns, keys);
+        let named = turns.iter().zip(trusted).filter_map(|(turn, is)| is.then_some(turn.key));
+        keys.iter().copied().chain(named).collect()
+    }
+
     /// Of each link, whether these keys prove it.
     pub fn proven(&self, keys: &[PublicKey]) -> Vec<bool> {
         let turns = self.turns();
-        let mut trusted: Vec<bool> = turns.iter().map(|turn| keys.contains(&turn.key)).collect();
-        for at in 1..turns.len() {
-            trusted[at] |= trusted[at - 1] && turns[at].is_named;
-        }
-        for at in (1..turns.len()).rev() {
-            trusted[at - 1] |= trusted[at] && turns[at].is_named;
-        }
+        let trusted = trusted(&turns, keys);
         let turn_of =
             |index: usize| turns.partition_point(|turn| turn.from <= index).checked_sub(1);
         let is_proven = |(index, link): (usize, &Link)| {
@@ -190,4 +192,16 @@ impl Chain {
         }
         found
     }
+}
+
+/// Of each turn, whether its key is one of these, or one of these vouches for it.
+fn trusted(turns: &[Turn], keys: &[PublicKey]) -> Vec<bool> {
+    let mut trusted: Vec<bool> = turns.iter().map(|turn| keys.contains(&turn.key)).collect();
+    for at in 1..turns.len() {
+        trusted[at] |= trusted[at - 1] && turns[at].is_named;
+    }
+    for at in (1..turns.len()).rev() {
+        trusted[at - 1] |= trusted[at] && turns[at].is_named;
+    }
+    trusted
 }

@@ -22,6 +22,15 @@ impl Hash {
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Digits(&self.0).fmt(f)
+    }
+}
+
+/// Bytes in hexadecimal digits.
+pub(super) struct Digits<'b>(pub(super) &'b [u8]);
+
+impl fmt::Display for Digits<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }

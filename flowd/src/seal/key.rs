@@ -17,17 +17,26 @@ pub struct PublicKey([u8; 32]);
 pub struct NotAKey;
 
 impl PublicKey {
+    /// The key with these bytes.
+    pub fn from_bytes(bytes: [u8; 32]) -> Result<Self, NotAKey> {
+        VerifyingKey::from_bytes(&bytes).map(|_| Self(bytes)).map_err(|_| NotAKey)
+    }
+
+    /// Its bytes.
+    pub fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
+
     /// Whether the owner of the key has signed the message.
-    pub fn has_signed(&self, message: &[u8], signature: &str) -> bool {
-        let Ok(signature) = hash::bytes(signature) else { return false };
+    pub fn has_signed(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         VerifyingKey::from_bytes(&self.0)
-            .is_ok_and(|key| key.verify_strict(message, &Signature::from_bytes(&signature)).is_ok())
+            .is_ok_and(|key| key.verify_strict(message, &Signature::from_bytes(signature)).is_ok())
     }
 }
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        hash::Digits(&self.0).fmt(f)
     }
 }
 
@@ -35,8 +44,7 @@ impl FromStr for PublicKey {
     type Err = NotAKey;
 
     fn from_str(text: &str) -> Result<Self, NotAKey> {
-        let key: [u8; 32] = hash::bytes(text.trim()).map_err(|_| NotAKey)?;
-        VerifyingKey::from_bytes(&key).map(|_| Self(key)).map_err(|_| NotAKey)
+        Self::from_bytes(hash::bytes(text.trim()).map_err(|_| NotAKey)?)
     }
 }
 
@@ -66,14 +74,9 @@ impl PrivateKey {
         PublicKey(self.0.verifying_key().to_bytes())
     }
 
-    /// The signature of a message: 128 hexadecimal digits.
-    pub fn sign(&self, message: &[u8]) -> String {
-        use fmt::Write as _;
-        let mut text = String::with_capacity(128);
-        for byte in self.0.sign(message).to_bytes() {
-            write!(text, "{byte:02x}").expect("a string grows");
-        }
-        text
+    /// The signature of a message.
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message).to_bytes()
     }
 }
 

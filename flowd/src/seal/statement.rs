@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Contents, Hash, PrivateKey, PublicKey};
+use super::{
+    Contents, Hash, PrivateKey, PublicKey,
+    hash::{self, Digits},
+};
 use crate::flows::Counters;
 
 /// The format of the lines that this version writes.
@@ -151,10 +154,9 @@ impl Tombstone {
 impl Statement {
     /// The line without its end, and its hash. The statement has the key's public half.
     pub fn signed(&self, key: &PrivateKey) -> (String, Hash) {
-        let mut line = serde_json::to_string(self).expect("its keys are texts");
+        let line = serde_json::to_string(self).expect("its keys are texts");
         let message = message(&line);
-        line.push('\t');
-        line.push_str(&key.sign(&message));
+        let line = format!("{line}\t{}", Digits(&key.sign(&message)));
         (line, Hash::of(&message))
     }
 
@@ -163,7 +165,8 @@ impl Statement {
         let (said, signature) = line.rsplit_once('\t')?;
         let statement: Self = serde_json::from_str(said).ok()?;
         let message = message(said);
-        let is_signed = statement.key.has_signed(&message, signature);
+        let is_signed = hash::bytes(signature)
+            .is_ok_and(|signature| statement.key.has_signed(&message, &signature));
         Some((statement, Hash::of(&message), is_signed))
     }
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use super::{
     Break, Chain, Content, FORMAT, Hash, Named, PrivateKey, RANGE_IDS, Section, Statement, Value,
-    What, identity, range_ids,
+    What, hash, identity, range_ids,
 };
 use crate::{
     chunk::Row,
@@ -196,10 +196,21 @@ fn a_statement_is_this_line() {
     assert_eq!(said, expected);
     let message = format!("flowd seal 1\n{said}");
     assert_eq!(hash, Hash::of(message.as_bytes()));
-    assert!(key.public().has_signed(message.as_bytes(), signature));
-    assert!(!key.public().has_signed(said.as_bytes(), signature));
+    let signature = hash::bytes(signature).unwrap();
+    assert!(key.public().has_signed(message.as_bytes(), &signature));
+    assert!(!key.public().has_signed(said.as_bytes(), &signature));
     let chain = Chain::read(format!("{line}\n").as_bytes());
     assert_eq!((chain.head, chain.breaks.len(), chain.key()), ((1, hash), 0, Some(key.public())));
     assert_eq!(chain.proven(&[key.public()]), [true]);
     assert_eq!(Chain::read(b"nonsense\n").breaks, [Break::Unreadable(1)]);
+}
+
+#[test]
+fn a_hash_is_written_as_it_is_read() {
+    let hash = Hash::of(b"abc");
+    let text = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert_eq!((hash.to_string().as_str(), text.parse()), (text, Ok(hash)));
+    for wrong in ["", "ba78", &text.replace('b', "g"), &"é".repeat(32)] {
+        assert_eq!(wrong.parse::<Hash>(), Err(hash::NotHex), "{wrong}");
+    }
 }

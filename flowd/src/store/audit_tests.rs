@@ -4,8 +4,11 @@ use std::{fs, ops::ControlFlow, path::Path};
 
 use rusqlite::Connection;
 
-use super::{AuditError, AuditFilter, AuditReader, AuditWriter};
-use crate::audit::{Actor, Caller, Entry, Event, Folded, Head, Outcome, word};
+use super::{AuditError, AuditFilter, AuditReader, AuditWriter, SealError};
+use crate::{
+    audit::{Actor, Caller, Entry, Event, Folded, Head, Outcome, Signature, word},
+    seal::PrivateKey,
+};
 
 const NOW_MS: i64 = 1_795_233_600_000;
 
@@ -38,7 +41,7 @@ fn ten(store: &Path) -> Head {
         writer.append(&[query(2 * n - 1), query(2 * n)]).unwrap();
     }
     drop(writer);
-    AuditReader::new(store).verify(None).unwrap().head
+    AuditReader::new(store).verify(None, &[]).unwrap().head
 }
 
 fn listed(store: &Path, filter: &AuditFilter) -> Vec<u64> {
@@ -56,7 +59,7 @@ fn entries_go_on_over_restarts_and_verify() {
     let dir = tempfile::tempdir().unwrap();
     let head = ten(dir.path());
     opened(dir.path()).append(&[query(11)]).unwrap();
-    let verdict = AuditReader::new(dir.path()).verify(Some(head)).unwrap();
+    let verdict = AuditReader::new(dir.path()).verify(Some(head), &[]).unwrap();
     assert_eq!((verdict.entries, verdict.problems.len(), verdict.head.seq), (11, 0, 11));
 }
 
@@ -149,7 +152,7 @@ fn what_somebody_did_to_the_file_is_named() {
         let conn = Connection::open(dir.path().join("audit.sqlite")).unwrap();
         conn.execute_batch("DROP TRIGGER entry_stands; DROP TRIGGER entry_stays;").unwrap();
         conn.execute_batch(&sql).unwrap();
-        let problems = AuditReader::new(dir.path()).verify(Some(head)).unwrap().problems;
+        let problems = AuditReader::new(dir.path()).verify(Some(head), &[]).unwrap().problems;
         assert!(problems.iter().any(|problem| problem == told), "{sql}: {problems:?}");
     }
 }
@@ -159,19 +162,26 @@ fn the_old_end_is_cut_at_a_checkpoint_and_the_rest_verifies() {
     let dir = tempfile::tempdir().unwrap();
     let head = ten(dir.path());
     let mut writer = opened(dir.path());
-    let unsigned = |_: &[u8]| None;
-    assert_eq!(writer.cut(NOW_MS, NOW_MS, unsigned).unwrap(), None);
-    let checkpoint = writer.cut(NOW_MS + 4_000, NOW_MS + 20_000, unsigned).unwrap().unwrap();
+    let key = PrivateKey::from_seed(&[7; 32]);
+    let sign = |message: &[u8]| Ok(Signature { key: key.public(), bytes: key.sign(message) });
+    assert_eq!(writer.cut(NOW_MS, NOW_MS, sign).unwrap(), None);
+    let keyless = |_: &[u8]| Err(SealError::NoKey("key".into()));
+    assert!(writer.cut(NOW_MS + 4_000, NOW_MS + 20_000, keyless).is_err());
+    let checkpoint = writer.cut(NOW_MS + 4_000, NOW_MS + 20_000, sign).unwrap().unwrap();
     assert_eq!((checkpoint.seq, checkpoint.at_ms), (3, NOW_MS + 3_000));
     writer.append(&[query(11)]).unwrap();
-    let verdict = AuditReader::new(dir.path()).verify(Some(head)).unwrap();
+    let verdict = AuditReader::new(dir.path()).verify(Some(head), &[]).unwrap();
     assert_eq!((verdict.cut, verdict.entries, verdict.problems.len()), (3, 8, 0));
     // All but the newest.
-    writer.cut(i64::MAX, NOW_MS + 20_000, unsigned).unwrap().unwrap();
+    writer.cut(i64::MAX, NOW_MS + 20_000, sign).unwrap().unwrap();
     drop(writer);
     opened(dir.path()).append(&[query(12)]).unwrap();
-    let verdict = AuditReader::new(dir.path()).verify(None).unwrap();
+    let verdict = AuditReader::new(dir.path()).verify(None, &[]).unwrap();
     assert_eq!((verdict.cut, verdict.entries, verdict.problems.len()), (10, 2, 0));
+    assert_eq!(verdict.cut_by, Some(key.public()));
+    let other = PrivateKey::from_seed(&[8; 32]).public();
+    let verdict = AuditReader::new(dir.path()).verify(None, &[other]).unwrap();
+    assert_eq!((verdict.cut_by, verdict.problems.len()), (None, 1));
 }
 
 #[test]

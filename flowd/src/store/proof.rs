@@ -8,12 +8,14 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::{
     OpenError, SealError, TotalsError, aside,
     content::{self, Derived},
     failure,
+    leash::{Leash, Over},
     segment::record_ids,
     signing::{chain_path, read_chain},
     totals, verify, writer,
@@ -22,6 +24,9 @@ use crate::seal::{
     self, Chain, Content, Contents, DayProof, DayState, Fault, FaultKind, Hash, Proof, PublicKey,
     Seal, Tombstone,
 };
+
+/// Checks of a store that goes on meanwhile, at most.
+const ATTEMPTS: u32 = 3;
 
 /// The history cannot be checked.
 #[derive(Debug, thiserror::Error)]
@@ -40,11 +45,46 @@ pub enum ProveError {
     /// What is left of days.
     #[error(transparent)]
     Totals(#[from] TotalsError),
+    /// It takes too long.
+    #[error(
+        "the check took longer than {} s: `flowctl verify DIR`, best of a copy of the store, has no \
+         limit", .0.as_secs_f64()
+    )]
+    TooLong(Duration),
+    /// Nobody waits for the answer.
+    #[error("nobody waits for the answer any more")]
+    Abandoned,
 }
 
 /// Checks the history of a store, or a copy of one, against public keys that were kept elsewhere,
 /// and that the statements with these hashes are in it.
 pub fn prove(store: &Path, keys: &[PublicKey], known: &[Hash]) -> Result<Proof, ProveError> {
+    within(store, (keys, known), &Leash::default())
+}
+
+/// The same, for as long as somebody waits.
+pub(super) fn within(
+    store: &Path,
+    (keys, known): (&[PublicKey], &[Hash]),
+    leash: &Leash,
+) -> Result<Proof, ProveError> {
+    let mut attempts = ATTEMPTS;
+    loop {
+        let proof = once(store, (keys, known), leash)?;
+        attempts -= 1;
+        // What the keeper did meanwhile looks as if a day were missing.
+        let went_on = || Ok::<_, SealError>(read_chain(store)?.head.0 > proof.statements);
+        if proof.is_good || attempts == 0 || !went_on()? {
+            return Ok(proof);
+        }
+    }
+}
+
+fn once(
+    store: &Path,
+    (keys, known): (&[PublicKey], &[Hash]),
+    leash: &Leash,
+) -> Result<Proof, ProveError> {
     let segments = store.join("segments");
     let list = |source| ProveError::List { path: segments.clone(), source };
     let chain = read_chain(store)?;
@@ -52,12 +92,12 @@ pub fn prove(store: &Path, keys: &[PublicKey], known: &[Hash]) -> Result<Proof, 
     let set_aside = aside::list(&segments).map_err(list)?;
     let proven = chain.proven(keys);
     let proof = Proof::begin(&chain);
-    let mut check = Check { segments, chain: &chain, proven, days, set_aside, proof };
+    let mut check = Check { segments, chain: &chain, proven, days, set_aside, leash, proof };
     check.of_chain(store, keys, known);
-    let mut spans = check.of_days();
+    let mut spans = check.of_days()?;
     spans.extend(check.of_removed(store)?);
     let last = check.of_numbers(spans);
-    check.of_unsealed(last);
+    check.of_unsealed(last)?;
     let mut proof = check.proof;
     proof.days.sort_by(|a, b| a.day.cmp(&b.day));
     proof.is_good = proof.faults.is_empty();
@@ -72,8 +112,12 @@ struct Check<'c> {
     /// That have a file, ascending.
     days: Vec<String>,
     set_aside: Vec<(String, i64)>,
+    leash: &'c Leash,
     proof: Proof,
 }
+
+/// The day and the gateway that a file says it is of, and what it has.
+type Found = (String, String, Contents);
 
 /// First and last id of the records of a file.
 type Span = ((u64, u64), String);
@@ -130,7 +174,7 @@ impl Check<'_> {
     }
 
     /// The files of sealed days. The records of those that count.
-    fn of_days(&mut self) -> Vec<Span> {
+    fn of_days(&mut self) -> Result<Vec<Span>, ProveError> {
         let mut spans = Vec::new();
         let tombstones = self.chain.tombstones();
         for (day, (index, seal)) in self.chain.seals() {
@@ -141,7 +185,7 @@ impl Check<'_> {
                 let detail = format!("its seal, statement {}, is not proven", self.number(index));
                 self.fault(FaultKind::WrongKey, &seal.file, detail);
             } else if is_there {
-                self.of_file(seal, index);
+                self.of_file(seal, index)?;
                 if buried.is_some() {
                     let note = format!("{}: it was removed, and put back", seal.file);
                     self.proof.notes.push(note);
@@ -159,7 +203,7 @@ impl Check<'_> {
             self.day(day, &seal.file, state, (seal.records, seal.record_ids()));
             spans.extend(seal.record_ids().map(|ids| (ids, seal.file.clone())));
         }
-        spans
+        Ok(spans)
     }
 
     fn number(&self, index: usize) -> u64 {
@@ -183,11 +227,11 @@ impl Check<'_> {
         });
     }
 
-    fn of_file(&mut self, seal: &Seal, index: usize) {
+    fn of_file(&mut self, seal: &Seal, index: usize) -> Result<(), ProveError> {
         let file = &seal.file;
         if !seal.is_whole() {
             self.fault(FaultKind::Edited, file, "the hashes of its seal are not one of another");
-            return;
+            return Ok(());
         }
         if seal.is_late {
             self.proof.notes.push(format!(
@@ -196,7 +240,7 @@ impl Check<'_> {
             ));
         }
         let content = Content::new(seal.record_ids(), seal.range_ids);
-        match self.read(&seal.day, |_| content) {
+        match self.read(&seal.day, |_| content)? {
             Ok((day, gateway, contents)) => {
                 if day != seal.day {
                     self.fault(FaultKind::Reordered, file, format!("it is the segment of {day}"));
@@ -212,22 +256,33 @@ impl Check<'_> {
                 self.fault(FaultKind::Edited, file, detail);
             }
         }
+        Ok(())
     }
 
-    /// The day and the gateway that a file says it is of, and what it has.
+    /// What a day's file has, or why it cannot be read.
     fn read(
         &self,
         day: &str,
         content: impl FnOnce(Option<(u64, u64)>) -> Content,
-    ) -> Result<(String, String, Contents), OpenError> {
+    ) -> Result<Result<Found, OpenError>, ProveError> {
         let path = self.segments.join(format!("{day}.sqlite"));
-        let (conn, version) = verify::open(&path)?;
-        // Everything below speaks of one instant.
-        let conn = conn.unchecked_transaction()?;
-        let (day, gateway) = conn
-            .query_row("SELECT day, gateway FROM meta", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let content = content(record_ids(&conn)?);
-        Ok((day, gateway, content::of(&conn, version, content, Derived::Checked)?))
+        let read = || -> Result<Found, OpenError> {
+            let (mut conn, version) = verify::open(&path)?;
+            self.leash.hold(&mut conn)?;
+            // Everything below speaks of one instant.
+            let conn = conn.unchecked_transaction()?;
+            let sql = "SELECT day, gateway FROM meta";
+            let (day, gateway) = conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let content = content(record_ids(&conn)?);
+            Ok((day, gateway, content::of(&conn, version, content, Derived::Checked)?))
+        };
+        let found = read();
+        match self.leash.over() {
+            // What was found is that it was interrupted.
+            Some(Over::Late(limit)) => Err(ProveError::TooLong(limit)),
+            Some(Over::Abandoned) => Err(ProveError::Abandoned),
+            None => Ok(found),
+        }
     }
 
     fn of_tombstone(&mut self, seal: &Seal, index: usize, (at, tombstone): (usize, &Tombstone)) {
@@ -336,7 +391,7 @@ impl Check<'_> {
 
     /// The files that have no seal: those before the last sealed one should have, the others are
     /// unproven.
-    fn of_unsealed(&mut self, mut last: Option<u64>) {
+    fn of_unsealed(&mut self, mut last: Option<u64>) -> Result<(), ProveError> {
         let seals = self.chain.seals();
         let newest = seals.keys().next_back().copied().unwrap_or_default();
         for day in self.days.clone() {
@@ -355,7 +410,7 @@ impl Check<'_> {
                 ids = found;
                 Content::new(found, found.map_or(seal::RANGE_IDS, seal::range_ids))
             };
-            match self.read(&day, content) {
+            match self.read(&day, content)? {
                 Ok((_, _, contents)) => {
                     records = (contents.records, ids);
                     self.of_tail(&file, (&contents, ids), &mut last);
@@ -375,6 +430,7 @@ impl Check<'_> {
             let state = if is_wrong { DayState::Wrong } else { DayState::Unproven };
             self.day(&day, &file, state, records);
         }
+        Ok(())
     }
 
     /// Whether a file that nobody has signed goes on from the last record that somebody has.

@@ -26,6 +26,7 @@ use super::{
     OpenError, ReadError, chunks, failure,
     leash::{Leash, Over},
     opened::{Opened, Reached},
+    proof::{self, ProveError},
     schema, step,
     tail::Tail,
     tallies::{Tallies, Tally},
@@ -35,6 +36,7 @@ use super::{
 use crate::{
     flows::{Filter, Flow, FlowId, Grouping, Ranking, Record, Series, State, Summary},
     live::Position,
+    seal::{Hash, Proof, PublicKey},
 };
 
 const DAY_MS: i64 = 86_400_000;
@@ -93,6 +95,12 @@ impl Reader {
     /// Where the segments are.
     pub fn directory(&self) -> &Path {
         &self.segments
+    }
+
+    /// Whether the history is as it was sealed: see [`super::prove`].
+    pub fn prove(&self, keys: &[PublicKey], known: &[Hash]) -> Result<Proof, ProveError> {
+        let store = self.segments.parent().expect("it is a directory of the store");
+        proof::within(store, (keys, known), &self.leash)
     }
 
     /// Totals of the stored records that match, up to `watermark`.

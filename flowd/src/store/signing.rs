@@ -15,7 +15,10 @@ use std::{
 };
 
 use super::aside;
-use crate::seal::{Chain, FORMAT, Hash, PrivateKey, PublicKey, Statement, What};
+use crate::{
+    audit::Signature,
+    seal::{Chain, FORMAT, Hash, PrivateKey, PublicKey, Statement, What},
+};
 
 /// Name of the chain in the store's directory.
 const CHAIN: &str = "seals.chain";
@@ -89,14 +92,22 @@ pub fn rotate_key(
     }
     let next_path = next_path(keys);
     let next = make_key(&next_path)?;
+    failpoint!("key-made");
     std::os::unix::fs::chown(&next_path, Some(owner.uid()), Some(owner.gid()))
         .map_err(io_at(&next_path))?;
     let (old, new) = (old.public(), next.public());
     signer.say(now_ms, What::Rotate { next: new })?;
     put_in_place(&next_path, &key_path)?;
+    failpoint!("key-put");
     signer.key = next;
     signer.say(now_ms, What::Key)?;
     Ok((old, new))
+}
+
+/// The gateway's word for something that is not in the chain.
+pub fn sign(keys: &Path, message: &[u8]) -> Result<Signature, SealError> {
+    let key = read_key(&keys.join(KEY))?;
+    Ok(Signature { key: key.public(), bytes: key.sign(message) })
 }
 
 /// Who may add to the chain.

@@ -89,6 +89,8 @@ pub struct AuditVerdict {
     pub entries: u64,
     /// Number of the last entry that retention cut off; 0: none.
     pub cut: u64,
+    /// The public key that has signed this; `null`: nothing was cut off, or no known key has.
+    pub cut_by: Option<String>,
     /// Number of the newest entry.
     pub head_seq: u64,
     /// Its hash: kept elsewhere, it shows later that nothing up to here was taken away.
@@ -101,11 +103,12 @@ pub struct AuditVerdict {
 
 impl From<Verdict> for AuditVerdict {
     fn from(verdict: Verdict) -> Self {
-        let Verdict { entries, cut, head, problems, more_problems } = verdict;
+        let Verdict { entries, cut, cut_by, head, problems, more_problems } = verdict;
         Self {
             is_whole: problems.is_empty(),
             entries,
             cut,
+            cut_by: cut_by.map(|key| key.to_string()),
             head_seq: head.seq,
             head_hash: head.hash.to_string(),
             problems,

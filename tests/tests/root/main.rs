@@ -31,6 +31,7 @@ mod reboot;
 mod records;
 mod refusals;
 mod restart;
+mod sealed;
 mod sidecar;
 mod sql;
 mod store;

@@ -59,7 +59,7 @@ pub(super) fn write(
 
 /// Tests that ask nothing of the kernel's WireGuard, and of its hooks nothing that the root tier's
 /// kernel does not answer too: they run there only, unless a filter names them.
-const INDEPENDENT: [&str; 22] = [
+const INDEPENDENT: [&str; 23] = [
     "api",
     "audit",
     "confined",
@@ -78,6 +78,7 @@ const INDEPENDENT: [&str; 22] = [
     "queries",
     "records",
     "refusals",
+    "sealed",
     "sidecar",
     "sql",
     "store",

@@ -4,6 +4,7 @@ use super::{operation::Operation, parameters as p};
 use crate::{
     api::{audit, flows, gaps, query, rates, records, series, sql, top},
     flows::By,
+    seal::Proof,
     wire,
 };
 
@@ -248,7 +249,20 @@ fn daemon() -> Vec<Operation> {
         Operation::get("/v1/audit/verify", "verifyAudit")
             .says("Whether an entry was edited, moved or taken out", "")
             .takes(p::head())
+            .takes(p::keys())
             .answers::<wire::AuditVerdict>()
+            .refuses(&["422"])
+            .reads_store(),
+        Operation::get("/v1/verify", "verifyHistory")
+            .says(
+                "Whether the history is as it was sealed, day by day",
+                "It reads every record that is stored, which may take minutes; one at a time. What \
+                 is not sealed yet is unproven, and not wrong: see docs/sealed.md.",
+            )
+            .takes(p::keys().required())
+            .takes(p::known())
+            .answers::<Proof>()
+            .refuses(&["422"])
             .reads_store(),
         Operation::get("/v1/segments", "listSegments")
             .says("The files of the database", "")

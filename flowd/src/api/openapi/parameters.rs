@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::patterns;
 use crate::{
+    api::params::MOST_HASHES,
     audit::Outcome,
     flows::{
         By, FlowSort, Grouping, Initiator, Order, RateSort, Sort, Stage, Step, Verdict,
@@ -322,6 +323,31 @@ pub(super) fn head() -> Parameter {
          was taken away or made anew.",
         json!({ "type": "string", "pattern": "^[0-9]{1,15}:[0-9a-f]{64}$" }),
     )
+}
+
+/// Public keys of the gateway.
+pub(super) fn keys() -> Parameter {
+    hashes(
+        "key",
+        "A public key of the gateway that was kept elsewhere, or several: the newest, and older ones \
+         that no other named.",
+    )
+}
+
+/// Hashes of statements.
+pub(super) fn known() -> Parameter {
+    hashes("known", "`head` of earlier answers, kept elsewhere: what they spoke of is still there.")
+}
+
+fn hashes(name: &'static str, description: &str) -> Parameter {
+    let schema = json!({
+        "type": "array",
+        "items": { "type": "string", "pattern": "^[0-9a-f]{64}$" },
+        "minItems": 1,
+        "maxItems": MOST_HASHES,
+    });
+    let parameter = Parameter::new(name, description, schema);
+    Parameter { more: json!({ "style": "form", "explode": false }), ..parameter }
 }
 
 fn text(name: &'static str, description: &str) -> Parameter {

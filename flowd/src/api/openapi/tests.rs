@@ -245,17 +245,19 @@ fn texts(schema: &Value, runner: &mut TestRunner) -> (Vec<String>, Vec<String>) 
             wrong.push((least.as_i64().unwrap() - 1).to_string());
         }
         "array" => {
-            let words = schema["items"]["enum"].as_array().unwrap();
-            let words: Vec<String> = words.iter().map(text).collect();
             let most = schema["maxItems"].as_u64().unwrap() as usize;
+            let words: Vec<String> = match schema["items"]["enum"].as_array() {
+                Some(words) => words.iter().map(text).collect(),
+                None => (0..=most).map(|_| matching(&schema["items"], runner)).collect(),
+            };
             right.extend([words[0].clone(), words[..most].join(",")]);
-            wrong.extend([words[..=most].join(","), format!("{0},{0}", words[0])]);
+            wrong.push(words[..=most].join(","));
+            let twice = format!("{0},{0}", words[0]);
+            let is_unique = schema["uniqueItems"] == true;
+            if is_unique { &mut wrong } else { &mut right }.push(twice);
         }
         "string" if schema["pattern"].is_string() => {
-            let pattern = schema["pattern"].as_str().unwrap();
-            let pattern = pattern.strip_prefix('^').unwrap().strip_suffix('$').unwrap();
-            let any = string_regex(pattern).unwrap();
-            right.extend((0..15).map(|_| any.new_tree(runner).unwrap().current()));
+            right.extend((0..15).map(|_| matching(schema, runner)));
             wrong.extend(["é".to_owned(), "+1".to_owned(), "1..2".to_owned(), "x".repeat(99)]);
         }
         "string" if schema["enum"].is_array() => {
@@ -266,6 +268,13 @@ fn texts(schema: &Value, runner: &mut TestRunner) -> (Vec<String>, Vec<String>) 
     }
     right.extend(schema.get("default").filter(|default| !default.is_array()).map(text));
     (right, wrong)
+}
+
+/// A text that matches a schema's pattern.
+fn matching(schema: &Value, runner: &mut TestRunner) -> String {
+    let pattern = schema["pattern"].as_str().unwrap();
+    let pattern = pattern.strip_prefix('^').unwrap().strip_suffix('$').unwrap();
+    string_regex(pattern).unwrap().new_tree(runner).unwrap().current()
 }
 
 fn encoded(text: &str) -> String {
@@ -285,7 +294,10 @@ async fn what_the_document_says_of_a_parameter_is_what_is_accepted() {
                 .iter()
                 .filter(|other| other["required"] == true && other["in"] == "query")
                 .filter(|other| other["name"] != name)
-                .map(|other| format!("{}=10.0.0.1&", other["name"].as_str().unwrap()))
+                .map(|other| {
+                    let (right, _) = texts(&other["schema"], &mut runner);
+                    format!("{}={}&", other["name"].as_str().unwrap(), encoded(&right[0]))
+                })
                 .collect();
             let (right, wrong) = texts(&parameter["schema"], &mut runner);
             assert!(!right.is_empty());

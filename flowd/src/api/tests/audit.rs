@@ -41,6 +41,7 @@ async fn a_request_tells_who_asked_what_and_how_it_ended() {
             "{\"event\":\"policy.*\"}",
         ),
         ("/v1/audit/verify", 200, word::AUDIT_VERIFIED, Outcome::Done, ""),
+        ("/v1/verify", 400, word::REQUEST_MALFORMED, Outcome::Refused, ""),
     ];
     for (target, status, word, outcome, query) in cases {
         let (got, _) = served.text(target, "application/json").await;
@@ -95,5 +96,28 @@ async fn who_may_not_is_refused_and_named() {
         assert_eq!((event.word, event.outcome), (word::ACCESS_REFUSED, Outcome::Refused));
         assert_eq!(event.resource.as_deref(), target.split('?').next());
         assert!(event.details["groups"].is_array());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_of_the_history_is_told_with_what_it_found() {
+    let served = Served::start();
+    let key = crate::seal::PrivateKey::from_seed(&[1; 32]).public();
+    let (status, text) =
+        served.text(&format!("/v1/verify?key={key},{key}"), "application/json").await;
+    assert_eq!(status, 200, "{text}");
+    let proof: crate::seal::Proof = serde_json::from_str(&text).unwrap();
+    assert!(!proof.is_good && !proof.days.is_empty(), "no key has ever signed: {proof:?}");
+    let event = served.event();
+    assert_eq!((event.word, event.outcome), (word::HISTORY_VERIFIED, Outcome::Done));
+    assert_eq!(event.details["faults"], proof.faults.len());
+    assert_eq!(event.details["unproven_days"], proof.days.len());
+    // Not every number of 32 bytes is a key.
+    let (two, many) = (format!("02{}", "00".repeat(31)), vec![key.to_string(); 17].join(","));
+    for (wrong, expected) in [(two.as_str(), 422), ("02", 400), ("", 400), (&many, 400)] {
+        let (status, text) =
+            served.text(&format!("/v1/verify?key={wrong}"), "application/json").await;
+        assert_eq!(status, expected, "{wrong}: {text}");
+        assert!(text.contains("`key` "), "{text}");
     }
 }

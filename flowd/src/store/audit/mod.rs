@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 pub use self::{reader::AuditReader, writer::AuditWriter};
-use super::failure;
+use super::{SealError, failure};
 use crate::audit::Outcome;
 
 /// Marks a file as flowd's audit log ("flwa").
@@ -90,6 +90,9 @@ pub enum AuditError {
         /// Whose it is.
         found: String,
     },
+    /// What is cut off has to be signed.
+    #[error(transparent)]
+    Sign(#[from] SealError),
     /// It cannot be made, or not be moved.
     #[error("cannot use {path}: {source}: check its owner, permissions and disk")]
     Io {

@@ -11,7 +11,8 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 use super::{AuditError, AuditFilter, COLUMNS, path, version};
 use crate::{
     audit::{Chain, Checkpoint, Entry, Hash, Head, Outcome, Signature, Verdict},
-    store::failure,
+    seal::PublicKey,
+    store::{failure, read_chain},
 };
 
 /// The end that reads, beside the daemon or without one.
@@ -73,10 +74,14 @@ impl AuditReader {
         })
     }
 
-    /// Checks every entry; `known` is a head that was kept elsewhere.
-    pub fn verify(&self, known: Option<Head>) -> Result<Verdict, AuditError> {
+    /// Checks every entry; `known` is a head that was kept elsewhere. What was cut off has to be signed
+    /// with one of `keys`, or with one for which the history beside the log has their word; with any
+    /// key where there are none.
+    pub fn verify(&self, known: Option<Head>, keys: &[PublicKey]) -> Result<Verdict, AuditError> {
+        let store = self.path.parent().unwrap_or(Path::new("."));
+        let keys = read_chain(store)?.trusted(keys);
         self.read(|conn| {
-            let mut chain = Chain::new(last_checkpoint(conn)?.as_ref(), known);
+            let mut chain = Chain::new(last_checkpoint(conn)?.as_ref(), known, &keys);
             let mut query = conn.prepare(&format!("SELECT {COLUMNS} FROM entry ORDER BY seq"))?;
             let mut rows = query.query([])?;
             while let Some(row) = rows.next()? {
@@ -130,7 +135,10 @@ fn last_checkpoint(conn: &Connection) -> rusqlite::Result<Option<Checkpoint>> {
             at_ms: row.get(2)?,
             hash: Hash(row.get(3)?),
             cut_ms: row.get(4)?,
-            signature: key.zip(bytes).map(|(key, bytes)| Signature { key, bytes }),
+            signature: key
+                .and_then(|key| PublicKey::from_bytes(key).ok())
+                .zip(bytes)
+                .map(|(key, bytes)| Signature { key, bytes }),
         })
     })
     .optional()

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::{APPLICATION_ID, AuditError, COLUMNS, MIGRATIONS, path, version};
 use crate::{
     audit::{Checkpoint, Entry, Folded, Hash, Head, Signature, word},
-    store::failure,
+    store::{SealError, failure},
 };
 
 /// The end that adds.
@@ -96,47 +96,59 @@ impl AuditWriter {
             .map_err(|source| AuditError::Sqlite { path: self.path.clone(), source })
     }
 
-    /// Cuts the entries before an instant off and leaves a checkpoint, for which `sign` may have a
-    /// signature. `None`: there are none. The newest entry always stays.
+    /// Cuts the entries before an instant off and leaves a checkpoint, which `sign` signs. `None`: there
+    /// are none. The newest entry always stays.
     pub fn cut(
         &mut self,
         before_ms: i64,
         now_ms: i64,
-        sign: impl FnOnce(&[u8]) -> Option<Signature>,
+        sign: impl FnOnce(&[u8]) -> Result<Signature, SealError>,
     ) -> Result<Option<Checkpoint>, AuditError> {
         let Self { path, gateway, file } = self;
         let Some(OpenFile { conn, head }) = file else { return Ok(None) };
-        let cut = || -> rusqlite::Result<Option<Checkpoint>> {
-            let tx = conn.transaction()?;
-            // In the order of numbers: a clock that was wrong for a while cuts nothing out.
-            let sql = "SELECT seq, time, hash FROM entry WHERE seq < coalesce((SELECT min(seq) FROM \
-                       entry WHERE coalesce(until, time) >= ?), ?) AND seq < ? \
-                       ORDER BY seq DESC LIMIT 1";
-            let newest = head.seq.cast_signed();
-            let last = tx.query_row(sql, [before_ms, newest, newest], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, [u8; 32]>(2)?))
-            });
-            let Some((seq, at_ms, hash)) = last.optional()? else { return Ok(None) };
-            let mut checkpoint = Checkpoint {
-                gateway: gateway.clone(),
-                seq: seq.cast_unsigned(),
-                at_ms,
-                hash: Hash(hash),
-                cut_ms: now_ms,
-                signature: None,
-            };
-            checkpoint.signature = sign(&checkpoint.canonical());
-            let (key, bytes) = checkpoint.signature.as_ref().map_or((None, None), |signature| {
-                (Some(signature.key), Some(signature.bytes.to_vec()))
-            });
-            let sql = "INSERT INTO checkpoint VALUES (?, ?, ?, ?, ?, ?, ?)";
-            tx.execute(sql, params![seq, checkpoint.gateway, at_ms, hash, now_ms, key, bytes])?;
-            tx.execute("DELETE FROM entry WHERE seq <= ?", [seq])?;
-            tx.commit()?;
-            Ok(Some(checkpoint))
+        let sqlite = |source| AuditError::Sqlite { path: path.clone(), source };
+        let Some((seq, at_ms, hash)) = last_before(conn, head.seq, before_ms).map_err(sqlite)?
+        else {
+            return Ok(None);
         };
-        cut().map_err(|source| AuditError::Sqlite { path: path.clone(), source })
+        let mut checkpoint = Checkpoint {
+            gateway: gateway.clone(),
+            seq,
+            at_ms,
+            hash,
+            cut_ms: now_ms,
+            signature: None,
+        };
+        let signature = sign(&checkpoint.canonical())?;
+        let (key, bytes) = (signature.key.to_bytes(), signature.bytes);
+        checkpoint.signature = Some(signature);
+        let mut cut = || -> rusqlite::Result<()> {
+            let tx = conn.transaction()?;
+            let seq = seq.cast_signed();
+            let sql = "INSERT INTO checkpoint VALUES (?, ?, ?, ?, ?, ?, ?)";
+            tx.execute(sql, params![seq, &*gateway, at_ms, hash.0, now_ms, key, bytes])?;
+            tx.execute("DELETE FROM entry WHERE seq <= ?", [seq])?;
+            tx.commit()
+        };
+        cut().map_err(sqlite)?;
+        Ok(Some(checkpoint))
     }
+}
+
+/// The last of the entries whose time is over: number, time and hash. In the order of numbers: a
+/// clock that was wrong for a while cuts nothing out.
+fn last_before(
+    conn: &Connection,
+    newest: u64,
+    before_ms: i64,
+) -> rusqlite::Result<Option<(u64, i64, Hash)>> {
+    let sql = "SELECT seq, time, hash FROM entry WHERE seq < coalesce((SELECT min(seq) FROM entry \
+               WHERE coalesce(until, time) >= ?), ?) AND seq < ? ORDER BY seq DESC LIMIT 1";
+    let newest = newest.cast_signed();
+    let last = conn.query_row(sql, [before_ms, newest, newest], |row| {
+        Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?, Hash(row.get(2)?)))
+    });
+    last.optional()
 }
 
 impl OpenFile {
@@ -167,7 +179,7 @@ fn may_pass(error: &AuditError) -> bool {
     match error {
         AuditError::Io { source, .. } => failure::may_pass_of_kernel(source),
         AuditError::Sqlite { source, .. } => failure::may_pass_of_sqlite(source),
-        AuditError::Unknown(_) | AuditError::OtherGateway { .. } => false,
+        AuditError::Unknown(_) | AuditError::OtherGateway { .. } | AuditError::Sign(_) => false,
     }
 }
 
