@@ -87,6 +87,11 @@ pub fn rotate_key(
     let key_path = keys.join(KEY);
     let owner = fs::metadata(&key_path).map_err(io_at(&key_path))?;
     let old = read_key(&key_path)?;
+    let said_last = signer.chain.links.last().map(|link| &link.statement.what);
+    if said_last == Some(&What::Rotate { next: old.public() }) {
+        // A rotation before was cut off when its key was in place.
+        signer.say(now_ms, What::Key)?;
+    }
     if signer.chain.key() != Some(old.public()) {
         return Err(SealError::OtherKey(key_path));
     }

@@ -49,8 +49,8 @@ pub(super) fn linker() -> Option<Missing> {
     });
     (!installed).then(|| Missing {
         what: format!("bpf-linker {BPF_LINKER}"),
-        why: "links the eBPF programs; some minutes",
-        command: format!("cargo install bpf-linker --version {BPF_LINKER} --locked"),
+        why: "links the eBPF programs; a minute or two",
+        command: format!("cargo install --debug bpf-linker --version {BPF_LINKER} --locked"),
         install: Box::new(install_linker),
     })
 }
@@ -61,11 +61,8 @@ pub(super) fn fuzz() -> Option<Missing> {
     (!installed).then(|| Missing {
         what: format!("cargo-fuzz {CARGO_FUZZ}"),
         why: "builds and runs the fuzz targets; a minute or two",
-        command: format!("cargo install cargo-fuzz --version {CARGO_FUZZ} --locked"),
-        install: Box::new(|| {
-            let words = ["cargo", "install", "-q", "cargo-fuzz", "--version", CARGO_FUZZ];
-            run(outside(words).arg("--locked"))
-        }),
+        command: format!("cargo install --debug cargo-fuzz --version {CARGO_FUZZ} --locked"),
+        install: Box::new(|| run(install("cargo-fuzz").args(["--version", CARGO_FUZZ]))),
     })
 }
 
@@ -75,10 +72,8 @@ pub(super) fn deny() -> Option<Missing> {
     (!installed).then(|| Missing {
         what: "cargo-deny".to_owned(),
         why: "checks licences and sources of dependencies; some minutes",
-        command: "cargo install cargo-deny --locked".to_owned(),
-        install: Box::new(|| {
-            run(&mut outside(["cargo", "install", "-q", "cargo-deny", "--locked"]))
-        }),
+        command: "cargo install --debug cargo-deny --locked".to_owned(),
+        install: Box::new(|| run(&mut install("cargo-deny"))),
     })
 }
 
@@ -91,10 +86,9 @@ pub(super) fn deb() -> Option<Missing> {
     (!installed).then(|| Missing {
         what: format!("cargo-deb {CARGO_DEB}"),
         why: "makes the Debian package; a minute or two",
-        command: format!("cargo install cargo-deb --version {CARGO_DEB} --locked"),
+        command: format!("cargo install --debug cargo-deb --version {CARGO_DEB} --locked"),
         install: Box::new(|| {
-            let words = ["cargo", "install", "-q", "cargo-deb", "--version", CARGO_DEB];
-            run(outside(words).args(["--locked", "--no-default-features"]))
+            run(install("cargo-deb").args(["--version", CARGO_DEB, "--no-default-features"]))
         }),
     })
 }
@@ -142,9 +136,8 @@ fn install_linker() -> Result<()> {
     // LLVM's libraries want these, and not every package of LLVM brings them.
     packages::install(&["zlib1g-dev", "libzstd-dev", "libxml2-dev", "libffi-dev"])?;
     let feature = format!("llvm-{llvm}");
-    let words = ["cargo", "install", "-q", "bpf-linker", "--version", BPF_LINKER, "--locked"];
-    let mut cargo = outside(words);
-    cargo.args(["--no-default-features", "--features", &feature]);
+    let mut cargo = install("bpf-linker");
+    cargo.args(["--version", BPF_LINKER, "--no-default-features", "--features", &feature]);
     run(cargo.env("LLVM_PREFIX", format!("/usr/lib/llvm-{llvm}")))
 }
 
@@ -162,9 +155,10 @@ fn llvm_version(toolchain: EbpfToolchain) -> Result<u32> {
     major.parse().with_context(|| format!("odd LLVM version `{llvm}`"))
 }
 
-/// A command outside the workspace, whose settings are not for other people's crates.
-fn outside<const N: usize>(words: [&str; N]) -> Command {
-    let mut command = command(words);
-    command.current_dir("/");
+/// Installs a program of crates.io, outside the workspace, whose settings are not for other people's
+/// crates. Not optimized: that takes minutes, and what the programs do takes seconds.
+fn install(program: &str) -> Command {
+    let mut command = command(["cargo", "install", "-q", "--locked", "--debug", program]);
+    command.current_dir("/").env("CARGO_PROFILE_DEV_DEBUG", "false");
     command
 }
