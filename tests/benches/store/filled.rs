@@ -12,7 +12,10 @@ use std::{
 use flowd::{
     export::{Export, Format},
     flows::{FlowId, Record},
-    store::{Compactor, Keeper, Leaving, Reader, Retention, Synchronous, TAIL_RECORDS, Writer},
+    store::{
+        Compactor, Keeper, Leaving, Reader, Retention, Synchronous, TAIL_RECORDS, Writer, prove,
+        read_chain,
+    },
     wire,
 };
 use tempfile::TempDir;
@@ -30,6 +33,7 @@ const SEED: u64 = 1;
 const WARM_UP: usize = 300_000;
 /// Records of a transaction.
 const COMMIT: usize = 10_000;
+const DAY_MS: i64 = 86_400_000;
 
 /// What a store is asked about: something that is in it.
 #[derive(Clone, Debug)]
@@ -216,6 +220,23 @@ impl Filled {
 
     pub(super) fn parquet(&self) -> PathBuf {
         self.directory.path().join("records.parquet")
+    }
+
+    /// Seals all days, once their files are closed, and checks what was sealed.
+    pub(super) fn seal(&self) -> Result<[(&'static str, Took); 2], Box<dyn Error>> {
+        let (store, now_ms) = (self.store(), self.facts.last_ms + DAY_MS);
+        let keeper = || Keeper::new(&store, Retention::default());
+        keeper().run(now_ms)?;
+        let keeper = keeper().signing(&store.join("keys"), GATEWAY);
+        let (sealed, sealing) = Took::by(|| keeper.run(now_ms));
+        sealed?;
+        let key = read_chain(&store)?.key().ok_or("a chain has a key")?;
+        let (proof, checking) = Took::by(|| prove(&store, &[key], &[]));
+        let proof = proof?;
+        if !proof.is_good || proof.days.iter().map(|day| day.records).sum::<u64>() < 1 {
+            return Err(format!("what was just sealed is not: {:?}", proof.faults).into());
+        }
+        Ok([("sealing", sealing), ("checking what is sealed", checking)])
     }
 
     /// Has the kernel forget what it read of the store.
