@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use tempfile::TempDir;
 
 use super::machine::{self, Parts};
 use super::outcome::Outcome;
@@ -22,26 +23,35 @@ use crate::setup::{Kernel, debian};
 const MODULES: &[&str] = &["virtio_pci", "virtio_blk", "ext4"];
 
 /// What the machine is given.
-struct Load {
+pub(super) struct Load {
     /// The program with the steps.
     steps: PathBuf,
     /// The package.
     package: PathBuf,
     /// The same of a higher version.
     upgrade: PathBuf,
+    /// Where that is.
+    _work: TempDir,
 }
 
-pub(super) fn run(filter: Option<&str>) -> Result<Outcome> {
-    let steps = build_steps()?;
-    let names = read(command([&steps]).arg("--list"))?;
-    if !names.lines().any(|name| filter.is_none_or(|filter| name.contains(filter))) {
-        return Ok(Outcome::default());
+impl Load {
+    /// Builds it; `None`: no step matches.
+    pub(super) fn build(filter: Option<&str>) -> Result<Option<Self>> {
+        let steps = build_steps()?;
+        let names = read(command([&steps]).arg("--list"))?;
+        if !names.lines().any(|name| filter.is_none_or(|filter| name.contains(filter))) {
+            return Ok(None);
+        }
+        let work = tempfile::tempdir()?;
+        let (package, upgrade) = packages(work.path())?;
+        Ok(Some(Self { steps, package, upgrade, _work: work }))
     }
-    let work = tempfile::tempdir()?;
-    let (package, upgrade) = packages(work.path())?;
-    let load = Load { steps, package, upgrade };
+}
+
+/// Runs the steps on a machine of their own.
+pub(super) fn run(load: &Load) -> Result<Outcome> {
     let started = Instant::now();
-    let outcome = on_a_machine(&load)?;
+    let outcome = on_a_machine(load)?;
     println!("[install] {} in {} s", outcome.tally, started.elapsed().as_secs());
     Ok(outcome)
 }
@@ -96,7 +106,7 @@ exec switch_root /root /lib/systemd/systemd
 /// The disk that the machine finds at [`debian::LOAD`].
 fn write_load(disk: &Path, load: &Load) -> Result<()> {
     let work = tempfile::tempdir()?;
-    let Load { steps, package, upgrade } = load;
+    let Load { steps, package, upgrade, _work: _ } = load;
     let program = debian::PROGRAM.rsplit('/').next().expect("a path has a name");
     for (file, name) in [(steps, program), (package, "flowd.deb"), (upgrade, "upgrade.deb")] {
         initramfs::copy(file, &work.path().join(name))?;

@@ -20,6 +20,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::thread::{self, ScopedJoinHandle};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -53,37 +54,61 @@ pub(crate) struct Built {
     pub(crate) tests: PathBuf,
 }
 
+/// A tier that is built: its tests.
+type Job<'a> = Box<dyn FnOnce() -> Result<Outcome> + Send + 'a>;
+
 /// Runs the tiers and prints the closing line.
-pub(crate) fn run(tier: Option<Tier>, filter: Option<&str>) -> ExitCode {
-    let tiers = match tier {
-        Some(tier) => vec![tier],
-        None => Tier::USUAL.to_vec(),
+pub(crate) fn run(wanted: Option<Tier>, filter: Option<&str>) -> ExitCode {
+    let groups = match wanted {
+        Some(tier) => vec![vec![tier]],
+        None => vec![
+            vec![Tier::Host],
+            vec![Tier::Fuzz],
+            vec![Tier::Root],
+            vec![Tier::Vm, Tier::Install],
+        ],
     };
     let mut total = Outcome::default();
-    for &tier in &tiers {
-        println!("== tier {}", tier.name());
-        let mut outcome = run_tier(tier, filter).unwrap_or_else(|error| {
-            println!("tier {}: {error:#}", tier.name());
-            Outcome::broken(format!("{error:#}"))
-        });
-        // A filter may well match nothing in one of several tiers.
-        let may_be_empty = filter.is_some() && tiers.len() > 1;
-        if outcome.is_empty() && !may_be_empty {
-            println!("tier {}: ran no test", tier.name());
-            outcome += Outcome::broken("ran no test");
+    for group in groups {
+        for (tier, outcome) in run_group(&group, filter) {
+            let name = tier.name();
+            let mut outcome = outcome.unwrap_or_else(|error| {
+                println!("tier {name}: {error:#}");
+                Outcome::broken(format!("{error:#}"))
+            });
+            // A filter may well match nothing in one of several tiers.
+            let may_be_empty = filter.is_some() && wanted.is_none();
+            if outcome.is_empty() && !may_be_empty {
+                println!("tier {name}: ran no test");
+                outcome += Outcome::broken("ran no test");
+            }
+            for failure in &mut outcome.failures {
+                failure.name = format!("{name}: {}", failure.name);
+            }
+            total += outcome;
         }
-        for failure in &mut outcome.failures {
-            failure.name = format!("{}: {}", tier.name(), failure.name);
-        }
-        total += outcome;
     }
     if total.is_empty() {
         total = Outcome::broken("no test matches");
     }
-    if tier.is_none() {
-        println!("not run: tier install, which has a command of its own (--tier install)");
-    }
     close(&total)
+}
+
+/// Builds some tiers, one after another, and runs each from then on.
+fn run_group(tiers: &[Tier], filter: Option<&str>) -> Vec<(Tier, Result<Outcome>)> {
+    thread::scope(|scope| {
+        let mut running = Vec::new();
+        for &tier in tiers {
+            println!("== tier {}", tier.name());
+            running.push((tier, prepare(tier, filter).map(|job| scope.spawn(job))));
+        }
+        let mut ended = Vec::new();
+        for (tier, job) in running {
+            let outcome = |job: ScopedJoinHandle<'_, _>| job.join().expect("a tier does not panic");
+            ended.push((tier, job.and_then(outcome)));
+        }
+        ended
+    })
 }
 
 /// Prints what failed, then the closing line.
@@ -113,9 +138,6 @@ pub(crate) fn build_release() -> Result<(PathBuf, PathBuf)> {
 }
 
 impl Tier {
-    /// What runs unless somebody asks for one: not the longest.
-    const USUAL: [Self; 4] = [Self::Host, Self::Fuzz, Self::Root, Self::Vm];
-
     fn name(self) -> &'static str {
         match self {
             Self::Host => "host",
@@ -127,31 +149,38 @@ impl Tier {
     }
 }
 
-fn run_tier(tier: Tier, filter: Option<&str>) -> Result<Outcome> {
-    match tier {
+/// Installs what a tier misses, and builds what it runs.
+fn prepare(tier: Tier, filter: Option<&str>) -> Result<Job<'_>> {
+    Ok(match tier {
         Tier::Host => {
             setup::ensure(&[Purpose::Build])?;
-            host(filter)
+            Box::new(move || host(filter))
         }
         Tier::Fuzz => {
             setup::ensure(&[Purpose::Fuzz])?;
-            fuzz::run(filter)
+            Box::new(move || fuzz::run(filter))
         }
         Tier::Root => {
             setup::ensure(&[Purpose::Test, Purpose::Dist])?;
             let failpoints = build_failpoints()?;
-            root(&Built::new()?, &failpoints, filter)
+            let built = Built::new()?;
+            Box::new(move || root(&built, &failpoints, filter))
         }
         Tier::Vm => {
             setup::ensure(&[Purpose::Vm])?;
             let Built { flowd, flowctl, tests } = Built::new()?;
-            vm::run(&[("tests", &tests), ("flowd", &flowd), ("flowctl", &flowctl)], filter)
+            Box::new(move || {
+                vm::run(&[("tests", &tests), ("flowd", &flowd), ("flowctl", &flowctl)], filter)
+            })
         }
         Tier::Install => {
             setup::ensure(&[Purpose::Install, Purpose::Dist])?;
-            install::run(filter)
+            match install::Load::build(filter)? {
+                Some(load) => Box::new(move || install::run(&load)),
+                None => Box::new(|| Ok(Outcome::default())),
+            }
         }
-    }
+    })
 }
 
 fn host(filter: Option<&str>) -> Result<Outcome> {
@@ -169,7 +198,8 @@ fn root(built: &Built, failpoints: &Path, filter: Option<&str>) -> Result<Outcom
         .arg(format!("FLOWD_TEST_PROMTOOL={}", setup::promtool()?.display()))
         .arg(format!("FLOWD_DEB={}", packages.deb.display()))
         .arg(&built.tests)
-        .arg("--test-threads=2")
+        // More than there are processors: most of a test is waiting.
+        .arg("--test-threads=4")
         .args(filter)
         // Where `cargo test` runs them.
         .current_dir(workspace().join("tests"));
