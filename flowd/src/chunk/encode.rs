@@ -39,21 +39,24 @@ pub struct Encoded {
 impl Encoded {
     /// Turns rows, in any order, into a chunk of at most [`MAX_ROWS`].
     pub fn of(rows: &[Row]) -> Result<Self, ChunkError> {
+        Self::ordering(&mut rows.to_vec())
+    }
+
+    /// The same, and puts the rows into the chunk's order.
+    pub fn ordering(rows: &mut [Row]) -> Result<Self, ChunkError> {
         if rows.len() > MAX_ROWS {
             return Err(ChunkError::TooMany { rows: rows.len() });
         }
         let layout = Layout::of(rows);
         let clock = Clock::of(rows);
+        layout::put_in_order(rows, &layout.order);
         let mut values = Values::of(rows.len());
         let mut adding = AllSums::of(rows.len());
-        // A page at a time: its rows are met in the order of the slice, and copied once.
-        let (mut page, mut starts) = (Vec::new(), Vec::new());
-        for (order, places) in layout.order.chunks(PAGE_ROWS).zip(layout.places.chunks(PAGE_ROWS)) {
-            page.clear();
-            page.extend(order.iter().map(|at| rows[*at as usize]));
-            layout::starts(&page, places, &mut starts);
-            values.add_page(&page, places, &starts, &clock);
-            adding.add_page(&page, places);
+        let mut starts = Vec::new();
+        for (page, places) in rows.chunks(PAGE_ROWS).zip(layout.places.chunks(PAGE_ROWS)) {
+            layout::starts(page, places, &mut starts);
+            values.add_page(page, places, &starts, &clock);
+            adding.add_page(page, places);
         }
         let mut packer = Packer::new();
         let mut parts = Parts::default();

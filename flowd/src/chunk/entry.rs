@@ -1,12 +1,15 @@
 //! What stands in the dictionaries: facts of a record that come together, under one number.
 
-use std::net::Ipv6Addr;
+use std::{
+    hash::{Hash, Hasher},
+    net::Ipv6Addr,
+};
 
 use super::{NameId, Row};
 use crate::flows::{EndReason, Icmp, Initiator, TcpFlags, Verdict};
 
 /// One end of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct End {
     /// The peer there.
     pub peer: NameId,
@@ -17,7 +20,7 @@ pub struct End {
 }
 
 /// What a run of records of one flow is like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kind {
     /// Row of the segment's `interface`.
     pub interface: u32,
@@ -72,6 +75,17 @@ impl End {
     }
 }
 
+/// In as few words as it has: every record is looked up by its ends and its kind.
+impl Hash for End {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { peer, addr, resource } = self;
+        let bits = addr.to_bits();
+        state.write_u64((bits >> 64) as u64);
+        state.write_u64(bits as u64);
+        state.write_u64((name(*peer) << 32 | name(*resource)).cast_unsigned());
+    }
+}
+
 impl Entry<4> for End {
     fn to_numbers(&self) -> [i64; 4] {
         let bits = self.addr.to_bits();
@@ -102,6 +116,17 @@ impl Kind {
             policy_revision: row.policy_revision,
             opens: row.opens(),
         }
+    }
+}
+
+/// As [`End`]'s.
+impl Hash for Kind {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [interface, protocol, words, icmp, rule, revision] =
+            self.to_numbers().map(i64::cast_unsigned);
+        state.write_u64(interface << 32 | rule);
+        state.write_u64(revision << 32 | words);
+        state.write_u64(icmp << 8 | protocol);
     }
 }
 

@@ -5,7 +5,7 @@
 //! - The records of one flow follow each other. What they share is held once a run, and their
 //!   windows and totals follow from the record before.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, hash::BuildHasher as _};
 
 use foldhash::fast::RandomState;
 
@@ -77,21 +77,47 @@ fn order(rows: &[Row], places: &[Place]) -> Vec<u32> {
     if !rows.is_sorted_by_key(|row| row.record_id) {
         by_id.sort_by_key(|at| rows[*at as usize].record_id);
     }
+    // Two flows with one hash would only lie among each other.
+    let hasher = RandomState::default();
     let mut flows = HashMap::with_capacity_and_hasher(rows.len(), RandomState::default());
     let mut keys: Vec<(u64, u32)> = by_id
         .iter()
         .map(|at| {
             let (row, place) = (&rows[*at as usize], &places[*at as usize]);
-            let ports = (row.tuple.peer_port, row.tuple.remote_port);
-            let rest = (row.tuple.protocol, row.interface, row.first_seen_ms);
+            let ends = u64::from(place.peer) << 32 | u64::from(place.remote);
+            let ports = u64::from(row.tuple.peer_port) << 16 | u64::from(row.tuple.remote_port);
+            let rest = u64::from(row.tuple.protocol) << 32 | u64::from(row.interface);
             let next = flows.len() as u32;
-            let flow = *flows.entry((place.peer, place.remote, ports, rest)).or_insert(next);
+            let hash = hasher.hash_one((ends, ports, rest, row.first_seen_ms));
+            let flow = *flows.entry(hash).or_insert(next);
             (u64::from(place.peer) << 32 | u64::from(flow), *at)
         })
         .collect();
     // The sort keeps the order of ids within a flow.
     keys.sort_by_key(|(key, _)| *key);
     keys.into_iter().map(|(_, at)| at).collect()
+}
+
+/// Puts at each place of a slice what stands at the position that the order says.
+pub(super) fn put_in_order<T: Copy>(rows: &mut [T], order: &[u32]) {
+    let mut is_done = vec![false; rows.len()];
+    for start in 0..rows.len() {
+        if is_done[start] {
+            continue;
+        }
+        // Rows go round: each into the place of the one before.
+        let (first, mut at) = (rows[start], start);
+        loop {
+            is_done[at] = true;
+            let from = order[at] as usize;
+            if from == start {
+                rows[at] = first;
+                break;
+            }
+            rows[at] = rows[from];
+            at = from;
+        }
+    }
 }
 
 /// Of each record of a page, whether it starts a run.
@@ -140,4 +166,24 @@ impl Row {
 pub(super) fn earlier(row: &Row) -> [u64; 4] {
     let (total, window) = (row.counters_total(), row.counters_window());
     std::array::from_fn(|i| total[i].wrapping_sub(window[i]))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::put_in_order;
+
+    proptest! {
+        #[test]
+        fn everything_comes_to_its_place(
+            order in (0_u32..60).prop_flat_map(|count| Just((0..count).collect::<Vec<_>>()).prop_shuffle()),
+        ) {
+            let values: Vec<u64> = (0..order.len() as u64).map(|value| value * 7).collect();
+            let slow: Vec<u64> = order.iter().map(|at| values[*at as usize]).collect();
+            let mut quick = values;
+            put_in_order(&mut quick, &order);
+            prop_assert_eq!(quick, slow);
+        }
+    }
 }

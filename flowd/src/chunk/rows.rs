@@ -6,6 +6,13 @@ use crate::flows::{Counters, Tuple};
 impl Page<'_> {
     /// The selected records, in the chunk's order. It needs [`Chunk::row_columns`].
     pub fn select_rows(&self, selection: &Selection) -> Result<Vec<Row>, ChunkError> {
+        let mut rows = Vec::new();
+        self.add_rows(selection, &mut rows)?;
+        Ok(rows)
+    }
+
+    /// Appends the selected records, in the chunk's order, as [`Self::select_rows`] gives them.
+    pub fn add_rows(&self, selection: &Selection, rows: &mut Vec<Row>) -> Result<(), ChunkError> {
         let chunk = self.chunk();
         let (peer_ends, remote_ends) = (chunk.peer_ends()?, chunk.remote_ends()?);
         let (kinds, states) = (chunk.kinds()?, chunk.states()?);
@@ -72,7 +79,12 @@ impl Page<'_> {
                 overflow: kind.overflow,
             }
         };
-        Ok(selection.iter(self.rows()).map(row).collect())
+        match selection {
+            // Their number is known beforehand.
+            Selection::All => rows.extend((0..self.rows()).map(row)),
+            _ => rows.extend(selection.iter(self.rows()).map(row)),
+        }
+        Ok(())
     }
 }
 
@@ -87,17 +99,21 @@ impl Chunk {
     /// All records, by id.
     pub fn all_rows(&self) -> Result<Vec<Row>, ChunkError> {
         let mut rows = Vec::with_capacity(self.header().rows());
-        for page in self.pages() {
-            rows.append(&mut page.select_rows(&Selection::All)?);
-        }
-        Ok(by_id(&rows))
+        self.add_all_rows(&mut rows)?;
+        Ok(rows)
     }
-}
 
-/// Rows are large: numbers are sorted, and each row is moved once.
-fn by_id(rows: &[Row]) -> Vec<Row> {
-    let mut order: Vec<(u64, u32)> =
-        rows.iter().zip(0..).map(|(row, at)| (row.record_id, at)).collect();
-    order.sort_unstable();
-    order.into_iter().map(|(_, at)| rows[at as usize]).collect()
+    /// Appends all records, by id.
+    pub fn add_all_rows(&self, out: &mut Vec<Row>) -> Result<(), ChunkError> {
+        let mut rows = Vec::with_capacity(self.header().rows());
+        for page in self.pages() {
+            page.add_rows(&Selection::All, &mut rows)?;
+        }
+        // Rows are large: numbers are sorted, and each row is moved once.
+        let mut order: Vec<(u64, u32)> =
+            rows.iter().zip(0..).map(|(row, at)| (row.record_id, at)).collect();
+        order.sort_unstable();
+        out.extend(order.into_iter().map(|(_, at)| rows[at as usize]));
+        Ok(())
+    }
 }

@@ -1,7 +1,5 @@
 //! Sums: what groups of a chunk's records add up to, so that many questions need no record.
 
-use std::collections::BTreeMap;
-
 use super::{
     ChunkError,
     error::damaged,
@@ -94,11 +92,16 @@ pub struct Sums(pub Vec<((i64, Fate), Sum)>);
 impl FromIterator<((i64, Fate), Sum)> for Sums {
     /// Sums of one key and fate are added up.
     fn from_iter<I: IntoIterator<Item = ((i64, Fate), Sum)>>(sums: I) -> Self {
-        let mut added: BTreeMap<(i64, Fate), Sum> = BTreeMap::new();
-        for (key, sum) in sums {
-            added.entry(key).or_default().absorb(&sum);
-        }
-        Self(added.into_iter().collect())
+        let mut sums: Vec<((i64, Fate), Sum)> = sums.into_iter().collect();
+        sums.sort_by_key(|(key, _)| *key);
+        sums.dedup_by(|(key, sum), (before, added)| {
+            let is_same = key == before;
+            if is_same {
+                added.absorb(sum);
+            }
+            is_same
+        });
+        Self(sums)
     }
 }
 

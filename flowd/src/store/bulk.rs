@@ -65,10 +65,12 @@ impl Bulk {
 
     /// Puts the chunks into the segment. `false`: one of them does not give back what it is made of,
     /// and nothing has changed.
-    pub(super) fn write(self, conn: &Connection) -> rusqlite::Result<bool> {
+    pub(super) fn write(mut self, conn: &Connection) -> rusqlite::Result<bool> {
+        let of_tail =
+            self.rows[..self.of_tail].last().map(|last| (self.rows[0].record_id, last.record_id));
         let mut made: Vec<((u64, u64), Encoded)> = Vec::new();
-        for rows in self.rows.chunk_by(|one, next| one.record_id + 1 == next.record_id) {
-            for rows in rows.chunks(self.most as usize) {
+        for rows in self.rows.chunk_by_mut(|one, next| one.record_id + 1 == next.record_id) {
+            for rows in rows.chunks_mut(self.most as usize) {
                 match step::encoded(rows) {
                     Ok(chunk) => made.push(chunk),
                     Err(MakeError::Sqlite(error)) => return Err(error),
@@ -80,8 +82,8 @@ impl Bulk {
                 }
             }
         }
-        if let Some(last) = self.rows[..self.of_tail].last() {
-            step::delete_rows(conn, (self.rows[0].record_id, last.record_id))?;
+        if let Some(ids) = of_tail {
+            step::delete_rows(conn, ids)?;
         }
         chunks::insert_words(conn, &self.words.new)?;
         for (ids, chunk) in &made {
@@ -104,9 +106,9 @@ impl Ids {
             interface: u32::try_from(self.interface).ok()?,
             peer: peer(self.peer)?,
             remote_peer: peer(self.remote_peer)?,
-            peer_resource: words.id(record.peer_resource.clone()),
-            remote_resource: words.id(record.remote_resource.clone()),
-            rule: words.id(record.rule.clone()),
+            peer_resource: words.id(record.peer_resource.as_ref()),
+            remote_resource: words.id(record.remote_resource.as_ref()),
+            rule: words.id(record.rule.as_ref()),
             tuple: record.tuple,
             window_start_ms: record.window_start_ms,
             window_end_ms: record.window_end_ms,

@@ -4,6 +4,7 @@
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc};
 
+use foldhash::fast::RandomState;
 use rusqlite::{Connection, params, types::Type};
 
 use super::digests;
@@ -142,7 +143,7 @@ pub(super) fn words(conn: &Connection, version: usize) -> rusqlite::Result<HashM
 /// The numbers of words, and those that a step makes.
 #[derive(Debug, Default)]
 pub(super) struct Words {
-    ids: HashMap<Arc<str>, NonZeroU32>,
+    ids: HashMap<Arc<str>, NonZeroU32, RandomState>,
     last: u32,
     /// Not in the segment yet.
     pub(super) new: Vec<(NonZeroU32, Arc<str>)>,
@@ -157,15 +158,15 @@ impl Words {
     }
 
     /// The number of a word, which it gets if it has none.
-    pub(super) fn id(&mut self, text: Option<Arc<str>>) -> NameId {
+    pub(super) fn id(&mut self, text: Option<&Arc<str>>) -> NameId {
         let text = text?;
-        if let Some(id) = self.ids.get(&text) {
+        if let Some(id) = self.ids.get(text) {
             return Some(*id);
         }
         self.last += 1;
         let id = NonZeroU32::new(self.last)?;
         self.ids.insert(text.clone(), id);
-        self.new.push((id, text));
+        self.new.push((id, text.clone()));
         Some(id)
     }
 }

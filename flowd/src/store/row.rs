@@ -236,12 +236,32 @@ impl<'c> Writing<'c> {
         insert_record(&mut self.record, record, ids)
     }
 
-    /// What of a record's flow is recorded.
-    pub(super) fn ledger(&mut self, record: &Record, ids: Ids) -> rusqlite::Result<()> {
-        match record.end_reason {
-            None => self.open(record, ids),
-            Some(_) => forget(&mut self.ended, record, ids),
+    /// What of the records' flows is recorded once all of them are: the last record of each flow
+    /// says it. In the order of the ledger, so that neighbours are written one after the other.
+    pub(super) fn ledger(&mut self, records: &[Record], ids: &[Ids]) -> rusqlite::Result<()> {
+        let flow = |at: usize| (ids[at].interface, &records[at].tuple);
+        let by_start = records.iter().map(|record| record.first_seen_ms).zip(0..);
+        let mut order: Vec<(i64, usize)> = by_start.collect();
+        order.sort_unstable_by(|one, other| {
+            let (start, other_start) = (one.0, other.0);
+            let same_start = || flow(one.1).cmp(&flow(other.1)).then(one.1.cmp(&other.1));
+            start.cmp(&other_start).then_with(same_start)
+        });
+        let is_same = |one: &(i64, usize), other: &(i64, usize)| {
+            one.0 == other.0 && flow(one.1) == flow(other.1)
+        };
+        for of_flow in order.chunk_by(is_same) {
+            let [(_, first), ..] = *of_flow else { continue };
+            let last = of_flow[of_flow.len() - 1].1;
+            let (first, record, ids) = (&records[first], &records[last], ids[last]);
+            match record.end_reason {
+                None => self.open(record, ids)?,
+                // Nothing was recorded of it before, so the ledger does not have it.
+                Some(_) if first.counters == first.total => {}
+                Some(_) => forget(&mut self.ended, record, ids)?,
+            }
         }
+        Ok(())
     }
 
     /// What of an open flow is recorded.

@@ -246,9 +246,8 @@ DROP INDEX record_by_first_seen;
 pub(super) fn check(conn: &Connection) -> Result<usize, OpenError> {
     let version: i64 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let application: i64 = conn.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    let objects: i64 =
-        conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    let empty = version == 0 && application == 0 && objects == 0;
+    let has_objects = || conn.prepare("SELECT 1 FROM sqlite_schema")?.exists([]);
+    let empty = version == 0 && application == 0 && !has_objects()?;
     if !empty && application != APPLICATION_ID {
         return Err(OpenError::Foreign);
     }

@@ -27,6 +27,10 @@ use super::{
 };
 use crate::flows::{Identity, Record};
 
+/// What the writer keeps of a segment in memory at most: what a transaction of many records writes
+/// fits, most pages of the ledger among it, and is not put into the log half-way.
+const CACHE_KIB: i64 = 8 << 10;
+
 /// What a new segment starts with: it is the newest from then on.
 #[derive(Debug, Default)]
 pub(super) struct Carried {
@@ -79,7 +83,15 @@ pub(super) struct Interned {
     interfaces: HashMap<Arc<str>, i64, RandomState>,
     /// A look-up goes over all that is known of a peer.
     peers: HashMap<Arc<Identity>, i64, RandomState>,
-    policies: HashSet<u32>,
+    policies: HashSet<u32, RandomState>,
+}
+
+/// What records of one transaction have pointed to. They share their names, so that the place of a
+/// name in memory, which is its own as long as the name is held here, stands for it.
+#[derive(Default)]
+pub(super) struct Met<'r> {
+    interface: Option<(&'r Arc<str>, i64)>,
+    peers: HashMap<*const Identity, (&'r Identity, i64), RandomState>,
 }
 
 impl Segment {
@@ -194,14 +206,39 @@ impl Interned {
     }
 
     /// What a record points to; made where the segment does not have it.
-    pub(super) fn ids(&mut self, conn: &Connection, record: &Record) -> rusqlite::Result<Ids> {
-        let mut peer = |identity: &Option<Arc<Identity>>| match identity {
-            Some(identity) => self.peer(conn, identity).map(Some),
+    pub(super) fn ids<'r>(
+        &mut self,
+        conn: &Connection,
+        record: &'r Record,
+        met: &mut Met<'r>,
+    ) -> rusqlite::Result<Ids> {
+        let mut peer = |identity: &'r Option<Arc<Identity>>| match identity {
+            Some(identity) => self.met_peer(conn, identity, met).map(Some),
             None => Ok(None),
         };
         let (peer, remote_peer) = (peer(&record.peer)?, peer(&record.remote_peer)?);
         self.policy(conn, record.policy_revision)?;
-        Ok(Ids { interface: self.interface(conn, &record.interface)?, peer, remote_peer })
+        let interface = match met.interface {
+            Some((name, id)) if Arc::ptr_eq(name, &record.interface) => id,
+            _ => self.interface(conn, &record.interface)?,
+        };
+        met.interface = Some((&record.interface, interface));
+        Ok(Ids { interface, peer, remote_peer })
+    }
+
+    fn met_peer<'r>(
+        &mut self,
+        conn: &Connection,
+        identity: &'r Arc<Identity>,
+        met: &mut Met<'r>,
+    ) -> rusqlite::Result<i64> {
+        let place = Arc::as_ptr(identity);
+        if let Some((_, id)) = met.peers.get(&place) {
+            return Ok(*id);
+        }
+        let id = self.peer(conn, identity)?;
+        met.peers.insert(place, (identity, id));
+        Ok(id)
     }
 
     /// Puts the text of a policy beside the records that name it.
@@ -358,6 +395,7 @@ fn prepare(
     fs::set_permissions(path, Permissions::from_mode(0o640)).map_err(io)?;
     conn.pragma_update(None, "journal_mode", "wal")?;
     set_synchronous(&conn, place.synchronous)?;
+    conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
     // What records point to is made before them; `verify` looks after it.
     conn.pragma_update(None, "foreign_keys", false)?;
     let mut interned = Interned::default();
@@ -380,8 +418,9 @@ fn prepare(
     if let Some(carried) = carried {
         tx.execute("DELETE FROM open_flow", [])?;
         let mut writing = row::Writing::new(&tx)?;
+        let mut met = Met::default();
         for record in &carried.ledger {
-            writing.open(record, interned.ids(&tx, record)?)?;
+            writing.open(record, interned.ids(&tx, record, &mut met)?)?;
         }
         drop(writing);
         carried.state.write(&tx)?;

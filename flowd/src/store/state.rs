@@ -156,9 +156,10 @@ pub(super) fn write_ended(
     left: &HashSet<EntryId>,
     records: &[Record],
 ) -> rusqlite::Result<()> {
-    let ended = records.iter().filter(|record| record.end_reason.is_some());
-    let mut ended: Vec<u8> =
-        ended.flat_map(|record| encode(&record.tuple, &record.entry)).collect();
+    let mut ended = Vec::new();
+    for record in records.iter().filter(|record| record.end_reason.is_some()) {
+        ended.extend_from_slice(&encode(&record.tuple, &record.entry));
+    }
     if !ended.is_empty() {
         ended.extend(left.iter().flat_map(|(tuple, entry)| encode(tuple, entry)));
         conn.prepare_cached("UPDATE state SET ended = ?")?.execute([ended])?;

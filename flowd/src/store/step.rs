@@ -366,7 +366,7 @@ fn of_rows(conn: &Connection, tail_records: u32) -> Result<Made, MakeError> {
     let mut words = Words::read(conn)?;
     let mut rows: Vec<Row> = Vec::with_capacity(tail_records as usize);
     read_rows(conn, tail_records, &mut words, &mut rows)?;
-    let (ids, encoded) = encoded(&rows)?;
+    let (ids, encoded) = encoded(&mut rows)?;
     Ok(Made { ids, what: What::OfRows(encoded, words.new) })
 }
 
@@ -388,9 +388,9 @@ pub(super) fn read_rows(
             break;
         }
         rows.push(Row {
-            rule: words.id(texts.rule),
-            peer_resource: words.id(texts.peer_resource),
-            remote_resource: words.id(texts.remote_resource),
+            rule: words.id(texts.rule.as_ref()),
+            peer_resource: words.id(texts.peer_resource.as_ref()),
+            remote_resource: words.id(texts.remote_resource.as_ref()),
             ..row
         });
     }
@@ -402,9 +402,9 @@ fn of_chunks(conn: &Connection, ranges: &[(u64, u64)]) -> Result<Made, MakeError
     let mut rows = Vec::with_capacity((last - first + 1) as usize);
     for mut stored in chunks::between(conn, first - 1, last)? {
         stored.need(conn, Chunk::row_columns())?;
-        rows.append(&mut stored.chunk.all_rows()?);
+        stored.chunk.add_all_rows(&mut rows)?;
     }
-    let (ids, encoded) = encoded(&rows)?;
+    let (ids, encoded) = encoded(&mut rows)?;
     Ok(Made { ids, what: What::OfChunks(encoded, ranges.len()) })
 }
 
@@ -425,18 +425,28 @@ fn of_digests(conn: &Connection, extents: &[digests::Extent]) -> Result<Option<M
         .map(|digest| Made { ids: digest.ids(), what: What::OfDigests(digest, extents.len()) }))
 }
 
-/// A chunk of rows whose ids follow each other: the first and last of these, and the chunk.
-pub(super) fn encoded(rows: &[Row]) -> Result<((u64, u64), Encoded), MakeError> {
+/// A chunk of rows by ascending id, whose ids follow each other: the first and last of these, and the
+/// chunk. The rows are left in its order.
+pub(super) fn encoded(rows: &mut [Row]) -> Result<((u64, u64), Encoded), MakeError> {
     let id = |row: Option<&Row>| row.map_or(0, |row| row.record_id);
     let ids = (id(rows.first()), id(rows.last()));
-    let encoded = Encoded::of(rows)?;
-    if gives_back(&encoded, rows) != Ok(true) {
+    let encoded = Encoded::ordering(rows)?;
+    if !is_whole(rows, ids.0) || gives_back(&encoded, rows) != Ok(true) {
         return Err(MakeError::NotTheSame(ids));
     }
     Ok((ids, encoded))
 }
 
-/// Whether a chunk has exactly these rows, which are in the order of their ids.
+/// Whether there is, in any order, a row for every id from the first one on.
+fn is_whole(rows: &[Row], first: u64) -> bool {
+    let mut seen = vec![false; rows.len()];
+    rows.iter().all(|row| {
+        let place = row.record_id.wrapping_sub(first) as usize;
+        seen.get_mut(place).is_some_and(|seen| !std::mem::replace(seen, true))
+    })
+}
+
+/// Whether a chunk has exactly these rows, in this order.
 fn gives_back(encoded: &Encoded, rows: &[Row]) -> Result<bool, ChunkError> {
     let mut chunk = Chunk::new(Header::decode(&encoded.header)?);
     for (column, body) in &encoded.columns {
@@ -444,15 +454,15 @@ fn gives_back(encoded: &Encoded, rows: &[Row]) -> Result<bool, ChunkError> {
             chunk.load(*column, body.clone())?;
         }
     }
-    let first = rows.first().map_or(0, |row| row.record_id);
-    let mut seen = vec![false; rows.len()];
+    let (mut left, mut read) = (rows, Vec::new());
     for page in chunk.pages() {
-        for row in page.select_rows(&Selection::All)? {
-            let place = row.record_id.wrapping_sub(first) as usize;
-            if rows.get(place) != Some(&row) || std::mem::replace(&mut seen[place], true) {
-                return Ok(false);
-            }
+        let Some((same, after)) = left.split_at_checked(page.rows()) else { return Ok(false) };
+        read.clear();
+        page.add_rows(&Selection::All, &mut read)?;
+        if read != same {
+            return Ok(false);
         }
+        left = after;
     }
-    Ok(seen.iter().all(|seen| *seen))
+    Ok(left.is_empty())
 }

@@ -5,10 +5,17 @@ use std::{collections::HashSet, ops::ControlFlow, path::Path};
 use rusqlite::Connection;
 
 use super::{
-    Compactor, Keeper, Leaving, ReadError, Reader, Retention, Step, WriteError, Writer, digests,
-    schema, verify_store, writer::Newest,
+    Compactor, Keeper, Leaving, ReadError, Reader, Retention, Step, WriteError, Writer,
+    chunks::Words,
+    digests, schema,
+    step::{self, MakeError},
+    verify_store,
+    writer::Newest,
 };
-use crate::flows::{By, Counters, EndReason, Filter, FlowId, Record, sample};
+use crate::{
+    chunk::Row,
+    flows::{By, Counters, EndReason, Filter, FlowId, Record, sample},
+};
 
 const ALL: u64 = u64::MAX >> 1;
 
@@ -124,6 +131,19 @@ fn digests_become_fewer_as_they_become_more() {
     let problems: Vec<_> =
         verify_store(dir.path()).unwrap().into_iter().flat_map(|one| one.problems).collect();
     assert!(problems[0].contains("a digest is not that of its chunks"), "{problems:?}");
+}
+
+#[test]
+fn rows_that_come_twice_become_no_chunk() {
+    let (_dir, writer) = store(1);
+    let mut rows = Vec::new();
+    step::read_rows(conn(&writer), 1, &mut Words::default(), &mut rows).unwrap();
+    let row = |record_id| Row { record_id, ..rows[0] };
+    assert!(step::encoded(&mut [row(7), row(8), row(9)]).is_ok());
+    for ids in [[7, 7, 8], [7, 8, 8], [7, 9, 10], [7, 8, u64::MAX]] {
+        let refused = step::encoded(&mut ids.map(row));
+        assert!(matches!(refused, Err(MakeError::NotTheSame(_))), "{ids:?}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
 use rusqlite::{Connection, params};
 
 use super::row::Ids;
@@ -18,7 +19,7 @@ pub(super) struct Sum {
 
 /// What one transaction adds to the sums.
 #[derive(Debug, Default)]
-pub(super) struct Totals(HashMap<(i64, i64, Verdict), Sum>);
+pub(super) struct Totals(HashMap<(i64, i64, Verdict), Sum, RandomState>);
 
 impl Totals {
     pub(super) fn add(&mut self, record: &Record, ids: Ids) {
@@ -38,7 +39,12 @@ impl Totals {
              tx_packets = tx_packets + excluded.tx_packets, \
              tx_bytes = tx_bytes + excluded.tx_bytes",
         )?;
-        for ((interface, peer, verdict), sum) in self.0 {
+        let mut sums: Vec<_> = self.0.into_iter().collect();
+        // In the order of the table.
+        sums.sort_unstable_by_key(|((interface, peer, verdict), _)| {
+            (*interface, *peer, verdict.number())
+        });
+        for ((interface, peer, verdict), sum) in sums {
             let Sum { records, flows, counters: c } = sum;
             upsert.execute(params![
                 interface,

@@ -24,7 +24,7 @@ use super::{
     opening::{peek, prepare_directories},
     peer_state::CarriedPeers,
     row,
-    segment::{self, Carried, Interned, Place, Segment},
+    segment::{self, Carried, Interned, Met, Place, Segment},
     state::{self, EntryId, Leaving, State},
     step::{Step, TAIL_RECORDS},
     total::Totals,
@@ -138,11 +138,15 @@ impl Writer {
             for (id, record) in (first..).zip(records.iter_mut()) {
                 record.record_id = id;
                 last = id;
-                let ids = interned.ids(tx, record)?;
-                writing.ledger(record, ids)?;
+            }
+            let records = &*records;
+            let mut met = Met::default();
+            for record in records {
+                let ids = interned.ids(tx, record, &mut met)?;
                 totals.add(record, ids);
                 all_ids.push(ids);
             }
+            writing.ledger(records, &all_ids)?;
             let recorded = || records.iter().zip(all_ids.iter().copied());
             let bulk = Bulk::new(tx, records.len(), tail_records)?;
             let is_written = match bulk {

@@ -168,3 +168,52 @@ fn what_has_ended_is_remembered_until_it_has_left_the_kernel() {
     end(&mut writer, 4);
     assert_eq!(ended(&writer), BTreeSet::from([4]));
 }
+
+#[test]
+fn the_ledger_is_the_same_however_records_share_transactions() {
+    // What happens to three flows, in the order of their records: which one, and whether it ends.
+    let cases: [&[(u16, bool)]; 6] = [
+        &[(1, true)],
+        &[(1, false), (1, true)],
+        &[(3, false), (1, false), (2, true), (1, false)],
+        &[(3, false), (2, false), (3, true), (1, false), (2, false)],
+        &[(2, false), (1, false), (2, false), (1, true), (3, false), (2, true)],
+        &[(3, false), (3, true), (3, false)],
+    ];
+    for case in cases {
+        let (mut totals, mut until) = ([Counters::default(); 4], [1; 4]);
+        let records = case.iter().zip(1..).map(|((port, ends), time)| {
+            let flow = usize::from(*port);
+            let (total, until) = (&mut totals[flow], &mut until[flow]);
+            let mut record = record(*port);
+            *total += record.counters;
+            record.total = *total;
+            record.window_start_ms = *until;
+            record.window_end_ms += time;
+            *until = record.window_end_ms;
+            if *ends {
+                *total = Counters::default();
+                record.end_reason = Some(EndReason::Idle);
+            }
+            record
+        });
+        let records: Vec<Record> = records.collect();
+        let ledger = |transaction: usize, before: usize| {
+            let dir = tempfile::tempdir().unwrap();
+            let mut writer = Writer::open(dir.path(), "gw", 0).unwrap();
+            let (mut alone, mut together) = (records.clone(), Vec::new());
+            together.extend(alone.split_off(before.min(alone.len())));
+            for batch in alone.chunks_mut(1).chain(together.chunks_mut(transaction)) {
+                writer.commit(0, batch, &Leaving::default()).unwrap();
+            }
+            assert!(verify_store(dir.path()).unwrap()[0].problems.is_empty(), "{case:?}");
+            writer.leftovers().unwrap()
+        };
+        let slow = ledger(1, 0);
+        for before in 0..records.len() {
+            for transaction in 2..=records.len() {
+                assert_eq!(ledger(transaction, before), slow, "{case:?}, {transaction} at once");
+            }
+        }
+    }
+}

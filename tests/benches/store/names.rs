@@ -11,6 +11,7 @@ use super::generate::PEERS;
 
 /// What the numbers stand for.
 pub(super) struct Names {
+    interface: Arc<str>,
     peers: Vec<Arc<Identity>>,
     others: Vec<Arc<str>>,
 }
@@ -28,7 +29,11 @@ impl Names {
             })
         };
         let name = |number: usize| format!("name-{number}").into();
-        Self { peers: (0..=PEERS).map(peer).collect(), others: (0..=64).map(name).collect() }
+        Self {
+            interface: "wg0".into(),
+            peers: (0..=PEERS).map(peer).collect(),
+            others: (0..=64).map(name).collect(),
+        }
     }
 
     pub(super) fn record(&self, row: &Row) -> Record {
@@ -37,7 +42,7 @@ impl Names {
         Record {
             // The store numbers them, as it does here.
             record_id: row.record_id,
-            interface: format!("wg{}", row.interface - 1).into(),
+            interface: self.interface.clone(),
             entry: Entry::default(),
             tuple: row.tuple,
             window_start_ms: row.window_start_ms,
