@@ -25,6 +25,7 @@ mod error;
 mod header;
 mod layout;
 mod members;
+mod narrow;
 mod number;
 mod numbers;
 mod opened;

@@ -1,9 +1,12 @@
 //! One page of a chunk: its columns as typed vectors, each decoded when it is first asked for.
 
-use std::{array, cell::OnceCell, mem};
+use std::{array, cell::OnceCell};
 
 use super::{
-    Chunk, ChunkError, ColumnId, ColumnSet, Number, Selection, error::damaged, layout::Shape,
+    Chunk, ChunkError, ColumnId, ColumnSet, Number, Selection,
+    error::damaged,
+    layout::Shape,
+    narrow::{Left, at},
     opened::sum_up,
 };
 
@@ -49,10 +52,10 @@ impl Code {
 }
 
 /// The runs of a page.
-struct Runs {
+pub(super) struct Runs {
     /// Of each record, the position of its flow on the page.
-    flow_of: Vec<u16>,
-    states: Vec<u32>,
+    pub(super) flow_of: Vec<u16>,
+    pub(super) states: Vec<u32>,
 }
 
 impl Runs {
@@ -67,28 +70,21 @@ impl Runs {
     }
 }
 
-/// What is left of a page that was narrowed: positions on the whole one, ascending.
-struct Left {
-    flows: Vec<u16>,
-    /// All those of the flows.
-    records: Vec<u16>,
-}
-
 /// One page of a chunk, or what was left of it: some of its runs, each whole. What is decoded stays
 /// until the page goes.
 pub struct Page<'c> {
-    chunk: &'c Chunk,
-    number: usize,
+    pub(super) chunk: &'c Chunk,
+    pub(super) number: usize,
     /// As it is in the chunk.
-    whole: Shape,
+    pub(super) whole: Shape,
     /// `None`: all.
-    left: Option<Left>,
-    wanted: Selection,
-    runs: OnceCell<Runs>,
-    codes_of_runs: [OnceCell<Vec<u32>>; Code::ALL.len()],
-    codes: [OnceCell<Vec<u32>>; Code::ALL.len()],
-    numbers: [OnceCell<Vec<i64>>; Number::ALL.len()],
-    opens: OnceCell<Vec<bool>>,
+    pub(super) left: Option<Left>,
+    pub(super) wanted: Selection,
+    pub(super) runs: OnceCell<Runs>,
+    pub(super) codes_of_runs: [OnceCell<Vec<u32>>; Code::ALL.len()],
+    pub(super) codes: [OnceCell<Vec<u32>>; Code::ALL.len()],
+    pub(super) numbers: [OnceCell<Vec<i64>>; Number::ALL.len()],
+    pub(super) opens: OnceCell<Vec<bool>>,
 }
 
 impl<'c> Page<'c> {
@@ -180,60 +176,7 @@ impl<'c> Page<'c> {
         Ok(made)
     }
 
-    /// The same page with those runs only that are true here.
-    pub(super) fn keep(self, runs: &[bool]) -> Result<Self, ChunkError> {
-        let Runs { flow_of, states } = self.runs()?;
-        let flows = places(runs.len(), |flow| runs[flow]);
-        let records = places(flow_of.len(), |record| runs[usize::from(flow_of[record])]);
-        let mut renumbered = vec![0; runs.len()];
-        flows.iter().zip(0..).for_each(|(flow, new)| renumbered[usize::from(*flow)] = new);
-        let runs = Runs {
-            flow_of: at(flow_of, &records).map(|flow| renumbered[usize::from(flow)]).collect(),
-            states: at(states, &records).collect(),
-        };
-        let before = |left: &[u16], now: &[u16]| at(left, now).collect();
-        Ok(Self {
-            wanted: self.wanted.at(&records),
-            runs: runs.into(),
-            codes_of_runs: self.codes_of_runs.map(|made| some_of(made, &flows)),
-            codes: self.codes.map(|made| some_of(made, &records)),
-            numbers: self.numbers.map(|made| some_of(made, &records)),
-            opens: some_of(self.opens, &records),
-            left: Some(match self.left {
-                None => Left { flows, records },
-                Some(left) => Left {
-                    flows: before(&left.flows, &flows),
-                    records: before(&left.records, &records),
-                },
-            }),
-            ..self
-        })
-    }
-
-    /// The same page, of whose records those are wanted that were so far and are true here; `None`:
-    /// none.
-    pub(super) fn want(mut self, records: Selection) -> Result<Option<Self>, ChunkError> {
-        self.wanted = mem::replace(&mut self.wanted, Selection::Nothing).and(records);
-        let Selection::Some(wanted) = &self.wanted else {
-            return Ok((self.wanted == Selection::All).then_some(self));
-        };
-        let mut runs = vec![false; self.flow_count()];
-        for (flow, wanted) in self.runs()?.flow_of.iter().zip(wanted) {
-            runs[usize::from(*flow)] |= wanted;
-        }
-        Ok(Some(if is_most(&runs) { self } else { self.keep(&runs)? }))
-    }
-
-    /// The same page, of whose runs those are wanted that are true here.
-    pub(super) fn want_runs(self, runs: &[bool]) -> Result<Option<Self>, ChunkError> {
-        if !is_most(runs) {
-            return self.keep(runs).map(Some);
-        }
-        let wanted = self.each_record(runs)?;
-        self.want(Selection::Some(wanted))
-    }
-
-    fn flow_count(&self) -> usize {
+    pub(super) fn flow_count(&self) -> usize {
         self.left.as_ref().map_or(self.whole.flows, |left| left.flows.len())
     }
 
@@ -256,7 +199,7 @@ impl<'c> Page<'c> {
     }
 
     /// They are known before a page is narrowed.
-    fn runs(&self) -> Result<&Runs, ChunkError> {
+    pub(super) fn runs(&self) -> Result<&Runs, ChunkError> {
         once(&self.runs, || {
             let Shape { rows, flows, .. } = self.whole;
             let table: Vec<u16> =
@@ -278,7 +221,7 @@ impl<'c> Page<'c> {
     }
 
     /// Values of flows as those of their records.
-    fn each_record<T: Copy>(&self, flows: &[T]) -> Result<Vec<T>, ChunkError> {
+    pub(super) fn each_record<T: Copy>(&self, flows: &[T]) -> Result<Vec<T>, ChunkError> {
         Ok(self.runs()?.flow_of.iter().map(|flow| flows[usize::from(*flow)]).collect())
     }
 
@@ -409,34 +352,6 @@ impl<'c> Page<'c> {
         };
         Ok(windows.iter().zip(self.runs()?.iter()).map(of).collect())
     }
-}
-
-/// Whether so many are wanted that reading only these takes longer than reading all.
-fn is_most(wanted: &[bool]) -> bool {
-    wanted.iter().filter(|wanted| **wanted).count() * 4 > wanted.len() * 3
-}
-
-/// The positions at which it holds, of so many.
-fn places(count: usize, holds: impl Fn(usize) -> bool) -> Vec<u16> {
-    let mut places = vec![0; count + 1];
-    let mut found = 0;
-    for place in 0..count {
-        // The next one takes the place of one that is none.
-        places[found] = place as u16;
-        found += usize::from(holds(place));
-    }
-    places.truncate(found);
-    places
-}
-
-fn at<T: Copy>(values: &[T], places: &[u16]) -> impl Iterator<Item = T> {
-    places.iter().map(|place| values[usize::from(*place)])
-}
-
-/// What was decoded at these positions.
-fn some_of<T: Copy>(made: OnceCell<Vec<T>>, places: &[u16]) -> OnceCell<Vec<T>> {
-    made.into_inner()
-        .map_or_else(OnceCell::new, |made| at(&made, places).collect::<Vec<T>>().into())
 }
 
 /// As [`OnceCell::get_or_init`], where it may fail.
