@@ -169,7 +169,8 @@ impl Plan {
         match self {
             Self::Always(_) => ColumnSet::default(),
             Self::Code(code, _) | Self::Port(code, _) => code.columns(),
-            Self::Number(number, _) => number.columns(),
+            // Runs are what a page is narrowed to.
+            Self::Number(number, _) => number.columns().and(Code::State.columns()),
             Self::All(parts) | Self::Any(parts) => {
                 parts.iter().fold(ColumnSet::default(), |all, part| all.and(part.columns()))
             }
