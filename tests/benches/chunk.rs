@@ -139,8 +139,8 @@ fn columns(report: &mut Report) -> Result<(), ChunkError> {
 }
 
 fn open(encoded: &Encoded, columns: ColumnSet) -> Result<Chunk, ChunkError> {
-    let mut chunk = Chunk::new(Header::decode(&encoded.header)?);
-    questions::load(&mut chunk, encoded, columns)?;
+    let chunk = Chunk::new(Header::decode(&encoded.header)?);
+    questions::load(&chunk, encoded, columns)?;
     Ok(chunk)
 }
 

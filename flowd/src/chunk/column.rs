@@ -131,6 +131,11 @@ impl ColumnSet {
         self.0 & 1 << column.index() != 0
     }
 
+    /// Whether all of the others are among them.
+    pub const fn has_all(self, others: Self) -> bool {
+        others.0 & !self.0 == 0
+    }
+
     /// By number.
     pub fn iter(self) -> impl Iterator<Item = ColumnId> {
         ColumnId::ALL.iter().copied().filter(move |column| self.has(*column))

@@ -5,8 +5,10 @@
 //! - [`Header::decode`] reads what can be said without columns. [`Chunk`] takes the columns that its
 //!   reader loads, and refuses those that are not what the header says.
 //! - A [`Predicate`] becomes a [`Plan`] of the chunk: dictionaries are judged once an entry. A plan
-//!   selects records of a [`Page`], whose columns are typed vectors, decoded when they are asked for.
-//! - [`tally`] and [`sum_by`] add up what is selected; `Page::select_rows` gives whole records.
+//!   narrows a [`Page`] to what is wanted of it. The columns of what is left are typed vectors,
+//!   decoded when they are asked for.
+//! - [`tally`] and [`sum_by`] add up what is selected; `Page::select_rows` gives whole records, and
+//!   [`Picked`] as much of them as somebody needs.
 //!
 //! Whatever the bytes are, reading them ends with rows or a [`ChunkError`], and takes memory for at
 //! most [`MAX_ROWS`] numbers a column.
@@ -23,10 +25,12 @@ mod error;
 mod header;
 mod layout;
 mod members;
+mod narrow;
 mod number;
 mod numbers;
 mod opened;
 mod page;
+mod picked;
 mod plane;
 mod predicate;
 mod row;
@@ -47,6 +51,7 @@ pub use members::{Member, Members};
 pub use number::Number;
 pub use opened::Chunk;
 pub use page::{Code, Page};
+pub use picked::Picked;
 pub use predicate::{Judge, Plan, Predicate, Selection};
 pub use row::{NameId, Row};
 pub use sums::{Fate, Sum, Sums};

@@ -12,6 +12,8 @@ use super::{
 
 /// So many zero bytes follow the last bits: bits are read some words at a time.
 const PADDING: usize = 16;
+/// Bits that are within one unaligned word.
+const SHORT: u8 = 56;
 
 /// Appends a column whose pages have these lengths.
 pub(super) fn encode(values: &[i64], pages: &[usize], packer: &mut Packer, out: &mut Vec<u8>) {
@@ -122,33 +124,88 @@ impl Numbers {
         unpacker: &mut Unpacker,
         out: &mut Vec<T>,
     ) -> Result<(), ChunkError> {
+        let (plane, bits, readable) = self.open(blob, page, count, unpacker)?;
+        let table = &*self.table;
+        let used = match plane {
+            Plane::Equal(bin) => equal(table, bin, count, readable, out)?,
+            Plane::Each(bins) if table.widest == 0 => {
+                out.extend(bins.iter().map(|bin| T::of(table.starts[usize::from(*bin)])));
+                0
+            }
+            Plane::Each(bins) if table.widest <= SHORT => narrow(table, bins, readable, out)?,
+            Plane::Each(bins) => wide(table, bins, readable, out)?,
+        };
+        if used.div_ceil(8) == bits { Ok(()) } else { damaged("bits are missing or left") }
+    }
+
+    /// Appends some of the numbers of a page, which has `count` of them. `places` ascend and are
+    /// below that. Of the others nothing is read but how many bits they have.
+    pub(super) fn some<T: Lane>(
+        &self,
+        blob: &[u8],
+        (page, count): (usize, usize),
+        places: &[u16],
+        unpacker: &mut Unpacker,
+        out: &mut Vec<T>,
+    ) -> Result<(), ChunkError> {
+        let (plane, _, readable) = self.open(blob, page, count, unpacker)?;
+        let table = &*self.table;
+        let mut is_short = false;
+        let mut value = |bin: u8, at: usize| {
+            let (start, width) = table.bin(bin);
+            let own = if table.widest <= SHORT {
+                few_bits(readable, at, width)
+            } else {
+                many_bits(readable, at, width)
+            };
+            is_short |= own.is_none();
+            T::of(start.wrapping_add(own.unwrap_or_default().cast_signed()))
+        };
+        let places = places.iter().map(|place| usize::from(*place));
+        match plane {
+            Plane::Equal(bin) => {
+                let (_, width) = table.bin(bin);
+                out.extend(places.map(|place| value(bin, place * usize::from(width))));
+            }
+            Plane::Each(bins) if table.widest == 0 => {
+                out.extend(places.map(|place| T::of(table.bin(bins[place]).0)));
+            }
+            Plane::Each(bins) => {
+                let (mut at, mut before) = (0, 0);
+                out.extend(places.map(|place| {
+                    let width = |bin: &u8| usize::from(table.widths[usize::from(*bin)]);
+                    at += bins[before..place].iter().map(width).sum::<usize>();
+                    before = place;
+                    value(bins[place], at)
+                }));
+            }
+        }
+        if is_short { damaged("bits are missing") } else { Ok(()) }
+    }
+
+    /// The bins of a page, how many bytes of bits it has, and these with what follows them: the
+    /// next page or the padding.
+    fn open<'a>(
+        &self,
+        blob: &'a [u8],
+        page: usize,
+        count: usize,
+        unpacker: &'a mut Unpacker,
+    ) -> Result<(Plane<'a>, usize, &'a [u8]), ChunkError> {
         let Some(range) = self.pages.get(page) else { return damaged("it has too few pages") };
         let Some(body) = blob.get(range.clone()) else { return damaged("it is cut short") };
         let mut reader = Reader(body);
         let plane = unpacker.unpack(count, &mut reader)?;
-        let bits = reader.bytes()?;
+        let bits = reader.bytes()?.len();
         reader.end()?;
-        // The bits end their page: what follows them is the next page or the padding.
-        let readable = &blob[range.end - bits.len()..];
-        let table = &*self.table;
-        let used = match plane {
-            Plane::Equal(bin) => equal(table, bin, count, readable, out)?,
-            Plane::Each(bins) => {
-                let most = bins.iter().copied().max().unwrap_or(0);
-                if usize::from(most) >= table.count {
-                    return damaged("a value is in no bin");
-                }
-                if table.widest == 0 {
-                    out.extend(bins.iter().map(|bin| T::of(table.starts[usize::from(*bin)])));
-                    0
-                } else if table.widest <= 56 {
-                    narrow(table, bins, readable, out)?
-                } else {
-                    wide(table, bins, readable, out)?
-                }
-            }
+        let most = match plane {
+            Plane::Equal(bin) => bin,
+            Plane::Each(bins) => bins.iter().copied().max().unwrap_or(0),
         };
-        if used.div_ceil(8) == bits.len() { Ok(()) } else { damaged("bits are missing or left") }
+        if usize::from(most) >= self.table.count && count > 0 {
+            return damaged("a value is in no bin");
+        }
+        Ok((plane, bits, &blob[range.end - bits..]))
     }
 }
 
@@ -160,20 +217,14 @@ fn equal<T: Lane>(
     bits: &[u8],
     out: &mut Vec<T>,
 ) -> Result<usize, ChunkError> {
-    if count == 0 {
-        return Ok(0);
-    }
-    if usize::from(bin) >= table.count {
-        return damaged("a value is in no bin");
-    }
-    if table.widths[usize::from(bin)] == 0 {
+    if count > 0 && table.widths[usize::from(bin)] == 0 {
         out.resize(out.len() + count, T::of(table.starts[usize::from(bin)]));
         return Ok(0);
     }
     wide(table, &vec![bin; count], bits, out)
 }
 
-/// Where no bin has more than 56 bits, each value's bits are within one unaligned word.
+/// Where no bin has more bits than are [`SHORT`].
 fn narrow<T: Lane>(
     table: &Table,
     bins: &[u8],
@@ -184,12 +235,10 @@ fn narrow<T: Lane>(
     let mut is_short = false;
     out.extend(bins.iter().map(|bin| {
         let (start, width) = table.bin(*bin);
-        let word = bits.get(at / 8..).and_then(<[u8]>::first_chunk);
-        is_short |= word.is_none();
-        let word = u64::from_le_bytes(*word.unwrap_or(&[0; 8]));
-        let own = (word >> (at % 8)) & !(u64::MAX << (width & 63));
+        let own = few_bits(bits, at, width);
+        is_short |= own.is_none();
         at += usize::from(width);
-        T::of(start.wrapping_add(own.cast_signed()))
+        T::of(start.wrapping_add(own.unwrap_or_default().cast_signed()))
     }));
     if is_short { damaged("bits are missing") } else { Ok(at) }
 }
@@ -204,14 +253,22 @@ fn wide<T: Lane>(
     out.reserve(bins.len());
     for bin in bins {
         let (start, width) = table.bin(*bin);
-        let Some(words) = bits.get(at / 8..).and_then(<[u8]>::first_chunk) else {
-            return damaged("bits are missing");
-        };
-        let own = (u128::from_le_bytes(*words) >> (at % 8)) as u64 & !(u64::MAX << (width & 63));
+        let Some(own) = many_bits(bits, at, width) else { return damaged("bits are missing") };
         out.push(T::of(start.wrapping_add(own.cast_signed())));
         at += usize::from(width);
     }
     Ok(at)
+}
+
+/// So many bits from a place on, if they are [`SHORT`]: they are within one unaligned word.
+fn few_bits(bits: &[u8], at: usize, width: u8) -> Option<u64> {
+    let word = bits.get(at / 8..).and_then(<[u8]>::first_chunk)?;
+    Some((u64::from_le_bytes(*word) >> (at % 8)) & !(u64::MAX << (width & 63)))
+}
+
+fn many_bits(bits: &[u8], at: usize, width: u8) -> Option<u64> {
+    let words = bits.get(at / 8..).and_then(<[u8]>::first_chunk)?;
+    Some((u128::from_le_bytes(*words) >> (at % 8)) as u64 & !(u64::MAX << (width & 63)))
 }
 
 #[cfg(test)]
@@ -255,6 +312,21 @@ mod tests {
             let pages = [first, values.len() - first];
             let blob = encoded(&values, &pages);
             prop_assert_eq!(decode(&blob, &pages), Ok(values));
+        }
+
+        #[test]
+        fn some_numbers_are_those_of_their_places(values in values(), is_wanted: u64) {
+            let pages = [values.len()];
+            let blob = encoded(&values, &pages);
+            let places: Vec<u16> =
+                (0..values.len() as u16).filter(|place| is_wanted >> (place % 64) & 1 == 1).collect();
+            let expected: Vec<i64> =
+                places.iter().map(|place| values[usize::from(*place)]).collect();
+            let numbers = Numbers::parse(&blob, 1).unwrap();
+            let (mut out, mut unpacker) = (Vec::<i64>::new(), Unpacker::default());
+            let page = (0, values.len());
+            numbers.some(&blob, page, &places, &mut unpacker, &mut out).unwrap();
+            prop_assert_eq!(out, expected);
         }
 
         #[test]

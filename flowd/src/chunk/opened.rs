@@ -1,6 +1,6 @@
 //! A chunk that is being read: its header, and those of its columns that the reader has loaded.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 
 use super::{
     ChunkError, ColumnId, ColumnSet, Header, Number, dictionary,
@@ -8,7 +8,7 @@ use super::{
     error::damaged,
     header::{Seal, version},
     members::Members,
-    numbers::Numbers,
+    numbers::{Lane, Numbers},
     page::Page,
     plane::Unpacker,
     sums::Sums,
@@ -30,7 +30,7 @@ enum Part {
 #[derive(Debug)]
 pub struct Chunk {
     header: Header,
-    parts: [Option<Part>; ColumnId::COUNT],
+    parts: [OnceCell<Part>; ColumnId::COUNT],
     unpacker: RefCell<Unpacker>,
 }
 
@@ -38,7 +38,7 @@ impl Chunk {
     /// A chunk of which nothing is loaded yet.
     pub fn new(header: Header) -> Self {
         let unpacker = RefCell::new(Unpacker::default());
-        Self { header, parts: [const { None }; ColumnId::COUNT], unpacker }
+        Self { header, parts: [const { OnceCell::new() }; ColumnId::COUNT], unpacker }
     }
 
     /// What can be said without columns.
@@ -49,12 +49,13 @@ impl Chunk {
     /// Those of the columns that are there and not loaded.
     pub fn missing(&self, of: ColumnSet) -> ColumnSet {
         of.iter()
-            .filter(|column| self.header.has(*column) && self.parts[column.index()].is_none())
+            .filter(|column| self.header.has(*column) && self.parts[column.index()].get().is_none())
             .collect()
     }
 
-    /// Takes a column, or refuses it: its length and checksum must be those of the header.
-    pub fn load(&mut self, column: ColumnId, blob: Vec<u8>) -> Result<(), ChunkError> {
+    /// Takes a column, or refuses it: its length and checksum must be those of the header. One that
+    /// is there already stays.
+    pub fn load(&self, column: ColumnId, blob: Vec<u8>) -> Result<(), ChunkError> {
         let seal = self.header.seals[column.index()];
         if u32::try_from(blob.len()) != Ok(seal.length) {
             return damaged("a column has another length");
@@ -64,7 +65,7 @@ impl Chunk {
         }
         let body = version(&blob)?;
         let rows = self.header.rows();
-        let unpacker = self.unpacker.get_mut();
+        let unpacker = &mut *self.unpacker.borrow_mut();
         let part = match column {
             ColumnId::PeerEnds | ColumnId::RemoteEnds => {
                 Part::Ends(dictionary::decode(body, rows, unpacker)?)
@@ -84,7 +85,7 @@ impl Chunk {
         {
             return damaged("a page has an end that is in no dictionary");
         }
-        self.parts[column.index()] = Some(part);
+        self.parts[column.index()].get_or_init(|| part);
         Ok(())
     }
 
@@ -156,39 +157,51 @@ impl Chunk {
         }
     }
 
-    /// The numbers of a column on a page, as they stand there.
+    /// The numbers of a column on a page, as they stand there: `count`, of which `places` are
+    /// wanted.
     pub(super) fn values(
         &self,
         column: ColumnId,
-        page: usize,
-        count: usize,
+        page: (usize, usize),
+        places: Option<&[u16]>,
     ) -> Result<Vec<i64>, ChunkError> {
-        let (numbers, body) = self.numbers(column)?;
-        let mut out = Vec::with_capacity(count);
-        numbers.page(body, page, count, &mut self.unpacker.borrow_mut(), &mut out)?;
-        Ok(out)
+        self.read(column, page, places)
     }
 
     /// The same of a column that has codes, all of which are below `limit`.
     pub(super) fn codes(
         &self,
         column: ColumnId,
-        page: usize,
-        count: usize,
+        page: (usize, usize),
+        places: Option<&[u16]>,
         limit: usize,
     ) -> Result<Vec<u32>, ChunkError> {
-        let (numbers, body) = self.numbers(column)?;
-        if !numbers.is_short() {
+        if !self.numbers(column)?.0.is_short() {
             return damaged("a column of codes has other numbers");
         }
-        let mut out = Vec::with_capacity(count);
-        numbers.page(body, page, count, &mut self.unpacker.borrow_mut(), &mut out)?;
-        let most = out.iter().copied().max().unwrap_or(0);
-        if out.is_empty() || (most as usize) < limit {
-            Ok(out)
+        let codes: Vec<u32> = self.read(column, page, places)?;
+        let most = codes.iter().copied().max().unwrap_or(0);
+        if codes.is_empty() || (most as usize) < limit {
+            Ok(codes)
         } else {
             damaged("a value is in no dictionary")
         }
+    }
+
+    fn read<T: Lane>(
+        &self,
+        column: ColumnId,
+        (page, count): (usize, usize),
+        places: Option<&[u16]>,
+    ) -> Result<Vec<T>, ChunkError> {
+        let (numbers, body) = self.numbers(column)?;
+        let mut out = Vec::with_capacity(places.map_or(count, <[u16]>::len));
+        let unpacker = &mut *self.unpacker.borrow_mut();
+        match places {
+            None => numbers.page(body, page, count, unpacker, &mut out)?,
+            Some(places) => numbers.some(body, (page, count), places, unpacker, &mut out)?,
+        }
+        Ok(out)
     }
 
     fn numbers(&self, column: ColumnId) -> Result<(&Numbers, &[u8]), ChunkError> {
@@ -199,7 +212,7 @@ impl Chunk {
     }
 
     fn part(&self, column: ColumnId) -> Result<&Part, ChunkError> {
-        self.parts[column.index()].as_ref().ok_or(ChunkError::NotLoaded(column))
+        self.parts[column.index()].get().ok_or(ChunkError::NotLoaded(column))
     }
 }
 

@@ -3,7 +3,11 @@
 use std::{array, cell::OnceCell};
 
 use super::{
-    Chunk, ChunkError, ColumnId, ColumnSet, Number, error::damaged, layout::Shape, opened::sum_up,
+    Chunk, ChunkError, ColumnId, ColumnSet, Number, Selection,
+    error::damaged,
+    layout::Shape,
+    narrow::{Left, at},
+    opened::sum_up,
 };
 
 /// A fact of a record that stands as a small number.
@@ -24,7 +28,9 @@ pub enum Code {
 }
 
 impl Code {
-    const COUNT: usize = 6;
+    /// All, as they are numbered.
+    pub const ALL: [Self; 6] =
+        [Self::Peer, Self::Remote, Self::Kind, Self::State, Self::SrcPort, Self::DstPort];
 
     /// The column of a code, and its dictionary.
     const fn place(self) -> (ColumnId, Option<ColumnId>) {
@@ -46,10 +52,10 @@ impl Code {
 }
 
 /// The runs of a page.
-struct Runs {
+pub(super) struct Runs {
     /// Of each record, the position of its flow on the page.
-    flow_of: Vec<u16>,
-    states: Vec<u32>,
+    pub(super) flow_of: Vec<u16>,
+    pub(super) states: Vec<u32>,
 }
 
 impl Runs {
@@ -64,15 +70,21 @@ impl Runs {
     }
 }
 
-/// One page of a chunk. What is decoded stays until the page goes.
+/// One page of a chunk, or what was left of it: some of its runs, each whole. What is decoded stays
+/// until the page goes.
 pub struct Page<'c> {
-    chunk: &'c Chunk,
-    number: usize,
-    shape: Shape,
-    runs: OnceCell<Runs>,
-    codes: [OnceCell<Vec<u32>>; Code::COUNT],
-    numbers: [OnceCell<Vec<i64>>; Number::ALL.len()],
-    opens: OnceCell<Vec<bool>>,
+    pub(super) chunk: &'c Chunk,
+    pub(super) number: usize,
+    /// As it is in the chunk.
+    pub(super) whole: Shape,
+    /// `None`: all.
+    pub(super) left: Option<Left>,
+    pub(super) wanted: Selection,
+    pub(super) runs: OnceCell<Runs>,
+    pub(super) codes_of_runs: [OnceCell<Vec<u32>>; Code::ALL.len()],
+    pub(super) codes: [OnceCell<Vec<u32>>; Code::ALL.len()],
+    pub(super) numbers: [OnceCell<Vec<i64>>; Number::ALL.len()],
+    pub(super) opens: OnceCell<Vec<bool>>,
 }
 
 impl<'c> Page<'c> {
@@ -80,17 +92,25 @@ impl<'c> Page<'c> {
         Self {
             chunk,
             number,
-            shape,
+            whole: shape,
+            left: None,
+            wanted: Selection::All,
             runs: OnceCell::new(),
+            codes_of_runs: array::from_fn(|_| OnceCell::new()),
             codes: array::from_fn(|_| OnceCell::new()),
             numbers: array::from_fn(|_| OnceCell::new()),
             opens: OnceCell::new(),
         }
     }
 
-    /// The number of records.
+    /// The number of records, wanted or not.
     pub fn rows(&self) -> usize {
-        self.shape.rows
+        self.left.as_ref().map_or(self.whole.rows, |left| left.records.len())
+    }
+
+    /// Which of them are wanted.
+    pub fn wanted(&self) -> &Selection {
+        &self.wanted
     }
 
     /// The chunk whose page it is.
@@ -98,9 +118,9 @@ impl<'c> Page<'c> {
         self.chunk
     }
 
-    /// The first and the last [`Code::Peer`]; they ascend.
+    /// The first and the last [`Code::Peer`] of the whole page; they ascend.
     pub fn peers(&self) -> (u32, u32) {
-        self.shape.peers
+        self.whole.peers
     }
 
     /// A code of each record. Every one is a position in its dictionary, or a port.
@@ -108,10 +128,14 @@ impl<'c> Page<'c> {
         if code == Code::State {
             return Ok(&self.runs()?.states);
         }
-        let made = once(&self.codes[code as usize], || {
-            let flows = self.flow_codes(code)?;
-            self.each_record(&flows)
-        })?;
+        let made =
+            once(&self.codes[code as usize], || self.each_record(self.codes_of_runs(code)?))?;
+        Ok(made)
+    }
+
+    /// A code of each run. [`Code::State`] is none.
+    pub(super) fn codes_of_runs(&self, code: Code) -> Result<&[u32], ChunkError> {
+        let made = once(&self.codes_of_runs[code as usize], || self.flow_codes(code))?;
         Ok(made)
     }
 
@@ -152,20 +176,36 @@ impl<'c> Page<'c> {
         Ok(made)
     }
 
+    pub(super) fn flow_count(&self) -> usize {
+        self.left.as_ref().map_or(self.whole.flows, |left| left.flows.len())
+    }
+
     fn flows(&self, column: ColumnId) -> Result<Vec<i64>, ChunkError> {
-        self.chunk.values(column, self.number, self.shape.flows)
+        let left = self.left.as_ref().map(|left| &left.flows[..]);
+        self.chunk.values(column, (self.number, self.whole.flows), left)
     }
 
     fn records(&self, column: ColumnId) -> Result<Vec<i64>, ChunkError> {
-        self.chunk.values(column, self.number, self.shape.rows)
+        let left = self.left.as_ref().map(|left| &left.records[..]);
+        self.chunk.values(column, (self.number, self.whole.rows), left)
     }
 
-    fn runs(&self) -> Result<&Runs, ChunkError> {
+    /// Those that are left of the values of all flows.
+    fn left_of<T: Copy>(&self, flows: Vec<T>) -> Vec<T> {
+        match &self.left {
+            None => flows,
+            Some(left) => at(&flows, &left.flows).collect(),
+        }
+    }
+
+    /// They are known before a page is narrowed.
+    pub(super) fn runs(&self) -> Result<&Runs, ChunkError> {
         once(&self.runs, || {
-            let Shape { rows, flows, .. } = self.shape;
+            let Shape { rows, flows, .. } = self.whole;
             let table: Vec<u16> =
                 self.chunk.states()?.iter().map(|state| u16::from(state.starts)).collect();
-            let states = self.chunk.codes(ColumnId::State, self.number, rows, table.len())?;
+            let page = (self.number, rows);
+            let states = self.chunk.codes(ColumnId::State, page, None, table.len())?;
             let mut flow = u16::MAX;
             let of = |state: &u32| {
                 flow = flow.wrapping_add(table[*state as usize]);
@@ -181,7 +221,7 @@ impl<'c> Page<'c> {
     }
 
     /// Values of flows as those of their records.
-    fn each_record<T: Copy>(&self, flows: &[T]) -> Result<Vec<T>, ChunkError> {
+    pub(super) fn each_record<T: Copy>(&self, flows: &[T]) -> Result<Vec<T>, ChunkError> {
         Ok(self.runs()?.flow_of.iter().map(|flow| flows[usize::from(*flow)]).collect())
     }
 
@@ -194,32 +234,40 @@ impl<'c> Page<'c> {
             Code::State => self.chunk.states()?.len(),
             Code::SrcPort | Code::DstPort => usize::from(u16::MAX) + 1,
         };
-        let mut codes = self.chunk.codes(code.place().0, self.number, self.shape.flows, limit)?;
-        if code == Code::Peer {
-            let (first, last) = self.shape.peers;
-            let mut peer = 0_u32;
-            let mut inside = true;
-            for code in &mut codes {
-                peer = peer.wrapping_add(*code);
-                inside &= first <= peer && peer <= last;
-                *code = peer;
-            }
-            if !inside {
-                return damaged("a page has an inside end that it does not say");
-            }
+        let (column, page) = (code.place().0, (self.number, self.whole.flows));
+        if code != Code::Peer {
+            let left = self.left.as_ref().map(|left| &left.flows[..]);
+            return self.chunk.codes(column, page, left, limit);
         }
-        Ok(codes)
+        // These are differences, which makes those before one a part of it.
+        let mut codes = self.chunk.codes(column, page, None, limit)?;
+        let (first, last) = self.whole.peers;
+        let mut peer = 0_u32;
+        let mut inside = true;
+        for code in &mut codes {
+            peer = peer.wrapping_add(*code);
+            inside &= first <= peer && peer <= last;
+            *code = peer;
+        }
+        if !inside {
+            return damaged("a page has an inside end that it does not say");
+        }
+        Ok(self.left_of(codes))
     }
 
     fn record_ids(&self) -> Result<Vec<i64>, ChunkError> {
         let (least, most) = self.chunk.header().zones[Number::RecordId as usize];
-        let mut firsts = self.flows(ColumnId::FirstId)?;
+        let Shape { rows, flows, .. } = self.whole;
+        // These are differences from flow to flow, left or not.
+        let mut firsts = self.chunk.values(ColumnId::FirstId, (self.number, flows), None)?;
         if let Some(first) = firsts.first_mut() {
             *first = first.wrapping_add(least);
         }
         sum_up(&mut firsts);
-        let later = self.shape.rows - self.shape.flows;
-        let mut later = self.chunk.values(ColumnId::LaterId, self.number, later)?;
+        let firsts = self.left_of(firsts);
+        let page = (self.number, rows - flows);
+        let later = self.later()?;
+        let mut later = self.chunk.values(ColumnId::LaterId, page, later.as_deref())?;
         // Behind the last one a step is looked at that nobody takes.
         later.push(0);
         let (mut before, mut steps) = (0_i64, 0);
@@ -233,6 +281,16 @@ impl<'c> Page<'c> {
         });
         let ids = ids.collect();
         if inside { Ok(ids) } else { damaged("a record id is outside of what the header says") }
+    }
+
+    /// Where on the whole page those are that start no run, among themselves. `None`: all are left.
+    fn later(&self) -> Result<Option<Vec<u16>>, ChunkError> {
+        let Some(left) = &self.left else { return Ok(None) };
+        let of = |(record, (flow, starts)): (&u16, (usize, bool))| {
+            // So many runs have started up to there.
+            (!starts).then(|| record - left.flows[flow] - 1)
+        };
+        Ok(Some(left.records.iter().zip(self.runs()?.iter()).filter_map(of).collect()))
     }
 
     fn window_ends(&self) -> Result<Vec<i64>, ChunkError> {

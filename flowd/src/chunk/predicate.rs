@@ -71,6 +71,8 @@ pub enum Plan {
     Always(bool),
     /// It holds for the codes that are true here.
     Code(Code, Vec<bool>),
+    /// A port lies in a range.
+    Port(Code, RangeInclusive<i64>),
     /// A number lies in a range.
     Number(Number, RangeInclusive<i64>),
     /// All of these hold; they are asked in this order.
@@ -105,7 +107,11 @@ impl Plan {
                 } else if range.contains(zone.start()) && range.contains(zone.end()) {
                     Self::Always(true)
                 } else {
-                    Self::Number(*number, range.clone())
+                    match number {
+                        Number::SrcPort => Self::Port(Code::SrcPort, range.clone()),
+                        Number::DstPort => Self::Port(Code::DstPort, range.clone()),
+                        _ => Self::Number(*number, range.clone()),
+                    }
                 }
             }
         })
@@ -138,12 +144,33 @@ impl Plan {
         *self == Self::Always(false)
     }
 
-    /// The columns that [`Self::select`] reads.
+    /// What is asked one after the other, each of what the ones before have left: what is the same
+    /// for all records of a run comes first.
+    pub fn steps(self) -> Vec<Self> {
+        let Self::All(parts) = self else { return vec![self] };
+        let (of_runs, rest): (Vec<_>, Vec<_>) = parts.into_iter().partition(Self::is_of_runs);
+        let of_runs = (!of_runs.is_empty()).then_some(Self::All(of_runs));
+        of_runs.into_iter().chain(rest).collect()
+    }
+
+    /// Whether it says the same of all records of a run.
+    fn is_of_runs(&self) -> bool {
+        match self {
+            Self::Always(_) | Self::Port(..) => true,
+            Self::Code(code, _) => *code != Code::State,
+            Self::Number(..) => false,
+            Self::All(parts) | Self::Any(parts) => parts.iter().all(Self::is_of_runs),
+            Self::Not(part) => part.is_of_runs(),
+        }
+    }
+
+    /// The columns that [`Self::narrow`] reads.
     pub fn columns(&self) -> ColumnSet {
         match self {
             Self::Always(_) => ColumnSet::default(),
-            Self::Code(code, _) => code.columns(),
-            Self::Number(number, _) => number.columns(),
+            Self::Code(code, _) | Self::Port(code, _) => code.columns(),
+            // Runs are what a page is narrowed to.
+            Self::Number(number, _) => number.columns().and(Code::State.columns()),
             Self::All(parts) | Self::Any(parts) => {
                 parts.iter().fold(ColumnSet::default(), |all, part| all.and(part.columns()))
             }
@@ -151,8 +178,30 @@ impl Plan {
         }
     }
 
-    /// The wanted records of a page.
-    pub fn select(&self, page: &Page<'_>) -> Result<Selection, ChunkError> {
+    /// What is left of a page, and which of its records are wanted; `None`: none.
+    pub fn narrow<'c>(&self, page: Page<'c>) -> Result<Option<Page<'c>>, ChunkError> {
+        if !self.is_of_runs() {
+            let records = self.select(&page)?;
+            return page.want(records);
+        }
+        match self.select_by(&page, &Page::codes_of_runs)? {
+            Selection::Nothing => Ok(None),
+            Selection::All => Ok(Some(page)),
+            Selection::Some(runs) => page.want_runs(&runs),
+        }
+    }
+
+    /// Those of a page for which it holds.
+    fn select(&self, page: &Page<'_>) -> Result<Selection, ChunkError> {
+        self.select_by(page, &Page::codes)
+    }
+
+    /// The same of whatever `codes` gives the codes of.
+    fn select_by<'p, 'c>(
+        &self,
+        page: &'p Page<'c>,
+        codes: &impl Fn(&'p Page<'c>, Code) -> Result<&'p [u32], ChunkError>,
+    ) -> Result<Selection, ChunkError> {
         Ok(match self {
             Self::Always(true) => Selection::All,
             Self::Always(false) => Selection::Nothing,
@@ -168,13 +217,16 @@ impl Plan {
                         return Ok(Selection::All);
                     }
                 }
-                let codes = page.codes(*code)?;
-                Selection::of(codes.iter().map(|code| wanted[*code as usize]).collect())
+                Selection::of(codes(page, *code)?.iter().map(|code| wanted[*code as usize]))
+            }
+            Self::Port(code, range) => {
+                let inside = |port: &u32| range.contains(&i64::from(*port));
+                Selection::of(codes(page, *code)?.iter().map(inside))
             }
             Self::Number(number, range) => {
                 let (start, width) = (*range.start(), range.end().abs_diff(*range.start()));
                 let inside = |value: &i64| value.wrapping_sub(start).cast_unsigned() <= width;
-                Selection::of(page.numbers(*number)?.iter().map(inside).collect())
+                Selection::of(page.numbers(*number)?.iter().map(inside))
             }
             Self::All(parts) => {
                 let mut selection = Selection::All;
@@ -182,7 +234,7 @@ impl Plan {
                     if selection == Selection::Nothing {
                         break;
                     }
-                    selection = selection.and(part.select(page)?);
+                    selection = selection.and(part.select_by(page, codes)?);
                 }
                 selection
             }
@@ -193,11 +245,11 @@ impl Plan {
                     if failing == Selection::Nothing {
                         break;
                     }
-                    failing = failing.and(part.select(page)?.not());
+                    failing = failing.and(part.select_by(page, codes)?.not());
                 }
                 failing.not()
             }
-            Self::Not(part) => part.select(page)?.not(),
+            Self::Not(part) => part.select_by(page, codes)?.not(),
         })
     }
 }
@@ -214,17 +266,25 @@ pub enum Selection {
 }
 
 impl Selection {
-    fn of(wanted: Vec<bool>) -> Self {
-        if wanted.contains(&true) { Self::Some(wanted) } else { Self::Nothing }
+    fn of(wanted: impl Iterator<Item = bool>) -> Self {
+        Self::some(wanted.collect())
     }
 
-    fn and(self, other: Self) -> Self {
+    fn some(wanted: Vec<bool>) -> Self {
+        match (wanted.contains(&true), wanted.contains(&false)) {
+            (false, _) => Self::Nothing,
+            (true, false) => Self::All,
+            (true, true) => Self::Some(wanted),
+        }
+    }
+
+    pub(super) fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Nothing, _) | (_, Self::Nothing) => Self::Nothing,
             (Self::All, other) | (other, Self::All) => other,
             (Self::Some(mut wanted), Self::Some(other)) => {
                 wanted.iter_mut().zip(&other).for_each(|(wanted, other)| *wanted &= other);
-                Self::of(wanted)
+                Self::some(wanted)
             }
         }
     }
@@ -235,8 +295,17 @@ impl Selection {
             Self::All => Self::Nothing,
             Self::Some(mut wanted) => {
                 wanted.iter_mut().for_each(|wanted| *wanted = !*wanted);
-                Self::of(wanted)
+                Self::Some(wanted)
             }
+        }
+    }
+
+    /// Which of the records at these positions are wanted.
+    pub(super) fn at(&self, places: &[u16]) -> Self {
+        match self {
+            Self::Some(wanted) => Self::of(places.iter().map(|place| wanted[usize::from(*place)])),
+            Self::Nothing => Self::Nothing,
+            Self::All => Self::All,
         }
     }
 

@@ -1,6 +1,8 @@
 //! Records of a page, whole.
 
-use super::{Chunk, ChunkError, Code, ColumnId, ColumnSet, Number, Page, Row, Selection};
+use super::{
+    Chunk, ChunkError, Code, ColumnId, ColumnSet, End, Kind, Number, Page, Row, Selection, State,
+};
 use crate::flows::{Counters, Tuple};
 
 impl Page<'_> {
@@ -30,61 +32,78 @@ impl Page<'_> {
                 numbers[number as usize] = self.numbers(number)?;
             }
         }
-        let row = |at: usize| {
-            let (near, far) = (peer_ends[peers[at] as usize], remote_ends[remotes[at] as usize]);
-            let kind = kinds[kind_codes[at] as usize];
-            let state = states[state_codes[at] as usize];
-            let (src_port, dst_port) = (src_ports[at] as u16, dst_ports[at] as u16);
-            let (peer_port, remote_port) = kind.initiator.first(src_port, dst_port);
-            let number = |number: Number| numbers[number as usize][at];
-            let count = |of: Number| number(of).cast_unsigned();
-            Row {
-                record_id: count(Number::RecordId),
-                interface: kind.interface,
-                peer: near.peer,
-                remote_peer: far.peer,
-                peer_resource: near.resource,
-                remote_resource: far.resource,
-                rule: kind.rule,
-                tuple: Tuple {
-                    protocol: kind.protocol,
-                    peer_addr: near.addr,
-                    remote_addr: far.addr,
-                    peer_port,
-                    remote_port,
-                },
-                window_start_ms: number(Number::WindowStart),
-                window_end_ms: number(Number::WindowEnd),
-                first_seen_ms: number(Number::FirstSeen),
-                last_seen_ms: number(Number::LastSeen),
-                initiator: kind.initiator,
-                icmp: kind.icmp,
-                verdict: kind.verdict,
-                enforced: kind.enforced,
-                policy_revision: kind.policy_revision,
-                counters: Counters {
-                    rx_packets: count(Number::RxPackets),
-                    rx_bytes: count(Number::RxBytes),
-                    tx_packets: count(Number::TxPackets),
-                    tx_bytes: count(Number::TxBytes),
-                },
-                total: Counters {
-                    rx_packets: count(Number::RxPacketsTotal),
-                    rx_bytes: count(Number::RxBytesTotal),
-                    tx_packets: count(Number::TxPacketsTotal),
-                    tx_bytes: count(Number::TxBytesTotal),
-                },
-                tcp_flags: state.tcp_flags,
-                end_reason: state.end_reason,
-                overflow: kind.overflow,
-            }
+        let whole = |at: usize| {
+            let facts = Facts {
+                near: peer_ends[peers[at] as usize],
+                far: remote_ends[remotes[at] as usize],
+                kind: kinds[kind_codes[at] as usize],
+                state: states[state_codes[at] as usize],
+                ports: [src_ports[at] as u16, dst_ports[at] as u16],
+            };
+            row(&facts, |number| numbers[number as usize][at])
         };
         match selection {
             // Their number is known beforehand.
-            Selection::All => rows.extend((0..self.rows()).map(row)),
-            _ => rows.extend(selection.iter(self.rows()).map(row)),
+            Selection::All => rows.extend((0..self.rows()).map(whole)),
+            _ => rows.extend(selection.iter(self.rows()).map(whole)),
         }
         Ok(())
+    }
+}
+
+/// What of a record is no number; the ports are those of who opened the flow, and the other one.
+pub(super) struct Facts {
+    pub(super) near: End,
+    pub(super) far: End,
+    pub(super) kind: Kind,
+    pub(super) state: State,
+    pub(super) ports: [u16; 2],
+}
+
+/// A record of what stands in the columns.
+pub(super) fn row(facts: &Facts, number: impl Fn(Number) -> i64) -> Row {
+    let Facts { near, far, kind, state, ports: [src_port, dst_port] } = facts;
+    let (peer_port, remote_port) = kind.initiator.first(*src_port, *dst_port);
+    let count = |of: Number| number(of).cast_unsigned();
+    Row {
+        record_id: count(Number::RecordId),
+        interface: kind.interface,
+        peer: near.peer,
+        remote_peer: far.peer,
+        peer_resource: near.resource,
+        remote_resource: far.resource,
+        rule: kind.rule,
+        tuple: Tuple {
+            protocol: kind.protocol,
+            peer_addr: near.addr,
+            remote_addr: far.addr,
+            peer_port,
+            remote_port,
+        },
+        window_start_ms: number(Number::WindowStart),
+        window_end_ms: number(Number::WindowEnd),
+        first_seen_ms: number(Number::FirstSeen),
+        last_seen_ms: number(Number::LastSeen),
+        initiator: kind.initiator,
+        icmp: kind.icmp,
+        verdict: kind.verdict,
+        enforced: kind.enforced,
+        policy_revision: kind.policy_revision,
+        counters: Counters {
+            rx_packets: count(Number::RxPackets),
+            rx_bytes: count(Number::RxBytes),
+            tx_packets: count(Number::TxPackets),
+            tx_bytes: count(Number::TxBytes),
+        },
+        total: Counters {
+            rx_packets: count(Number::RxPacketsTotal),
+            rx_bytes: count(Number::RxBytesTotal),
+            tx_packets: count(Number::TxPacketsTotal),
+            tx_bytes: count(Number::TxBytesTotal),
+        },
+        tcp_flags: state.tcp_flags,
+        end_reason: state.end_reason,
+        overflow: kind.overflow,
     }
 }
 

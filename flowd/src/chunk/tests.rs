@@ -10,13 +10,13 @@ mod generate;
 
 use super::{
     Chunk, ChunkError, Code, ColumnId, Encoded, End, Fate, Header, Kind, Member, Number, PAGE_ROWS,
-    Plan, Predicate, Row, Selection, State, Sum, header::Seal, sum_by, tally,
+    Page, Plan, Predicate, Row, Selection, State, Sum, header::Seal, sum_by, tally,
 };
 use crate::flows::{self, Counters, EndReason, Icmp, Initiator, TcpFlags, Tuple, Verdict};
 use generate::Generator;
 
 fn open(encoded: &Encoded) -> Result<Chunk, ChunkError> {
-    let mut chunk = Chunk::new(Header::decode(&encoded.header)?);
+    let chunk = Chunk::new(Header::decode(&encoded.header)?);
     for (column, blob) in &encoded.columns {
         chunk.load(*column, blob.clone())?;
     }
@@ -138,6 +138,14 @@ fn holds(predicate: &Predicate, row: &Row) -> bool {
     }
 }
 
+/// A page with what is wanted of it, a step after the other.
+fn narrowed<'c>(page: Page<'c>, steps: &[Plan]) -> Result<Option<Page<'c>>, ChunkError> {
+    steps.iter().try_fold(Some(page), |page, step| match page {
+        Some(page) => step.narrow(page),
+        None => Ok(None),
+    })
+}
+
 fn slow_sum<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Sum {
     let mut sum = Sum::default();
     for row in rows {
@@ -167,36 +175,39 @@ proptest! {
     ) {
         let chunk = chunk_of(&rows);
         let plan = Plan::of(&predicate, &chunk).unwrap();
-        let (mut selected, mut sum) = (Vec::new(), Sum::default());
-        for page in chunk.pages() {
-            let selection = plan.select(&page).unwrap();
-            sum.absorb(&tally(&page, &selection).unwrap());
-            selected.extend(page.select_rows(&selection).unwrap());
-            prop_assert_eq!(selection.count(page.rows()), selection.iter(page.rows()).count());
-        }
-        selected.sort_by_key(|row| row.record_id);
         let expected: Vec<Row> =
             rows.iter().filter(|row| holds(&predicate, row)).copied().collect();
-        prop_assert_eq!(sum, slow_sum(&expected));
-        prop_assert_eq!(selected, expected);
-        prop_assert!(!plan.is_nothing() || sum.records == 0);
+        // At once, and what is the same for a run first.
+        for steps in [vec![plan.clone()], plan.clone().steps()] {
+            let (mut selected, mut sum) = (Vec::new(), Sum::default());
+            for page in chunk.pages().filter_map(|page| narrowed(page, &steps).unwrap()) {
+                let wanted = page.wanted();
+                sum.absorb(&tally(&page, wanted).unwrap());
+                selected.extend(page.select_rows(wanted).unwrap());
+                prop_assert_eq!(wanted.count(page.rows()), wanted.iter(page.rows()).count());
+            }
+            selected.sort_by_key(|row| row.record_id);
+            prop_assert_eq!(sum, slow_sum(&expected));
+            prop_assert_eq!(&selected, &expected);
+        }
+        prop_assert!(!plan.is_nothing() || expected.is_empty());
     }
 
     #[test]
     fn only_the_columns_that_are_named_are_needed(rows in rows(), predicate in predicate()) {
         let encoded = Encoded::of(&rows).unwrap();
-        let mut chunk = Chunk::new(Header::decode(&encoded.header).unwrap());
-        let load = |chunk: &mut Chunk, of| {
+        let chunk = Chunk::new(Header::decode(&encoded.header).unwrap());
+        let load = |of| {
             for column in chunk.missing(of).iter() {
                 let (_, blob) = encoded.columns.iter().find(|(id, _)| *id == column).unwrap();
                 chunk.load(column, blob.clone()).unwrap();
             }
         };
-        load(&mut chunk, predicate.dictionaries());
-        let plan = Plan::of(&predicate, &chunk).unwrap();
-        load(&mut chunk, plan.columns());
-        for page in chunk.pages() {
-            plan.select(&page).unwrap();
+        load(predicate.dictionaries());
+        let mut pages: Vec<_> = chunk.pages().collect();
+        for step in Plan::of(&predicate, &chunk).unwrap().steps() {
+            load(step.columns());
+            pages = pages.into_iter().filter_map(|page| step.narrow(page).unwrap()).collect();
         }
     }
 
@@ -298,11 +309,11 @@ proptest! {
         for (column, blob) in &encoded.columns {
             header.seals[column.index()] = Seal::of(blob);
         }
-        let mut chunk = Chunk::new(header);
+        let chunk = Chunk::new(header);
         let loaded: Result<Vec<()>, ChunkError> =
             encoded.columns.into_iter().map(|(column, blob)| chunk.load(column, blob)).collect();
         let plan = Plan::of(&predicate, &chunk);
-        for page in chunk.pages() {
+        for (number, page) in chunk.pages().enumerate() {
             let whole = page.select_rows(&Selection::All);
             // Every part is asked, also where one before it is refused.
             for number in Number::ALL {
@@ -317,7 +328,11 @@ proptest! {
             }
             if let (Ok(rows), Ok(plan)) = (&whole, &plan) {
                 prop_assert_eq!(rows.len(), page.rows());
-                let selected = plan.select(&page).map(|selection| selection.count(rows.len()));
+                let left = narrowed(chunk.page(number).unwrap(), &plan.clone().steps());
+                let selected = left.and_then(|left| match left {
+                    None => Ok(0),
+                    Some(left) => left.select_rows(left.wanted()).map(|rows| rows.len()),
+                });
                 prop_assert!(selected.is_ok_and(|count| count <= rows.len()) && loaded.is_ok() || loaded.is_err());
             }
         }
@@ -375,7 +390,7 @@ fn a_newer_version_is_told_from_damage() {
 #[test]
 fn a_column_of_another_chunk_is_refused() {
     let (one, other) = (Encoded::of(&generated(1, 500)), Encoded::of(&generated(2, 500)));
-    let mut chunk = Chunk::new(Header::decode(&one.unwrap().header).unwrap());
+    let chunk = Chunk::new(Header::decode(&one.unwrap().header).unwrap());
     for (column, blob) in other.unwrap().columns {
         let same = matches!(chunk.load(column, blob), Ok(()));
         assert!(!same || !chunk.header().has(column) || column == ColumnId::States, "{column:?}");

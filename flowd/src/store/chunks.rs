@@ -33,7 +33,7 @@ impl Stored {
     }
 
     /// Reads columns, unless they are there already.
-    pub(super) fn need(&mut self, conn: &Connection, of: ColumnSet) -> rusqlite::Result<()> {
+    pub(super) fn need(&self, conn: &Connection, of: ColumnSet) -> rusqlite::Result<()> {
         let mut query = conn.prepare_cached("SELECT body FROM chunk_column WHERE place = ?")?;
         for column in self.chunk.missing(of).iter() {
             let body = match query.query_row([place(self.first, column)], |row| row.get(0)) {
@@ -124,7 +124,7 @@ pub(super) fn check(conn: &Connection) -> rusqlite::Result<()> {
     if (version as usize) < SINCE_VERSION {
         return Ok(());
     }
-    for mut stored in between(conn, 0, i64::MAX.cast_unsigned())? {
+    for stored in between(conn, 0, i64::MAX.cast_unsigned())? {
         stored.need(conn, ColumnId::ALL.iter().copied().collect())?;
         stored.chunk.check().map_err(damaged)?;
     }
@@ -132,9 +132,12 @@ pub(super) fn check(conn: &Connection) -> rusqlite::Result<()> {
 }
 
 /// What the numbers of rules and resources stand for.
-pub(super) fn words(conn: &Connection, version: usize) -> rusqlite::Result<HashMap<u32, Arc<str>>> {
+pub(super) fn words(
+    conn: &Connection,
+    version: usize,
+) -> rusqlite::Result<HashMap<u32, Arc<str>, RandomState>> {
     if version < SINCE_VERSION {
-        return Ok(HashMap::new());
+        return Ok(HashMap::default());
     }
     let mut query = conn.prepare("SELECT word_id, text FROM word")?;
     query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()

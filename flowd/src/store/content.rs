@@ -84,7 +84,7 @@ pub(super) fn of(
             Derived::Checked => ColumnId::ALL.iter().copied().collect(),
         };
         let word = |id: NameId| id.and_then(|id| names.words.get(&id.get())).map(|text| &**text);
-        for mut stored in chunks::between(conn, 0, i64::MAX.cast_unsigned())? {
+        for stored in chunks::between(conn, 0, i64::MAX.cast_unsigned())? {
             stored.need(conn, columns)?;
             if derived == Derived::Checked {
                 stored.chunk.check().map_err(damaged)?;

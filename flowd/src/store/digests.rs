@@ -166,7 +166,7 @@ pub(super) fn check(conn: &Connection, version: usize) -> rusqlite::Result<()> {
         let mut whole = Digest::whole(&[]).map_err(damaged)?;
         while !waiting.is_empty() {
             let mut chunks = Vec::new();
-            for mut stored in waiting.drain(..AT_ONCE.min(waiting.len())) {
+            for stored in waiting.drain(..AT_ONCE.min(waiting.len())) {
                 stored.need(conn, Digest::columns())?;
                 chunks.push(stored.chunk);
             }

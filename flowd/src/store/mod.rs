@@ -7,6 +7,7 @@
 mod ahead;
 mod aside;
 mod audit;
+mod batch;
 mod bulk;
 mod chunks;
 mod content;

@@ -303,7 +303,7 @@ fn records(path: &Path) -> Vec<(u64, u64)> {
         query.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))).unwrap();
     let rows = rows.map(|row| row.unwrap());
     let mut all: Vec<_> = rows.map(|(id, n)| (id.cast_unsigned(), n.cast_unsigned())).collect();
-    for mut stored in chunks::between(&conn, 0, u64::MAX >> 1).unwrap() {
+    for stored in chunks::between(&conn, 0, u64::MAX >> 1).unwrap() {
         stored.need(&conn, Chunk::row_columns()).unwrap();
         let rows = stored.chunk.all_rows().unwrap();
         all.extend(rows.iter().map(|row| (row.record_id, row.counters.rx_packets)));

@@ -52,13 +52,13 @@ impl Segment {
                     break;
                 }
                 // What it reads is let go of before the next one.
-                let mut stored = stored.unread();
+                let stored = stored.unread();
                 let wanted = wanted.within(Number::FirstSeen, least..=bound);
                 let offer = &mut |record| {
                     let _better_ones_may_follow = best.offer(record);
                     ControlFlow::Continue(())
                 };
-                let _all = self.each_of(&mut stored, &wanted, filter, offer)?;
+                let _all = self.each_of(&stored, &wanted, filter, offer)?;
             }
             let is_last = best.records.len() < room;
             while let Some((key, record)) = best.records.pop_last() {

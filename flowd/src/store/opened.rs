@@ -6,6 +6,7 @@
 use std::{path::PathBuf, vec};
 
 use super::{ReadError, Reader, view::Segment};
+use crate::flows::Filter;
 
 /// How far the records were read: what one query leaves to the next.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +21,25 @@ impl Reached {
     /// Nothing was read yet; the first record is the one behind this id.
     pub fn new(after: u64) -> Self {
         Self { after, segment: None }
+    }
+}
+
+impl Reader {
+    /// The segments that can have records of the range, from where the query before ended: an
+    /// error, when what it read has gone since.
+    pub(super) fn opened_on(
+        &self,
+        filter: &Filter,
+        reached: &Reached,
+    ) -> Result<Opened<'_>, ReadError> {
+        let mut paths = self.paths(filter)?;
+        if let Some(current) = &reached.segment {
+            if !current.exists() {
+                return Err(ReadError::Removed);
+            }
+            paths.retain(|path| path >= current);
+        }
+        Ok(Opened { reader: self, paths: paths.into_iter(), has_begun: reached.segment.is_some() })
     }
 }
 

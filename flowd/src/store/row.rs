@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, net::Ipv6Addr, num::NonZeroU32, sync::Arc};
 
+use foldhash::fast::RandomState;
 use rusqlite::{CachedStatement, Connection, Row, Statement, params};
 
 use crate::{
@@ -36,10 +37,10 @@ pub(super) fn columns(version: usize) -> String {
 /// The names that the rows of one segment point to.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    pub(super) interfaces: HashMap<i64, Arc<str>>,
-    pub(super) peers: HashMap<i64, Arc<Identity>>,
+    pub(super) interfaces: HashMap<i64, Arc<str>, RandomState>,
+    pub(super) peers: HashMap<i64, Arc<Identity>, RandomState>,
     /// Rules and resources, as chunks number them.
-    pub(super) words: HashMap<u32, Arc<str>>,
+    pub(super) words: HashMap<u32, Arc<str>, RandomState>,
 }
 
 impl Names {

@@ -297,7 +297,7 @@ fn what_is_beside_records_counts() {
 /// Makes the chunks of the first day anew, from what `change` leaves of their rows.
 fn reencode(copy: &Copy, change: impl Fn(&mut Vec<Row>)) {
     let conn = Connection::open(copy.segment("1970-01-01")).unwrap();
-    for mut stored in chunks::between(&conn, 0, u64::MAX >> 1).unwrap() {
+    for stored in chunks::between(&conn, 0, u64::MAX >> 1).unwrap() {
         let columns = crate::chunk::ColumnId::ALL.iter().copied().collect();
         stored.need(&conn, columns).unwrap();
         let mut rows = stored.chunk.all_rows().unwrap();

@@ -400,7 +400,7 @@ pub(super) fn read_rows(
 fn of_chunks(conn: &Connection, ranges: &[(u64, u64)]) -> Result<Made, MakeError> {
     let (first, last) = (ranges[0].0, ranges[ranges.len() - 1].1);
     let mut rows = Vec::with_capacity((last - first + 1) as usize);
-    for mut stored in chunks::between(conn, first - 1, last)? {
+    for stored in chunks::between(conn, first - 1, last)? {
         stored.need(conn, Chunk::row_columns())?;
         stored.chunk.add_all_rows(&mut rows)?;
     }
@@ -411,7 +411,7 @@ fn of_chunks(conn: &Connection, ranges: &[(u64, u64)]) -> Result<Made, MakeError
 fn of_digest(conn: &Connection, ranges: &[(u64, u64)]) -> Result<Option<Made>, MakeError> {
     let ids = (ranges[0].0, ranges[ranges.len() - 1].1);
     let mut chunks = Vec::with_capacity(ranges.len());
-    for mut stored in chunks::between(conn, ids.0 - 1, ids.1)? {
+    for stored in chunks::between(conn, ids.0 - 1, ids.1)? {
         stored.need(conn, Digest::columns())?;
         chunks.push(stored.chunk);
     }
@@ -448,7 +448,7 @@ fn is_whole(rows: &[Row], first: u64) -> bool {
 
 /// Whether a chunk has exactly these rows, in this order.
 fn gives_back(encoded: &Encoded, rows: &[Row]) -> Result<bool, ChunkError> {
-    let mut chunk = Chunk::new(Header::decode(&encoded.header)?);
+    let chunk = Chunk::new(Header::decode(&encoded.header)?);
     for (column, body) in &encoded.columns {
         if Chunk::row_columns().has(*column) {
             chunk.load(*column, body.clone())?;

@@ -18,9 +18,7 @@ use super::{
     wanted::Wanted,
 };
 use crate::{
-    chunk::{
-        Chunk, ChunkError, Code, ColumnSet, Fate, Number, Page, Selection, Sum, tally_columns,
-    },
+    chunk::{Chunk, ChunkError, Code, ColumnSet, Fate, Number, Page, Sum, tally_columns},
     flows::{By, Counters, Filter, Group, Grouping, Key, Step, Summary, Verdict},
 };
 
@@ -139,14 +137,14 @@ impl<'f> Tallies<'f> {
         }
         parts.push((after, self.watermark));
         for (after, last) in parts.into_iter().filter(|(after, last)| after < last) {
-            for mut stored in segment.chunks(after, last)? {
+            for stored in segment.chunks(after, last)? {
                 segment.heed_leash()?;
                 let is_added = match &served {
-                    Some(served) => self.add_sums(segment, served, &mut stored)?,
+                    Some(served) => self.add_sums(segment, served, &stored)?,
                     None => false,
                 };
                 if !is_added {
-                    self.add_chunk(segment, &mut stored, &wanted)?;
+                    self.add_chunk(segment, &stored, &wanted)?;
                 }
                 if behind(self).is_break() {
                     return Ok(());
@@ -159,18 +157,19 @@ impl<'f> Tallies<'f> {
     fn add_chunk(
         &mut self,
         segment: &Segment,
-        stored: &mut Stored,
+        stored: &Stored,
         wanted: &Wanted,
     ) -> rusqlite::Result<()> {
-        let Some(selections) = segment.selections(stored, wanted)? else { return Ok(()) };
+        let pages = segment.matching(stored, wanted)?;
+        if pages.is_empty() {
+            return Ok(());
+        }
         stored.need(&segment.conn, self.columns(&stored.chunk))?;
         let tables = self.by.iter().map(|by| Table::of(*by, &stored.chunk));
         let mut tables = tables.collect::<Result<Vec<_>, _>>().map_err(damaged)?;
-        for (page, selection) in stored.chunk.pages().zip(&selections) {
-            if *selection != Selection::Nothing {
-                segment.heed_leash()?;
-                self.add_page(&page, selection, &mut tables, &segment.names).map_err(damaged)?;
-            }
+        for page in pages {
+            segment.heed_leash()?;
+            self.add_page(&page, &mut tables, &segment.names).map_err(damaged)?;
         }
         Ok(())
     }
@@ -207,7 +206,6 @@ impl<'f> Tallies<'f> {
     fn add_page(
         &mut self,
         page: &Page<'_>,
-        selection: &Selection,
         tables: &mut [Table],
         names: &Names,
     ) -> Result<(), ChunkError> {
@@ -229,7 +227,7 @@ impl<'f> Tallies<'f> {
             page.numbers(Number::TxPackets)?,
             page.numbers(Number::TxBytes)?,
         ];
-        let mut wanted: Vec<usize> = selection.iter(page.rows()).collect();
+        let mut wanted: Vec<usize> = page.wanted().iter(page.rows()).collect();
         // What the flow had moved after each record.
         let moved = match self.filter.min_bytes {
             None => None,
@@ -301,7 +299,7 @@ impl<'f> Tallies<'f> {
         &mut self,
         segment: &Segment,
         served: &Served<'_>,
-        stored: &mut Stored,
+        stored: &Stored,
     ) -> rusqlite::Result<bool> {
         let header = stored.chunk.header();
         if !served.is_whole(&Extent::of(header), self.watermark) {

@@ -20,7 +20,7 @@ use super::{
     wanted::Wanted,
 };
 use crate::{
-    chunk::{Chunk, ColumnId, ColumnSet, Member, Number, Row, Selection},
+    chunk::{Chunk, ColumnId, ColumnSet, Member, Number, Page, Picked, Row},
     flows::{Decider, Filter, Record, Verdict},
 };
 
@@ -117,15 +117,13 @@ impl Segment {
         mut sink: impl FnMut(Record) -> ControlFlow<()>,
     ) -> rusqlite::Result<()> {
         let wanted = self.wanted(filter, after, watermark);
-        for mut stored in self.chunks(after, watermark)? {
-            let mut found = Vec::new();
-            self.pages(&mut stored, &wanted, |rows| found.extend(rows))?;
-            found.sort_unstable_by_key(|row: &Row| row.record_id);
+        for stored in self.chunks(after, watermark)? {
+            let found = self.pick(&stored, &wanted, Chunk::row_columns())?.by_id();
             for (place, row) in found.iter().enumerate() {
                 if place.is_multiple_of(LOOK) {
                     self.heed_leash()?;
                 }
-                if self.show(row, filter, &mut sink).is_break() {
+                if self.show(&row, filter, &mut sink).is_break() {
                     return Ok(());
                 }
             }
@@ -134,7 +132,7 @@ impl Segment {
     }
 
     /// The same of the records that are rows.
-    fn tail_by_id(
+    pub(super) fn tail_by_id(
         &self,
         filter: &Filter,
         watermark: u64,
@@ -166,8 +164,8 @@ impl Segment {
         mut sink: impl FnMut(Record) -> ControlFlow<()>,
     ) -> rusqlite::Result<()> {
         let wanted = self.wanted(filter, 0, watermark);
-        for mut stored in self.chunks(0, watermark)? {
-            if self.each_of(&mut stored, &wanted, filter, &mut sink)?.is_break() {
+        for stored in self.chunks(0, watermark)? {
+            if self.each_of(&stored, &wanted, filter, &mut sink)?.is_break() {
                 return Ok(());
             }
         }
@@ -187,7 +185,7 @@ impl Segment {
     /// Shows the matching records of a chunk, in any order.
     pub(super) fn each_of(
         &self,
-        stored: &mut Stored,
+        stored: &Stored,
         wanted: &Wanted,
         filter: &Filter,
         sink: &mut impl FnMut(Record) -> ControlFlow<()>,
@@ -213,14 +211,12 @@ impl Segment {
         let wanted = self
             .wanted(&Filter::default(), 0, watermark)
             .within(Number::FirstSeen, first_seen_ms..=first_seen_ms);
-        for mut stored in self.chunks(0, watermark)? {
-            if !self.may_have_flow(&mut stored, first_seen_ms)? {
+        for stored in self.chunks(0, watermark)? {
+            if !self.may_have_flow(&stored, first_seen_ms)? {
                 continue;
             }
-            let mut found = Vec::new();
-            self.pages(&mut stored, &wanted, |rows| found.extend(rows))?;
-            found.sort_unstable_by_key(|row: &Row| row.record_id);
-            found.iter().for_each(|row| sink(self.names.record(row)));
+            let found = self.pick(&stored, &wanted, Chunk::row_columns())?.by_id();
+            found.iter().for_each(|row| sink(self.names.record(&row)));
         }
         if let Some(rows) = self.kept(watermark)? {
             rows.filter(|row| row.first_seen_ms == first_seen_ms).cloned().for_each(sink);
@@ -242,7 +238,7 @@ impl Segment {
     }
 
     /// Flows that start in a chunk are in a range; others are in its filter.
-    fn may_have_flow(&self, stored: &mut Stored, first_seen_ms: i64) -> rusqlite::Result<bool> {
+    fn may_have_flow(&self, stored: &Stored, first_seen_ms: i64) -> rusqlite::Result<bool> {
         let header = stored.chunk.header();
         if !header.zone(Number::FirstSeen).contains(&first_seen_ms) {
             return Ok(false);
@@ -255,39 +251,60 @@ impl Segment {
         Ok(members.may_have(Member::Older(first_seen_ms)))
     }
 
+    /// What these columns say of the records of a chunk that may be wanted, in its order.
+    pub(super) fn pick(
+        &self,
+        stored: &Stored,
+        wanted: &Wanted,
+        of: ColumnSet,
+    ) -> rusqlite::Result<Picked> {
+        let pages = self.matching(stored, wanted)?;
+        if !pages.is_empty() {
+            stored.need(&self.conn, of.and(Number::RecordId.columns()))?;
+        }
+        Picked::of(&stored.chunk, pages, of).map_err(damaged)
+    }
+
     /// Shows the rows of a chunk that may be wanted, a page at a time.
     fn pages(
         &self,
-        stored: &mut Stored,
+        stored: &Stored,
         wanted: &Wanted,
         mut sink: impl FnMut(Vec<Row>),
     ) -> rusqlite::Result<()> {
-        let Some(selections) = self.selections(stored, wanted)? else { return Ok(()) };
-        stored.need(&self.conn, Chunk::row_columns())?;
-        for (page, selection) in stored.chunk.pages().zip(&selections) {
-            if *selection != Selection::Nothing {
-                self.heed_leash()?;
-                sink(page.select_rows(selection).map_err(damaged)?);
-            }
+        let pages = self.matching(stored, wanted)?;
+        if !pages.is_empty() {
+            stored.need(&self.conn, Chunk::row_columns())?;
+        }
+        for page in pages {
+            self.heed_leash()?;
+            sink(page.select_rows(page.wanted()).map_err(damaged)?);
         }
         Ok(())
     }
 
-    /// What is wanted of each page of a chunk; `None`: nothing.
-    pub(super) fn selections(
+    /// The pages of a chunk with what may be wanted, narrowed to it. A column is read only if what
+    /// was read before it left anything.
+    pub(super) fn matching<'s>(
         &self,
-        stored: &mut Stored,
+        stored: &'s Stored,
         wanted: &Wanted,
-    ) -> rusqlite::Result<Option<Vec<Selection>>> {
-        let Some(plan) = wanted.plan(&self.conn, stored)? else { return Ok(None) };
-        stored.need(&self.conn, plan.columns())?;
-        let mut selections = Vec::with_capacity(stored.chunk.header().pages());
-        for page in stored.chunk.pages() {
-            self.heed_leash()?;
-            selections.push(plan.select(&page).map_err(damaged)?);
+    ) -> rusqlite::Result<Vec<Page<'s>>> {
+        let Some(plan) = wanted.plan(&self.conn, stored)? else { return Ok(Vec::new()) };
+        let mut pages: Vec<Page<'_>> = stored.chunk.pages().collect();
+        for step in plan.steps() {
+            if pages.is_empty() {
+                break;
+            }
+            stored.need(&self.conn, step.columns())?;
+            let mut left = Vec::with_capacity(pages.len());
+            for page in pages {
+                self.heed_leash()?;
+                left.extend(step.narrow(page).map_err(damaged)?);
+            }
+            pages = left;
         }
-        let is_nothing = |selection: &Selection| *selection == Selection::Nothing;
-        Ok((!selections.iter().all(is_nothing)).then_some(selections))
+        Ok(pages)
     }
 
     fn show(

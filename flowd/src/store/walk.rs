@@ -69,7 +69,7 @@ impl Walk {
     pub(super) fn over(conn: &Connection, version: usize) -> rusqlite::Result<Self> {
         let mut walk = Self::default();
         if version >= chunks::SINCE_VERSION {
-            for mut stored in chunks::between(conn, 0, i64::MAX.cast_unsigned())? {
+            for stored in chunks::between(conn, 0, i64::MAX.cast_unsigned())? {
                 stored.need(conn, ColumnId::ALL.iter().copied().collect())?;
                 stored.chunk.check().map_err(damaged)?;
                 let rows = stored.chunk.all_rows().map_err(damaged)?;

@@ -65,7 +65,7 @@ impl Wanted {
     pub(super) fn plan(
         &self,
         conn: &Connection,
-        stored: &mut Stored,
+        stored: &Stored,
     ) -> rusqlite::Result<Option<Plan>> {
         let header = stored.chunk.header();
         let is_apart = |(number, range): &(Number, RangeInclusive<i64>)| {

@@ -7,18 +7,15 @@ use super::{
 };
 use super::{flows::Verdict, generate::Random};
 use flowd::chunk::{
-    End, Kind, Member, Plan, Predicate, Row, Selection, Sum, sum_by, tally, tally_columns,
+    End, Kind, Member, Page, Picked, Plan, Predicate, Row, Selection, Sum, sum_by, tally,
+    tally_columns,
 };
 
 /// Cores of the machine that the targets speak of.
 const THREADS: usize = 2;
 
 /// Loads those columns of a chunk that it has not got.
-pub(super) fn load(
-    chunk: &mut Chunk,
-    encoded: &Encoded,
-    columns: ColumnSet,
-) -> Result<(), ChunkError> {
+pub(super) fn load(chunk: &Chunk, encoded: &Encoded, columns: ColumnSet) -> Result<(), ChunkError> {
     let missing = chunk.missing(columns);
     for (column, blob) in &encoded.columns {
         if missing.has(*column) {
@@ -94,8 +91,8 @@ fn headers(chunks: &[Encoded]) -> Result<Vec<Header>, ChunkError> {
 }
 
 fn start(encoded: &Encoded, columns: ColumnSet) -> Result<Chunk, ChunkError> {
-    let mut chunk = Chunk::new(Header::decode(&encoded.header)?);
-    load(&mut chunk, encoded, columns)?;
+    let chunk = Chunk::new(Header::decode(&encoded.header)?);
+    load(&chunk, encoded, columns)?;
     Ok(chunk)
 }
 
@@ -111,7 +108,7 @@ fn top(chunks: &[Encoded], by: Code) -> Result<String, ChunkError> {
     };
     let mut bytes: BTreeMap<Ipv6Addr, u64> = BTreeMap::new();
     for encoded in chunks {
-        let mut chunk = start(encoded, only(sums).with(dictionary))?;
+        let chunk = start(encoded, only(sums).with(dictionary))?;
         let mut by_code = Vec::new();
         if chunk.header().has(sums) {
             for ((code, _), sum) in &chunk.sums(sums)?.0 {
@@ -120,7 +117,7 @@ fn top(chunks: &[Encoded], by: Code) -> Result<String, ChunkError> {
                 by_code[code] += sum.counters.bytes();
             }
         } else {
-            load(&mut chunk, encoded, by.columns().and(tally_columns()))?;
+            load(&chunk, encoded, by.columns().and(tally_columns()))?;
             for page in chunk.pages() {
                 for number in [Number::RxBytes, Number::TxBytes] {
                     let (codes, values) = (page.codes(by)?, page.numbers(number)?);
@@ -187,27 +184,36 @@ fn denied_low() -> Predicate {
     ])
 }
 
-/// A chunk with what the predicate reads, and what it makes of it.
-fn planned(encoded: &Encoded, predicate: &Predicate) -> Result<(Chunk, Plan), ChunkError> {
-    let mut chunk = start(encoded, predicate.dictionaries())?;
-    let plan = Plan::of(predicate, &chunk)?;
-    load(&mut chunk, encoded, plan.columns())?;
-    Ok((chunk, plan))
+/// The pages of a chunk with what the predicate wants, as the store finds them.
+fn matching<'c>(
+    chunk: &'c Chunk,
+    encoded: &Encoded,
+    predicate: &Predicate,
+) -> Result<Vec<Page<'c>>, ChunkError> {
+    load(chunk, encoded, predicate.dictionaries())?;
+    let plan = Plan::of(predicate, chunk)?;
+    if plan.is_nothing() {
+        return Ok(Vec::new());
+    }
+    let mut pages: Vec<Page<'_>> = chunk.pages().collect();
+    for step in plan.steps() {
+        load(chunk, encoded, step.columns())?;
+        let left = pages.into_iter().map(|page| step.narrow(page));
+        pages = left.filter_map(Result::transpose).collect::<Result<_, _>>()?;
+    }
+    Ok(pages)
 }
 
 fn sum_of(chunks: &[Encoded], predicate: &Predicate) -> Result<String, ChunkError> {
     let mut sum = Sum::default();
     for encoded in chunks {
-        let (mut chunk, plan) = planned(encoded, predicate)?;
-        if plan.is_nothing() {
-            continue;
+        let chunk = start(encoded, ColumnSet::default())?;
+        let pages = matching(&chunk, encoded, predicate)?;
+        if !pages.is_empty() {
+            load(&chunk, encoded, tally_columns())?;
         }
-        load(&mut chunk, encoded, tally_columns())?;
-        for page in chunk.pages() {
-            let selection = plan.select(&page)?;
-            if selection != Selection::Nothing {
-                sum.absorb(&tally(&page, &selection)?);
-            }
+        for page in pages {
+            sum.absorb(&tally(&page, page.wanted())?);
         }
     }
     Ok(format!("{} records, {} bytes", sum.records, sum.counters.bytes()))
@@ -215,20 +221,12 @@ fn sum_of(chunks: &[Encoded], predicate: &Predicate) -> Result<String, ChunkErro
 
 /// The matching rows of a chunk, by id.
 fn rows_of(encoded: &Encoded, predicate: &Predicate) -> Result<Vec<Row>, ChunkError> {
-    let (mut chunk, plan) = planned(encoded, predicate)?;
-    if plan.is_nothing() {
-        return Ok(Vec::new());
+    let chunk = start(encoded, ColumnSet::default())?;
+    let pages = matching(&chunk, encoded, predicate)?;
+    if !pages.is_empty() {
+        load(&chunk, encoded, Chunk::row_columns())?;
     }
-    load(&mut chunk, encoded, Chunk::row_columns())?;
-    let mut rows = Vec::new();
-    for page in chunk.pages() {
-        let selection = plan.select(&page)?;
-        if selection != Selection::Nothing {
-            rows.append(&mut page.select_rows(&selection)?);
-        }
-    }
-    rows.sort_by_key(|row| row.record_id);
-    Ok(rows)
+    Ok(Picked::of(&chunk, pages, Chunk::row_columns())?.iter().collect())
 }
 
 fn rows_with(

@@ -2,7 +2,8 @@
 //!
 //! - SQLite judges every row once more, so a condition may let more through than it says, and never
 //!   less
-//! - what narrows is written down as a letter a condition, and read again with their values
+//! - what narrows is written down as a letter a condition, and read again with their values; behind
+//!   that stands whether SQLite sorts the rows, and which columns the statement uses
 
 use rusqlite::{
     types::ValueRef,
@@ -10,7 +11,16 @@ use rusqlite::{
 };
 
 use super::tables::RECORD_COLUMNS;
-use crate::flows::{Decider, Filter, FlowId, Verdict, protocol_number};
+use crate::{
+    chunk::{Chunk, Code, ColumnSet, Number},
+    flows::{Decider, Filter, FlowId, Verdict, protocol_number},
+    store::batch::Need,
+};
+
+/// Between the conditions that narrow and the columns that are used: records come by ascending id,
+/// or, where SQLite sorts them, as they lie.
+const BY_ID: char = ':';
+const AS_THEY_LIE: char = '~';
 
 /// What SQLite takes a history for, in records.
 const MANY: f64 = 1e7;
@@ -31,6 +41,8 @@ pub(super) struct Range {
     pub(super) after: u64,
     /// Those up to this number.
     pub(super) last: u64,
+    /// What of it.
+    pub(super) need: Need,
 }
 
 /// What a condition narrows.
@@ -174,13 +186,19 @@ pub(super) fn choose(info: &mut IndexInfo) -> rusqlite::Result<()> {
         matches!((by.next(), by.next()), (Some((-1 | 0, false)), None))
     };
     info.set_order_by_consumed(by_number);
-    info.set_idx_str(&plan);
+    let is_sorted_later = info.order_bys().next().is_some() && !by_number;
+    let order = if is_sorted_later { AS_THEY_LIE } else { BY_ID };
+    info.set_idx_str(&format!("{plan}{order}{:x}", info.col_used()));
     Ok(())
 }
 
 /// What a plan means with these values, of the records up to `watermark`.
 pub(super) fn range(plan: &str, values: &Filters<'_>, watermark: u64) -> Range {
-    let mut range = Range { filter: Filter::default(), flow: None, after: 0, last: watermark };
+    let is_by_id = !plan.contains(AS_THEY_LIE);
+    let (plan, used) = plan.split_once([BY_ID, AS_THEY_LIE]).unwrap_or((plan, ""));
+    let of = needed(u64::from_str_radix(used, 16).unwrap_or(u64::MAX));
+    let (filter, need) = (Filter::default(), Need { of, is_by_id });
+    let mut range = Range { filter, flow: None, after: 0, last: watermark, need };
     for (letter, value) in plan.chars().zip(values.iter()) {
         let known = Narrow::ALL.iter().find(|(_, known)| *known == letter);
         if let Some((narrow, _)) = known {
@@ -188,6 +206,47 @@ pub(super) fn range(plan: &str, values: &Filters<'_>, watermark: u64) -> Range {
         }
     }
     range
+}
+
+/// What chunks have to say of records for these columns of the table, a bit each.
+fn needed(used: u64) -> ColumnSet {
+    let columns = RECORD_COLUMNS.iter().enumerate().filter(|(at, _)| used >> at & 1 == 1);
+    columns.fold(ColumnSet::default(), |needed, (_, column)| needed.and(said_by(column.name)))
+}
+
+/// The columns of chunks that say what stands in a column of the table.
+fn said_by(column: &str) -> ColumnSet {
+    let ends = [Code::Kind, Code::Peer, Code::Remote];
+    let codes = |codes: &[Code]| {
+        codes.iter().fold(ColumnSet::default(), |all, code| all.and(code.columns()))
+    };
+    match column {
+        "record_id" => Number::RecordId.columns(),
+        "gateway" => ColumnSet::default(),
+        "window_start" => Number::WindowStart.columns(),
+        "window_end" => Number::WindowEnd.columns(),
+        "first_seen" => Number::FirstSeen.columns(),
+        "last_seen" => Number::LastSeen.columns(),
+        "interface" | "protocol" | "protocol_number" | "initiator" | "icmp_type" | "icmp_code"
+        | "verdict" | "enforced" | "rule" | "policy_revision" | "overflow" => codes(&[Code::Kind]),
+        "src_ip" | "dst_ip" | "src_peer" | "dst_peer" | "src_resource" | "dst_resource" => {
+            codes(&ends)
+        }
+        "src_port" | "dst_port" => codes(&[Code::Kind, Code::SrcPort, Code::DstPort]),
+        "peer_public_key" | "peer_name" | "peer_user" | "peer_device" | "peer_groups"
+        | "peer_endpoint" => codes(&[Code::Peer]),
+        "rx_packets" => Number::RxPackets.columns(),
+        "rx_bytes" => Number::RxBytes.columns(),
+        "tx_packets" => Number::TxPackets.columns(),
+        "tx_bytes" => Number::TxBytes.columns(),
+        "total_rx_packets" => Number::RxPacketsTotal.columns(),
+        "total_rx_bytes" => Number::RxBytesTotal.columns(),
+        "total_tx_packets" => Number::TxPacketsTotal.columns(),
+        "total_tx_bytes" => Number::TxBytesTotal.columns(),
+        "tcp_flags_rx" | "tcp_flags_tx" | "end_reason" => codes(&[Code::State]),
+        // The id of a flow is made of most of a record.
+        _ => Chunk::row_columns(),
+    }
 }
 
 impl Range {

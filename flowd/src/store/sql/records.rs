@@ -1,13 +1,10 @@
-//! The table `records`: a page of records at a time, as [`Reader::records`] gives them.
-//!
-//! Nothing is open between two pages, so a statement that nobody reads keeps no segment.
+//! The table `records`: a batch of records at a time, of which a row is made when SQLite asks for it.
 
 use std::{
     borrow::Cow,
+    cell::OnceCell,
     ffi::{CStr, CString, c_int},
-    ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -23,12 +20,12 @@ use super::{
     plan::{self, Range},
     tables::{self, Named, RECORD_COLUMNS},
 };
-use crate::store::{ReadError, Reader};
+use crate::store::{ReadError, Reader, batch::Batch, opened::Reached};
 
-/// Records of the first page: a statement may want few.
-const FIRST_PAGE: usize = 256;
-/// Records of a page at most, some 5 MB.
-const PAGE: usize = 16_384;
+/// Rows of the first batch: a statement may want few.
+const FEW: usize = 256;
+/// Rows of a batch at most, some 5 MB; a chunk has four times as many at most.
+const MANY: usize = 16_384;
 
 pub(super) const MODULE: Module<'static, Records> = Module::eponymous_only_module();
 
@@ -38,7 +35,7 @@ pub(super) struct Source {
     pub(super) reader: Reader,
     pub(super) gateway: Arc<str>,
     pub(super) watermark: u64,
-    /// Why a page could not be read.
+    /// Why a batch could not be read.
     pub(super) failed: Mutex<Option<ReadError>>,
     /// How many records were read.
     pub(super) read: AtomicU64,
@@ -92,8 +89,8 @@ unsafe impl VTab<'_> for Records {
     fn open(&mut self) -> rusqlite::Result<Cursor> {
         let source = self.source.clone();
         let base = sqlite3_vtab_cursor::default();
-        let (range, oldest, page) = (None, None, Vec::new());
-        Ok(Cursor { base, source, range, oldest, page, at: 0, size: FIRST_PAGE })
+        let (range, reached, batch) = (None, Reached::default(), Batch::default());
+        Ok(Cursor { base, source, range, reached, batch, at: 0, named: OnceCell::new(), most: FEW })
     }
 }
 
@@ -104,12 +101,13 @@ pub(super) struct Cursor {
     source: Arc<Source>,
     /// What is left to read; `None`: nothing.
     range: Option<Range>,
-    /// The first segment of the range, once a page did not have all of it.
-    oldest: Option<PathBuf>,
-    page: Vec<Named>,
+    reached: Reached,
+    batch: Batch,
     at: usize,
-    /// Records of the next page.
-    size: usize,
+    /// The record at this place, once it is asked for.
+    named: OnceCell<Option<Named>>,
+    /// Rows of the next batch.
+    most: usize,
 }
 
 // SAFETY: the structure has C's layout, and SQLite's own comes first in it.
@@ -120,43 +118,56 @@ unsafe impl VTabCursor for Cursor {
         plan: Option<&str>,
         values: &Filters<'_>,
     ) -> rusqlite::Result<()> {
-        self.range = Some(plan::range(plan.unwrap_or_default(), values, self.source.watermark));
-        (self.oldest, self.size) = (None, FIRST_PAGE);
+        let range = plan::range(plan.unwrap_or_default(), values, self.source.watermark);
+        (self.reached, self.most) = (Reached::new(range.after), FEW);
+        self.range = Some(range);
         self.turn()
     }
 
     fn next(&mut self) -> rusqlite::Result<()> {
         self.at += 1;
-        if self.at < self.page.len() { Ok(()) } else { self.turn() }
+        self.named.take();
+        if self.eof() { self.turn() } else { Ok(()) }
     }
 
     fn eof(&self) -> bool {
-        self.at >= self.page.len()
+        self.at >= self.batch.len()
     }
 
     fn column(&self, context: &mut Context, index: c_int) -> rusqlite::Result<()> {
         let column = usize::try_from(index).ok().and_then(|index| RECORD_COLUMNS.get(index));
-        match (self.page.get(self.at), column) {
+        match (self.named(), column) {
             (Some(named), Some(column)) => context.set_result((column.value)(named)),
             _ => Ok(()),
         }
     }
 
     fn rowid(&self) -> rusqlite::Result<i64> {
-        Ok(self.page.get(self.at).map_or(0, |named| named.record.record_id.cast_signed()))
+        Ok(self.named().map_or(0, |named| named.record.record_id.cast_signed()))
     }
 }
 
 impl Cursor {
-    /// Goes to the first record of the next page.
+    fn named(&self) -> Option<&Named> {
+        let named = || {
+            let record = self.batch.record(self.at)?;
+            Some(Named { record, gateway: self.source.gateway.clone() })
+        };
+        self.named.get_or_init(named).as_ref()
+    }
+
+    /// Goes to the first record of the next batch.
     fn turn(&mut self) -> rusqlite::Result<()> {
-        (self.at, self.size) = (0, self.size.min(PAGE));
-        self.page.clear();
+        self.at = 0;
+        self.named.take();
+        // What was read is let go of before the next.
+        self.batch = Batch::default();
         // SQLite calls from C, where a panic would end the daemon.
         match catch_unwind(AssertUnwindSafe(|| self.read())) {
-            Ok(Ok(())) => {
-                self.source.read.fetch_add(self.page.len() as u64, Ordering::Relaxed);
-                self.size *= 4;
+            Ok(Ok(batch)) => {
+                self.source.read.fetch_add(batch.len() as u64, Ordering::Relaxed);
+                self.batch = batch;
+                self.most = (self.most * 4).min(MANY);
                 Ok(())
             }
             Ok(Err(error)) => Err(self.source.keep(error)),
@@ -164,33 +175,19 @@ impl Cursor {
         }
     }
 
-    fn read(&mut self) -> Result<(), ReadError> {
-        let Some(mut range) = self.range.take() else { return Ok(()) };
-        let Source { reader, gateway, watermark, .. } = &*self.source;
-        let page = &mut self.page;
-        let mut take = |record| page.push(Named { record, gateway: gateway.clone() });
-        if let Some(id) = range.flow {
-            let records = reader.flow(id, *watermark)?.map(|(records, _)| records);
-            records.into_iter().flatten().for_each(take);
-            return Ok(());
-        }
-        let first = match self.oldest {
-            Some(_) => None,
-            None => reader.paths(&range.filter)?.into_iter().next(),
+    fn read(&mut self) -> Result<Batch, ReadError> {
+        let Some(range) = &self.range else { return Ok(Batch::default()) };
+        let Source { reader, watermark, .. } = &*self.source;
+        let Some(id) = range.flow else {
+            return reader.batch(
+                &range.filter,
+                &mut self.reached,
+                range.last,
+                (self.most, range.need),
+            );
         };
-        let mut left = self.size;
-        reader.records(&range.filter, range.after, range.last, &mut |record| {
-            range.after = record.record_id;
-            take(record);
-            left -= 1;
-            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        // A page begins behind the last one: it would miss what retention took from before it.
-        self.oldest = self.oldest.take().or(first);
-        if self.oldest.as_ref().is_some_and(|path| !path.exists()) {
-            return Err(ReadError::Removed);
-        }
-        self.range = (left == 0).then_some(range);
-        Ok(())
+        self.range = None;
+        let records = reader.flow(id, *watermark)?.map(|(records, _)| records);
+        Ok(Batch::Rows(records.unwrap_or_default()))
     }
 }

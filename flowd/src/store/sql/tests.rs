@@ -6,10 +6,14 @@ use proptest::prelude::*;
 
 use super::{Answer, Beside, Cell, Question, ask, ask_within, tables};
 use crate::{
-    flows::{Bound, Filter, FlowId, Gap, Identity, Record, Stage, Verdict, sample},
+    flows::{
+        Bound, EndReason, Filter, FlowId, Gap, Icmp, Identity, Initiator, Record, Stage, Verdict,
+        sample,
+    },
     store::{
         Leash, Leaving, ReadError, Reader, Writer,
         reader::tests::{Life, filter, life, records_of},
+        step_tests::compact,
     },
     wire::{Peer, WireguardCounters},
 };
@@ -113,8 +117,13 @@ fn error(dir: &Path, text: &str) -> ReadError {
     }
 }
 
-/// A store of these records.
-fn stored(mut records: Vec<Record>) -> (tempfile::TempDir, Vec<Record>) {
+/// A store of these records, as rows.
+fn stored(records: Vec<Record>) -> (tempfile::TempDir, Vec<Record>) {
+    stepped(records, 0)
+}
+
+/// The same, of which so many steps a day made chunks.
+fn stepped(mut records: Vec<Record>, steps: usize) -> (tempfile::TempDir, Vec<Record>) {
     let dir = tempfile::tempdir().unwrap();
     records.sort_by_key(|record| record.window_end_ms);
     let first_ms = records.first().map_or(0, |record| record.window_end_ms);
@@ -122,6 +131,7 @@ fn stored(mut records: Vec<Record>) -> (tempfile::TempDir, Vec<Record>) {
     let days = records.chunk_by_mut(|a, b| a.window_end_ms / DAY_MS == b.window_end_ms / DAY_MS);
     for day in days {
         writer.commit(day[0].window_end_ms, day, &Leaving::default()).unwrap();
+        compact(dir.path(), &mut writer, 7, steps);
     }
     writer.close();
     (dir, records)
@@ -434,8 +444,9 @@ proptest! {
         flows in prop::collection::vec(life(), 1..20),
         wanted in filter(),
         watermark in 0_u64..60,
+        steps in 0_usize..4,
     ) {
-        let (dir, _) = stored(lives(&flows));
+        let (dir, _) = stepped(lives(&flows), steps);
         let mut conditions = vec!["1".to_owned()];
         let mut is = |name: &str, value: Option<String>| {
             conditions.extend(value.map(|value| format!("{name}{value}")));
@@ -475,6 +486,50 @@ proptest! {
         let sums = sums.map(|sum| format!("{:?}", sum as f64)).join("|");
         prop_assert_eq!(rows.rows, vec![format!("{count}|{sums}")], "{}", text);
     }
+}
+
+#[test]
+fn a_column_alone_is_what_it_is_among_all_in_either_form() {
+    let record = |number: u16| {
+        let end_ms = i64::from(number) * 60_000;
+        let mut record = Record {
+            first_seen_ms: end_ms - 60_000 - i64::from(number % 7),
+            last_seen_ms: end_ms - i64::from(number % 5),
+            window_start_ms: end_ms - 60_000,
+            window_end_ms: end_ms,
+            end_reason: number.is_multiple_of(2).then_some(EndReason::Fin),
+            initiator: [Initiator::Peer, Initiator::Remote][usize::from(number % 2)],
+            rule: number.is_multiple_of(3).then(|| "web".into()),
+            remote_resource: number.is_multiple_of(5).then(|| "billing".into()),
+            peer_resource: Some("home".into()),
+            remote_peer: sample::record().peer,
+            ..sample::record()
+        };
+        record.tuple.peer_port = number;
+        record.total = record.counters + record.counters;
+        if number.is_multiple_of(11) {
+            (record.tuple.protocol, record.icmp) = (1, Some(Icmp { r#type: 8, code: 3 }));
+        }
+        if number.is_multiple_of(13) {
+            record = Record {
+                window_start_ms: end_ms - 60_000,
+                window_end_ms: end_ms,
+                ..sample::overflow()
+            };
+        }
+        record
+    };
+    let records: Vec<Record> = (1..100).map(record).collect();
+    let ((dir, _), (as_rows, _)) = (stepped(records.clone(), usize::MAX), stored(records));
+    let all = rows(dir.path(), "SELECT * FROM records");
+    assert_eq!(all, rows(as_rows.path(), "SELECT * FROM records"));
+    for (at, column) in tables()[0].1.iter().enumerate() {
+        let alone = rows(dir.path(), &format!("SELECT {} FROM records", column.name));
+        let among: Vec<_> = all.iter().map(|row| row.split('|').nth(at).unwrap()).collect();
+        assert_eq!(alone, among, "{}", column.name);
+    }
+    let numbers: Vec<_> = (1..100).map(|number: u16| number.to_string()).collect();
+    assert_eq!(rows(dir.path(), "SELECT rowid FROM records"), numbers);
 }
 
 #[test]

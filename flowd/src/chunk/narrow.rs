@@ -1,0 +1,97 @@
+//! What is left of a page once something was asked of it, so that less of every further column is
+//! read.
+
+use std::{cell::OnceCell, mem};
+
+use super::{ChunkError, Page, Selection, page::Runs};
+
+/// What is left of a page that was narrowed: positions on the whole one, ascending.
+pub(super) struct Left {
+    pub(super) flows: Vec<u16>,
+    /// All those of the flows.
+    pub(super) records: Vec<u16>,
+}
+
+impl Page<'_> {
+    /// The same page with those runs only that are true here.
+    fn keep(self, runs: &[bool]) -> Result<Self, ChunkError> {
+        let Runs { flow_of, states } = self.runs()?;
+        let flows = places(runs.len(), |flow| runs[flow]);
+        let records = places(flow_of.len(), |record| runs[usize::from(flow_of[record])]);
+        let mut renumbered = vec![0; runs.len()];
+        flows.iter().zip(0..).for_each(|(flow, new)| renumbered[usize::from(*flow)] = new);
+        let runs = Runs {
+            flow_of: at(flow_of, &records).map(|flow| renumbered[usize::from(flow)]).collect(),
+            states: at(states, &records).collect(),
+        };
+        let before = |left: &[u16], now: &[u16]| at(left, now).collect();
+        Ok(Self {
+            wanted: self.wanted.at(&records),
+            runs: runs.into(),
+            codes_of_runs: self.codes_of_runs.map(|made| some_of(made, &flows)),
+            codes: self.codes.map(|made| some_of(made, &records)),
+            numbers: self.numbers.map(|made| some_of(made, &records)),
+            opens: some_of(self.opens, &records),
+            left: Some(match self.left {
+                None => Left { flows, records },
+                Some(left) => Left {
+                    flows: before(&left.flows, &flows),
+                    records: before(&left.records, &records),
+                },
+            }),
+            ..self
+        })
+    }
+
+    /// The same page, of whose records those are wanted that were so far and are true here; `None`:
+    /// none.
+    pub(super) fn want(mut self, records: Selection) -> Result<Option<Self>, ChunkError> {
+        self.wanted = mem::replace(&mut self.wanted, Selection::Nothing).and(records);
+        let Selection::Some(wanted) = &self.wanted else {
+            return Ok((self.wanted == Selection::All).then_some(self));
+        };
+        let mut runs = vec![false; self.flow_count()];
+        for (flow, wanted) in self.runs()?.flow_of.iter().zip(wanted) {
+            runs[usize::from(*flow)] |= wanted;
+        }
+        Ok(Some(if is_most(&runs) { self } else { self.keep(&runs)? }))
+    }
+
+    /// The same page, of whose runs those are wanted that are true here.
+    pub(super) fn want_runs(self, runs: &[bool]) -> Result<Option<Self>, ChunkError> {
+        if !is_most(runs) {
+            return self.keep(runs).map(Some);
+        }
+        let wanted = self.each_record(runs)?;
+        self.want(Selection::Some(wanted))
+    }
+}
+
+/// Whether so many are wanted that reading only these takes longer than reading all.
+fn is_most(wanted: &[bool]) -> bool {
+    wanted.iter().filter(|wanted| **wanted).count() * 4 > wanted.len() * 3
+}
+
+/// The positions at which it holds, of so many.
+fn places(count: usize, holds: impl Fn(usize) -> bool) -> Vec<u16> {
+    let mut places = vec![0; count + 1];
+    let mut found = 0;
+    for place in 0..count {
+        // The next one takes the place of one that is none.
+        places[found] = place as u16;
+        found += usize::from(holds(place));
+    }
+    places.truncate(found);
+    places
+}
+
+/// The values at these places.
+pub(super) fn at<T: Copy>(values: &[T], places: &[u16]) -> impl Iterator<Item = T> {
+    places.iter().map(|place| values[usize::from(*place)])
+}
+
+/// What was decoded at these positions.
+fn some_of<T: Copy>(made: OnceCell<Vec<T>>, places: &[u16]) -> OnceCell<Vec<T>> {
+    made.into_inner()
+        .map_or_else(OnceCell::new, |made| at(&made, places).collect::<Vec<T>>().into())
+}
