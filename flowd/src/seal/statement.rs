@@ -101,6 +101,9 @@ pub struct Tombstone {
     pub day: String,
     /// Hash of the statement that sealed it; `None`: none did.
     pub seal: Option<Hash>,
+    /// It was not as it was sealed, and flowd signed that it went, not what it had.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub has_changed: bool,
     /// Why it went: `age` or `bytes`.
     pub reason: String,
     /// `None`: it had no record.
@@ -169,6 +172,11 @@ impl Statement {
             .is_ok_and(|signature| statement.key.has_signed(&message, &signature));
         Some((statement, Hash::of(&message), is_signed))
     }
+}
+
+/// A member that is left out as long as it says nothing.
+fn is_not(said: &bool) -> bool {
+    !said
 }
 
 /// What is signed and hashed of a line.

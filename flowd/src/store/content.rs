@@ -71,7 +71,9 @@ pub(super) fn of(
     let names = Names { words: chunks::words(conn, version)?, ..Names::read(conn)? };
     let peers: HashMap<i64, Hash> =
         names.peers.iter().map(|(id, peer)| (*id, seal::identity(peer))).collect();
-    let peer = |id: NameId| id.and_then(|id| peers.get(&i64::from(id.get())).copied());
+    // One that points to nothing is not the same as none.
+    let peer =
+        |id: NameId| id.map(|id| peers.get(&i64::from(id.get())).copied().unwrap_or_default());
     let named = |row: &Row| Named {
         interface: names.interfaces.get(&i64::from(row.interface)).map_or("?", |name| name),
         peer: peer(row.peer),

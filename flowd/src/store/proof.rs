@@ -6,7 +6,7 @@
 //!   signed yet
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -16,6 +16,7 @@ use super::{
     content::{self, Derived},
     failure,
     leash::{Leash, Over},
+    sealing::closed_ms,
     segment::record_ids,
     signing::{chain_path, read_chain},
     totals, verify, writer,
@@ -116,8 +117,15 @@ struct Check<'c> {
     proof: Proof,
 }
 
-/// The day and the gateway that a file says it is of, and what it has.
-type Found = (String, String, Contents);
+/// What a file says of itself, and what it has.
+struct Found {
+    day: String,
+    gateway: String,
+    closed_ms: Option<i64>,
+    /// Rows that point to nothing.
+    has_strays: bool,
+    contents: Contents,
+}
 
 /// First and last id of the records of a file.
 type Span = ((u64, u64), String);
@@ -241,12 +249,23 @@ impl Check<'_> {
         }
         let content = Content::new(seal.record_ids(), seal.range_ids);
         match self.read(&seal.day, |_| content)? {
-            Ok((day, gateway, contents)) => {
+            Ok(Found { day, gateway, closed_ms, has_strays, contents }) => {
                 if day != seal.day {
                     self.fault(FaultKind::Reordered, file, format!("it is the segment of {day}"));
                 }
                 if gateway != self.chain.links[index].statement.gateway {
                     self.fault(FaultKind::Edited, file, "it says that it is another gateway's");
+                }
+                if closed_ms.is_some() && closed_ms != seal.closed_ms {
+                    let detail = "it says that it was closed at another time than its seal does";
+                    self.fault(FaultKind::Edited, file, detail);
+                }
+                if has_strays {
+                    self.fault(
+                        FaultKind::Edited,
+                        file,
+                        "rows of it point to rows that are not there",
+                    );
                 }
                 self.proof.faults.extend(seal.compare(file, &contents));
             }
@@ -274,7 +293,13 @@ impl Check<'_> {
             let sql = "SELECT day, gateway FROM meta";
             let (day, gateway) = conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
             let content = content(record_ids(&conn)?);
-            Ok((day, gateway, content::of(&conn, version, content, Derived::Checked)?))
+            Ok(Found {
+                day,
+                gateway,
+                closed_ms: closed_ms(&conn, version)?,
+                has_strays: conn.prepare("PRAGMA foreign_key_check")?.exists([])?,
+                contents: content::of(&conn, version, content, Derived::Checked)?,
+            })
         };
         let found = read();
         match self.leash.over() {
@@ -290,6 +315,10 @@ impl Check<'_> {
         if !self.proven[at] {
             let detail = format!("its tombstone, statement {}, is not proven", self.number(at));
             self.fault(FaultKind::WrongKey, &seal.file, detail);
+        }
+        if tombstone.has_changed {
+            let detail = "it was not as it was sealed when retention removed it";
+            self.fault(FaultKind::Edited, &seal.file, detail);
         }
         let is_same = tombstone.seal == Some(self.chain.links[index].hash)
             && tombstone.record_ids() == seal.record_ids()
@@ -336,6 +365,18 @@ impl Check<'_> {
             peers.entry(peer.day.clone()).or_default().push(peer);
         }
         let mut kept = totals::days(store)?;
+        let first_said = seals.keys().chain(tombstones.keys()).min().copied().unwrap_or_default();
+        let strange = |day: &str| {
+            let is_told =
+                tombstones.contains_key(day) || self.days.iter().any(|there| there == day);
+            !is_told && !first_said.is_empty() && day >= first_said
+        };
+        let named = kept.iter().map(|kept| &kept.day).chain(peers.keys());
+        let strange: BTreeSet<String> = named.filter(|day| strange(day)).cloned().collect();
+        for day in strange {
+            let detail = format!("it has sums of {day}, which nobody has signed");
+            self.fault(FaultKind::Edited, "totals.sqlite", detail);
+        }
         for (day, (_, tombstone)) in tombstones {
             let place = kept.iter().position(|kept| kept.day == day);
             let found = place.map(|place| kept.swap_remove(place));
@@ -344,6 +385,9 @@ impl Check<'_> {
                 found.record_ids == tombstone.record_ids()
                     && (found.records, found.flows) == (tombstone.records, tombstone.flows)
                     && found.counters == tombstone.counters
+                    && (found.reason.word(), found.file_bytes)
+                        == (&*tombstone.reason, tombstone.file_bytes)
+                    && found.sha256.parse() == Ok(tombstone.file_sha256)
             });
             if !is_same || sums != tombstone.peers {
                 let detail = format!("its sums of {day} are not those of the tombstone");
@@ -411,7 +455,7 @@ impl Check<'_> {
                 Content::new(found, found.map_or(seal::RANGE_IDS, seal::range_ids))
             };
             match self.read(&day, content)? {
-                Ok((_, _, contents)) => {
+                Ok(Found { contents, .. }) => {
                     records = (contents.records, ids);
                     self.of_tail(&file, (&contents, ids), &mut last);
                 }

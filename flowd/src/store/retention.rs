@@ -206,13 +206,17 @@ impl Keeper {
         let Some((newest, days)) = all.split_last() else {
             return Ok(0);
         };
-        let mut failed = None;
+        let (mut failed, mut is_next) = (None, true);
         for day in days {
             let sealed = self.close(day, now_ms).and_then(|closed| match signer {
-                Ok(Some(signer)) if closed != Closed::NotYet => {
+                Ok(Some(signer)) if closed != Closed::NotYet && is_next => {
                     signer.seal(&self.path(day), (day, &all), closed, now_ms)
                 }
-                _ => Ok(()),
+                _ => {
+                    // Days are sealed in their order.
+                    is_next &= closed != Closed::NotYet;
+                    Ok(())
+                }
             });
             if let Err(error) = sealed {
                 failed.get_or_insert(error);
@@ -374,7 +378,7 @@ impl Keeper {
             return Ok(());
         }
         if let Some(signer) = signer {
-            signer.bury(&tombstone, &peers, now_ms)?;
+            signer.bury((&path, &tombstone), &peers, now_ms)?;
         }
         for suffix in ["-wal", "-shm", ""] {
             match fs::remove_file(aside::with(&path, suffix)) {

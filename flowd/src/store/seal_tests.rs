@@ -292,6 +292,11 @@ fn what_is_beside_records_counts() {
     let copy = store.copy();
     copy.edit("UPDATE peer SET user = 'mallory'");
     copy.assert_wrong(FaultKind::Edited, Some((1, 40)));
+    for sql in ["UPDATE gap SET peer_id = 77", "UPDATE meta SET sealed = sealed + 1"] {
+        let copy = store.copy();
+        copy.edit(sql);
+        copy.assert_wrong(FaultKind::Edited, None);
+    }
 }
 
 /// Makes the chunks of the first day anew, from what `change` leaves of their rows.
@@ -473,9 +478,19 @@ fn a_day_that_goes_leaves_a_tombstone() {
     ];
     assert_eq!(states(&proof), expected);
     let totals = copy.dir.path().join("totals.sqlite");
-    for sql in ["UPDATE day SET rx_bytes = 0", "UPDATE peer_day SET user = 'mallory'"] {
+    for sql in [
+        "UPDATE day SET rx_bytes = 0",
+        "UPDATE day SET reason = 'bytes'",
+        "UPDATE day SET file_bytes = 1",
+        "UPDATE day SET sha256 = printf('%064d', 0)",
+        "INSERT INTO day SELECT '2026-12-09', gateway, removed, reason, records, flows, rx_packets, \
+         rx_bytes, tx_packets, tx_bytes, first_record_id, last_record_id, file_bytes, sha256 FROM day",
+        "UPDATE peer_day SET user = 'mallory'",
+        "UPDATE peer_day SET day = '1970-01-05'",
+    ] {
         let copy = store.copy();
         let conn = Connection::open(copy.dir.path().join("totals.sqlite")).unwrap();
+        conn.pragma_update(None, "foreign_keys", false).unwrap();
         conn.execute_batch(sql).unwrap();
         copy.assert_wrong(FaultKind::Edited, None);
     }
@@ -525,18 +540,101 @@ fn a_day_that_was_opened_again_is_sealed_again_if_it_still_has_what_was_sealed()
 #[test]
 fn a_day_that_is_called_after_another_one_is_sealed_under_its_new_name() {
     let store = Store::of(20);
-    let (from, to) = ("segments/1970-01-01.sqlite", "segments/1969-12-31.sqlite");
-    let (from, to) = (store.path().join(from), store.path().join(to));
-    fs::set_permissions(&from, Permissions::from_mode(0o640)).unwrap();
-    let conn = Connection::open(&from).unwrap();
-    conn.execute("UPDATE meta SET day = '1969-12-31'", []).unwrap();
-    drop(conn);
-    fs::rename(&from, &to).unwrap();
+    for (from, to) in [("1970-01-01", "1969-12-30"), ("1970-01-02", "1969-12-31")] {
+        let path = |day: &str| store.path().join(format!("segments/{day}.sqlite"));
+        fs::set_permissions(path(from), Permissions::from_mode(0o640)).unwrap();
+        let conn = Connection::open(path(from)).unwrap();
+        conn.execute("UPDATE meta SET day = ?", [to]).unwrap();
+        drop(conn);
+        fs::rename(path(from), path(to)).unwrap();
+    }
     store.copy().assert_wrong(FaultKind::MissingDay, Some((1, 20)));
     store.keep(0, 2);
     let proof = store.copy().assert_good();
-    assert_eq!(states(&proof)[0], ("1969-12-31", DayState::Proven, 20));
+    assert_eq!(states(&proof)[0], ("1969-12-30", DayState::Proven, 20));
+    assert_eq!(states(&proof)[1], ("1969-12-31", DayState::Proven, 5));
     assert_eq!(proof.days.len(), 3);
+}
+
+/// Edits a file of a store, as somebody does who may write there but has no key.
+fn forge(path: &Path, sql: &str) {
+    fs::set_permissions(path, Permissions::from_mode(0o640)).unwrap();
+    let conn = Connection::open(path).unwrap();
+    conn.pragma_update(None, "foreign_keys", false).unwrap();
+    conn.execute_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+    drop(conn);
+    fs::set_permissions(path, Permissions::from_mode(0o440)).unwrap();
+}
+
+#[test]
+fn flowd_signs_nothing_that_somebody_else_has_written() {
+    let first = "segments/1970-01-01.sqlite";
+    let sealed_again = "UPDATE meta SET sealed = sealed + 1;";
+    for sql in [
+        "DELETE FROM gap",
+        "UPDATE gap SET detail = 'nothing was late'",
+        "INSERT INTO policy VALUES (7, 'forged')",
+        "UPDATE total SET rx_bytes = rx_bytes + 1",
+    ] {
+        let store = Store::of(20);
+        let statements = read_chain(store.path()).unwrap().head.0;
+        forge(&store.path().join(first), &format!("{sql}; {sealed_again}"));
+        let error = keeper(store.path(), 0).run(2 * DAY).unwrap_err();
+        assert!(error.to_string().contains("is not as it was sealed"), "{sql}: {error}");
+        assert_eq!(read_chain(store.path()).unwrap().head.0, statements, "{sql}");
+        store.copy().assert_wrong(FaultKind::Edited, None);
+        // When its time is over it goes all the same, and its tombstone says so.
+        keeper(store.path(), 1).run(2 * DAY).unwrap_err();
+        assert!(!store.path().join(first).exists(), "{sql}");
+        let proof = store.copy().assert_wrong(FaultKind::Edited, None);
+        let told = |fault: &crate::seal::Fault| fault.detail.contains("when retention removed it");
+        assert!(proof.faults.iter().any(told), "{sql}: {proof:#?}");
+    }
+}
+
+#[test]
+fn a_day_that_comes_back_or_comes_from_nowhere_gets_no_seal() {
+    let store = Store::of(20);
+    let (first, kept) =
+        (store.path().join("segments/1970-01-01.sqlite"), store.path().join("kept"));
+    fs::copy(&first, &kept).unwrap();
+    store.keep(1, 2);
+    let statements = read_chain(store.path()).unwrap().head.0;
+    fs::copy(&kept, &first).unwrap();
+    store.keep(0, 2);
+    store.copy().assert_good();
+    forge(&first, "UPDATE peer SET name = 'mallory'; UPDATE meta SET sealed = sealed + 1");
+    store.keep(0, 2);
+    store.copy().assert_wrong(FaultKind::Edited, None);
+    fs::remove_file(&first).unwrap();
+    let strange = store.path().join("segments/1969-12-31.sqlite");
+    fs::copy(&kept, &strange).unwrap();
+    forge(&strange, "UPDATE meta SET day = '1969-12-31'");
+    let error = keeper(store.path(), 0).run(2 * DAY).unwrap_err();
+    assert!(error.to_string().contains("was not there when a later day was sealed"), "{error}");
+    store.copy().assert_wrong(FaultKind::Unsealed, None);
+    assert_eq!(read_chain(store.path()).unwrap().head.0, statements);
+}
+
+#[test]
+fn days_are_sealed_in_their_order_also_when_a_reader_holds_one() {
+    let store = Store::of(20);
+    fs::remove_file(store.path().join("seals.chain")).unwrap();
+    let first = store.path().join("segments/1970-01-01.sqlite");
+    fs::set_permissions(&first, Permissions::from_mode(0o640)).unwrap();
+    let conn = Connection::open(&first).unwrap();
+    let _mode: String = conn.query_row("PRAGMA journal_mode = wal", [], |row| row.get(0)).unwrap();
+    let reader = Connection::open(&first).unwrap();
+    let tx = reader.unchecked_transaction().unwrap();
+    let _day: String = tx.query_row("SELECT day FROM meta", [], |row| row.get(0)).unwrap();
+    store.keep(0, 2);
+    assert!(store.copy().prove().faults.is_empty());
+    assert!(read_chain(store.path()).unwrap().seals().is_empty());
+    drop((tx, conn));
+    drop(reader);
+    store.keep(0, 2);
+    assert_eq!(read_chain(store.path()).unwrap().seals().len(), 2);
+    store.copy().assert_good();
 }
 
 #[test]

@@ -3,7 +3,10 @@
 //! - A day is sealed when its file is closed. Nothing but a whole line of the chain says so: after a
 //!   crash in between, the next run seals it, late.
 //! - A file that was opened again (the newest one was lost), or that is called after another day
-//!   now (the clock was ahead), is sealed again if it still has what was sealed.
+//!   now (the clock was ahead), is sealed again if it has exactly what was sealed: whoever can write
+//!   files gets no signature for what he wrote into them.
+//! - Days are sealed in their order: one that comes from somewhere behind a sealed one gets no seal,
+//!   and neither does one that was removed and comes back.
 
 use std::path::{Path, PathBuf};
 
@@ -59,6 +62,10 @@ impl Signer {
         now_ms: i64,
     ) -> Result<(), KeepError> {
         let known = self.chain.seals().get(day).map(|(_, seal)| seal.closed_ms);
+        if self.chain.tombstones().contains_key(day) {
+            return Ok(());
+        }
+        let is_behind = self.is_behind(day, days);
         let read = || -> rusqlite::Result<Option<Result<Seal, SealError>>> {
             let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
             let conn = conn.unchecked_transaction()?;
@@ -70,11 +77,12 @@ impl Signer {
             }
             let ids = record_ids(&conn)?;
             let before = before(&self.chain, day, days, ids);
-            if let Some(before) = before {
-                let content = Content::new(before.record_ids(), before.range_ids);
-                if content::of(&conn, version, content, Derived::Skipped)?.ranges != before.ranges {
+            match before {
+                Some(before) if !is_as_sealed(&conn, version, before)? => {
                     return Ok(Some(Err(SealError::Changed(day.to_owned()))));
                 }
+                None if is_behind => return Ok(Some(Err(SealError::Behind(day.to_owned())))),
+                _ => {}
             }
             let range_ids = ids.map_or(seal::RANGE_IDS, seal::range_ids);
             let content = Content::new(ids, range_ids);
@@ -105,10 +113,28 @@ impl Signer {
         Ok(())
     }
 
+    /// Whether a later day is sealed already.
+    fn is_behind(&self, day: &str, days: &[String]) -> bool {
+        let (seals, gone) = (self.chain.seals(), self.chain.tombstones());
+        let mut later = seals.keys().chain(gone.keys()).filter(|later| **later > day);
+        // What was sealed under a name that no file has is called otherwise now.
+        later.any(|later| gone.contains_key(later) || days.iter().any(|day| day == later))
+    }
+
+    /// Whether the file of a day has what was sealed, if it was.
+    fn has_changed(&self, path: &Path, day: &str) -> rusqlite::Result<bool> {
+        let seals = self.chain.seals();
+        let Some((_, seal)) = seals.get(day) else { return Ok(false) };
+        let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let conn = conn.unchecked_transaction()?;
+        let version: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        is_as_sealed(&conn, version as usize, seal).map(|is_same| !is_same)
+    }
+
     /// Says that a day is about to go, and what it had, unless that was said before.
     pub(super) fn bury(
         &mut self,
-        day: &Day,
+        (path, day): (&Path, &Day),
         peers: &[DayTotal],
         now_ms: i64,
     ) -> Result<(), SealError> {
@@ -117,9 +143,18 @@ impl Signer {
         if self.chain.tombstones().get(day.day.as_str()).is_some_and(is_said) {
             return Ok(());
         }
+        // What cannot be read is not as it was sealed.
+        let has_changed = self.has_changed(path, &day.day).unwrap_or(true);
+        if has_changed {
+            tracing::error!(
+                day = day.day,
+                "a day that retention removes is not as it was sealed; its tombstone says so"
+            );
+        }
         let seals = self.chain.seals();
         let seal = seals.get(day.day.as_str()).map(|(index, _)| self.chain.links[*index].hash);
         let tombstone = Tombstone {
+            has_changed,
             day: day.day.clone(),
             seal,
             reason: day.reason.word().to_owned(),
@@ -163,8 +198,17 @@ pub(super) fn told(link: &Link, before: Option<&Link>) -> Option<Event> {
     }
 }
 
+/// Whether a segment has all of what was sealed, and nothing else.
+fn is_as_sealed(conn: &Connection, version: usize, seal: &Seal) -> rusqlite::Result<bool> {
+    let content = Content::new(seal.record_ids(), seal.range_ids);
+    let contents = content::of(conn, version, content, Derived::Skipped)?;
+    Ok(record_ids(conn)? == seal.record_ids()
+        && contents.outside.is_none()
+        && contents.sha256() == seal.content)
+}
+
 /// When a file was closed.
-fn closed_ms(conn: &Connection, version: usize) -> rusqlite::Result<Option<i64>> {
+pub(super) fn closed_ms(conn: &Connection, version: usize) -> rusqlite::Result<Option<i64>> {
     match version {
         0..4 => Ok(None),
         _ => conn.query_row("SELECT sealed FROM meta", [], |row| row.get(0)),

@@ -54,6 +54,12 @@ pub enum SealError {
          is wrong"
     )]
     Changed(String),
+    /// A day has come behind one that was sealed.
+    #[error(
+        "segment {0} was not there when a later day was sealed, and is not sealed: find out where it \
+         comes from, or move it away"
+    )]
+    Behind(String),
     /// The chain is not as it was written.
     #[error("{0} is not as it was written; flowd goes on behind it: `flowctl verify` tells more")]
     Broken(PathBuf),
