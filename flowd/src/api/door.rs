@@ -11,12 +11,14 @@ use tokio::{
 use super::{
     caller,
     flows::now_ms,
-    serve::{Guest, Listener},
+    serve::{Guest, Listener, SOCKET},
 };
 use crate::audit::{Actor, Caller, Event, Log, Outcome, word};
 
 /// Connections at a time of one user who is not root.
 const CONNECTIONS_OF_USER: usize = 256;
+/// Of all users who are not root: a quarter of the socket's is left to root.
+const CONNECTIONS_OF_USERS: usize = SOCKET.connections / 4 * 3;
 
 /// The socket, and who is inside.
 #[derive(Debug)]
@@ -52,8 +54,8 @@ impl Listener for Door {
 pub(super) struct Known {
     caller: Arc<Caller>,
     audit: Log,
-    /// One of the user's places; root needs none.
-    _place: Option<OwnedSemaphorePermit>,
+    /// One of the user's places, and one of all users'; root needs none.
+    _places: Option<[OwnedSemaphorePermit; 2]>,
 }
 
 impl Guest for Known {
@@ -72,9 +74,18 @@ impl Guest for Known {
     }
 }
 
-/// The connections of each user.
-#[derive(Debug, Default)]
-struct Users(HashMap<u32, Arc<Semaphore>>);
+/// The connections of each user, and of all of them.
+#[derive(Debug)]
+struct Users {
+    each: HashMap<u32, Arc<Semaphore>>,
+    all: Arc<Semaphore>,
+}
+
+impl Default for Users {
+    fn default() -> Self {
+        Self { each: HashMap::new(), all: Arc::new(Semaphore::new(CONNECTIONS_OF_USERS)) }
+    }
+}
 
 impl Users {
     /// Who it is, and one of that user's places. `None`: nobody knows, or there is none left.
@@ -87,21 +98,41 @@ impl Users {
             }
         };
         if caller.uid == 0 {
-            return Some(Known { caller: caller.into(), audit: audit.clone(), _place: None });
+            return Some(Known { caller: caller.into(), audit: audit.clone(), _places: None });
         }
-        self.0.retain(|_, places| places.available_permits() < CONNECTIONS_OF_USER);
-        let places = self.0.entry(caller.uid);
-        let places = places.or_insert_with(|| Arc::new(Semaphore::new(CONNECTIONS_OF_USER)));
-        match places.clone().try_acquire_owned() {
-            Ok(place) => {
-                Some(Known { caller: caller.into(), audit: audit.clone(), _place: Some(place) })
-            }
-            Err(_) => {
-                let actor = Actor::Caller(caller);
-                let event = Event::new(now_ms(), word::ACCESS_LIMITED, actor, Outcome::Refused);
-                audit.note(event.with("connections", CONNECTIONS_OF_USER));
-                None
-            }
+        let places = self.places(caller.uid);
+        if places.is_some() {
+            return Some(Known { caller: caller.into(), audit: audit.clone(), _places: places });
         }
+        let actor = Actor::Caller(caller);
+        let event = Event::new(now_ms(), word::ACCESS_LIMITED, actor, Outcome::Refused);
+        audit.note(event.with("connections", CONNECTIONS_OF_USER));
+        None
+    }
+
+    fn places(&mut self, uid: u32) -> Option<[OwnedSemaphorePermit; 2]> {
+        self.each.retain(|_, places| places.available_permits() < CONNECTIONS_OF_USER);
+        let own = self.each.entry(uid);
+        let own = own.or_insert_with(|| Arc::new(Semaphore::new(CONNECTIONS_OF_USER)));
+        Some([own.clone().try_acquire_owned().ok()?, self.all.clone().try_acquire_owned().ok()?])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CONNECTIONS_OF_USER, CONNECTIONS_OF_USERS, SOCKET, Users};
+
+    #[test]
+    fn neither_one_user_nor_all_of_them_take_every_place() {
+        let mut users = Users::default();
+        let mut taken = Vec::new();
+        for uid in 1..=3 {
+            taken.extend((0..CONNECTIONS_OF_USER).map(|_| users.places(uid).unwrap()));
+            assert!(users.places(uid).is_none());
+        }
+        assert_eq!(taken.len(), CONNECTIONS_OF_USERS);
+        assert!(users.places(4).is_none() && taken.len() < SOCKET.connections);
+        taken.pop();
+        assert!(users.places(4).is_some());
     }
 }
