@@ -117,8 +117,12 @@ impl Signer {
     fn is_behind(&self, day: &str, days: &[String]) -> bool {
         let (seals, gone) = (self.chain.seals(), self.chain.tombstones());
         let mut later = seals.keys().chain(gone.keys()).filter(|later| **later > day);
-        // What was sealed under a name that no file has is called otherwise now.
-        later.any(|later| gone.contains_key(later) || days.iter().any(|day| day == later))
+        // What was sealed under a name that no file has is called otherwise now; what has gone under
+        // a name behind all files was called after a day to come.
+        let newest = days.last().map_or("", String::as_str);
+        later.any(|later| {
+            (gone.contains_key(later) && *later <= newest) || days.iter().any(|day| day == later)
+        })
     }
 
     /// Whether the file of a day has what was sealed, if it was.
