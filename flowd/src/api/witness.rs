@@ -3,6 +3,8 @@
 //! - who may not, or asks too much, is refused before anything is looked at
 //! - an answer of one piece is one event when it is made
 //! - a stream is two: when it begins, and how it ended, with what was sent of it
+//! - one whose client goes before there is an answer is told as such; what changes something goes on
+//!   without it
 
 use std::{
     pin::Pin,
@@ -85,17 +87,60 @@ pub(super) async fn guard(
         log.note(by(word::ACCESS_LIMITED, Outcome::Refused));
         return ApiError::TooMany.into_response();
     }
+    let is_change = changes(&method, uri.path());
+    let asked = Asked { log, caller, method, uri, is_answered: false };
+    if !is_change {
+        return answer(asked, request, next).await;
+    }
+    let answered = tokio::spawn(answer(asked, request, next)).await;
+    answered.unwrap_or_else(|_| ApiError::CutOff.into_response())
+}
+
+/// A request under way, which is told also where nobody waits for its answer any more.
+struct Asked {
+    log: Log,
+    caller: Arc<Caller>,
+    method: Method,
+    uri: Uri,
+    is_answered: bool,
+}
+
+impl Asked {
+    fn event(&self, word: &'static str, outcome: Outcome) -> Event {
+        let Self { caller, method, uri, .. } = self;
+        let event = Event::new(now_ms(), word, Actor::Caller(Caller::clone(caller)), outcome);
+        let chars = if event.is_unwanted() { UNWANTED_CHARS } else { WANTED_CHARS };
+        describe(event, method, uri, chars)
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if self.is_answered {
+            return;
+        }
+        let path = self.uri.path();
+        let word = match stream_words(path) {
+            Some((_, [_, cut_short])) => cut_short,
+            None => word_of(&self.method, path, StatusCode::SERVICE_UNAVAILABLE),
+        };
+        self.log.note(self.event(word, Outcome::Failed).with("client", "gone"));
+    }
+}
+
+/// Has a request answered, and tells of it.
+async fn answer(mut asked: Asked, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
+    asked.is_answered = true;
+    let Asked { log, method, uri, .. } = &asked;
     let status = response.status();
     let Details(details) = response.extensions_mut().remove().unwrap_or_default();
     let is_stream = response.body().size_hint().exact().is_none();
     let (word, outcome) = match (stream_words(uri.path()), is_stream) {
         (Some((begun, _)), true) => (begun, Outcome::Begun),
-        _ => (word_of(&method, uri.path(), status), outcome_of(status)),
+        _ => (word_of(method, uri.path(), status), outcome_of(status)),
     };
-    let mut event = by(word, outcome);
-    let chars = if event.is_unwanted() { UNWANTED_CHARS } else { WANTED_CHARS };
-    event = about(event, chars).with("status", status.as_u16());
+    let mut event = asked.event(word, outcome).with("status", status.as_u16());
     event.details.extend(details);
     if !event.is_unwanted()
         && is_stream
@@ -127,11 +172,16 @@ fn trace(caller: &Caller, method: &Method, uri: &Uri) -> Trace {
     }
 }
 
+/// Whether a request may change something.
+fn changes(method: &Method, path: &str) -> bool {
+    path == "/v1/policy" && method != Method::GET && method != Method::HEAD
+}
+
 /// What a path needs. What is not known here is only read.
 fn needed(method: &Method, path: &str) -> Right {
     match path {
         "/v1/audit" | "/v1/audit/verify" => Right::Administer,
-        "/v1/policy" if method != Method::GET && method != Method::HEAD => Right::Administer,
+        _ if changes(method, path) => Right::Administer,
         _ => Right::Read,
     }
 }
