@@ -26,7 +26,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     access::{Access, Right},
-    budget::{Budget, Trace},
+    budget::{Budget, Taken, Trace},
     error::ApiError,
     flows::now_ms,
     grant,
@@ -83,12 +83,17 @@ pub(super) async fn guard(
         return ApiError::Forbidden(refusal).into_response();
     }
     let trace = trace(&caller, &method, &uri);
-    if !access.is_own(&caller) && !budget.take(caller.uid, trace, Instant::now()) {
+    let taken = if access.is_own(&caller) {
+        Some(Taken::New)
+    } else {
+        budget.take(caller.uid, trace, Instant::now())
+    };
+    let Some(taken) = taken else {
         log.note(by(word::ACCESS_LIMITED, Outcome::Refused));
         return ApiError::TooMany.into_response();
-    }
+    };
     let is_change = changes(&method, uri.path());
-    let asked = Asked { log, caller, method, uri, is_answered: false };
+    let asked = Asked { log, caller, method, uri, taken, is_answered: false };
     if !is_change {
         return answer(asked, request, next).await;
     }
@@ -102,13 +107,16 @@ struct Asked {
     caller: Arc<Caller>,
     method: Method,
     uri: Uri,
+    taken: Taken,
     is_answered: bool,
 }
 
 impl Asked {
     fn event(&self, word: &'static str, outcome: Outcome) -> Event {
-        let Self { caller, method, uri, .. } = self;
-        let event = Event::new(now_ms(), word, Actor::Caller(Caller::clone(caller)), outcome);
+        let Self { log: _, caller, method, uri, taken, is_answered: _ } = self;
+        let by = Actor::Caller(Caller::clone(caller));
+        let is_again = *taken == Taken::Again;
+        let event = Event { is_again, ..Event::new(now_ms(), word, by, outcome) };
         let chars = if event.is_unwanted() { UNWANTED_CHARS } else { WANTED_CHARS };
         describe(event, method, uri, chars)
     }
@@ -167,8 +175,12 @@ fn trace(caller: &Caller, method: &Method, uri: &Uri) -> Trace {
     match uri.path() {
         // Each of them is told, at both ends.
         "/v1/sql" => Trace::alone(bytes(2).saturating_add(2 * WANTED_CHARS as u32)),
-        path if stream_words(path).is_some() => Trace::alone(bytes(2)),
-        _ => Trace::of(&(&caller.executable, method, uri), bytes(1)),
+        path if stream_words(path).is_some() || changes(method, path) => Trace::alone(bytes(2)),
+        "/v1/verify" | "/v1/audit/verify" => Trace::alone(bytes(1)),
+        _ => {
+            let Caller { uid: _, gid, pid: _, groups, name: _, executable } = caller;
+            Trace::of(&(gid, groups, executable, method, uri), bytes(1))
+        }
     }
 }
 
@@ -360,5 +372,44 @@ impl Drop for Told {
         if let Some(sent) = self.sent.take() {
             sent.tell(is_whole);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{Method, StatusCode, Uri};
+
+    use super::{trace, word_of};
+    use crate::audit::{Actor, Caller, Event, Outcome};
+
+    /// What is never folded is paid for each time.
+    #[test]
+    fn what_makes_an_entry_of_its_own_is_paid_for_as_such() {
+        let caller = Caller::default();
+        let is_alone = |method: &Method, path: &'static str| {
+            let trace = trace(&caller, method, &Uri::from_static(path));
+            trace.is_alone()
+        };
+        for (method, path) in [
+            (Method::GET, "/v1/verify"),
+            (Method::GET, "/v1/audit/verify"),
+            (Method::PUT, "/v1/policy"),
+            (Method::GET, "/v1/policy"),
+            (Method::POST, "/v1/policy/check"),
+            (Method::GET, "/v1/audit"),
+            (Method::GET, "/v1/flows"),
+        ] {
+            let word = word_of(&method, path, StatusCode::OK);
+            let event = Event::new(0, word, Actor::Auto, Outcome::Done);
+            assert_eq!(is_alone(&method, path), !event.may_fold(), "{method} {path}");
+        }
+        assert!(is_alone(&Method::GET, "/v1/records") && is_alone(&Method::POST, "/v1/sql"));
+    }
+
+    #[test]
+    fn another_group_is_another_entry() {
+        let uri = Uri::from_static("/v1/flows");
+        let of = |gid| trace(&Caller { gid, ..Caller::default() }, &Method::GET, &uri);
+        assert_ne!(of(1), of(2));
     }
 }
