@@ -129,8 +129,11 @@ impl Auditor {
                 rest.into_iter().for_each(|folded| self.wait(folded));
             }
             // An error was told, and what could not be written waits.
-            let _failed = self.write();
+            let written = self.write();
             if !goes_on {
+                if written.is_err() {
+                    self.give_up();
+                }
                 return;
             }
             self.cut(Reading::now());
@@ -207,6 +210,26 @@ impl Auditor {
             tracing::info!("the audit log is written again");
         }
         Ok(())
+    }
+
+    /// The daemon stops, and nobody will write what waits.
+    fn give_up(&self) {
+        for ((event, actor), entries) in self.left() {
+            tracing::error!(event, actor, entries, "lost: the audit log cannot be written");
+        }
+        let found_no_room = self.lost.load(Ordering::Relaxed);
+        if found_no_room > 0 {
+            tracing::error!(found_no_room, "lost: events for the audit log that found no room");
+        }
+    }
+
+    /// How many events are not written, by word and actor.
+    fn left(&self) -> BTreeMap<(String, String), u64> {
+        let mut left = self.unwritten.clone();
+        for Folded { event, count, .. } in &self.waiting {
+            *left.entry((event.word.to_owned(), event.actor.to_string())).or_default() += count;
+        }
+        left
     }
 
     /// What the log says of itself: events that are not in it.
@@ -381,8 +404,11 @@ mod tests {
             auditor.wait(event(word::QUERY, n).into());
         }
         assert!(auditor.write().is_err());
+        let of_query = (word::QUERY.to_owned(), "alice".to_owned());
+        assert_eq!(auditor.left(), [(of_query, WAITING as u64 + 5)].into(), "told at a stop");
         auditor.writer.empty();
         auditor.write().unwrap();
+        assert!(auditor.left().is_empty());
         assert_eq!(lost.load(Ordering::Relaxed), 0);
         let entries = entries(dir.path());
         assert_eq!(entries.len(), WAITING + 1);
