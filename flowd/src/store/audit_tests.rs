@@ -197,6 +197,33 @@ fn what_can_be_read_of_an_edited_entry_is_shown() {
 }
 
 #[test]
+fn a_copy_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let writer = {
+        ten(dir.path());
+        let mut writer = opened(dir.path());
+        writer.append(&[query(11)]).unwrap();
+        writer
+    };
+    for (copied, entries) in [(&[""][..], 10), (&["", "-wal"], 11)] {
+        let copy = tempfile::tempdir().unwrap();
+        for suffix in copied {
+            let name = format!("audit.sqlite{suffix}");
+            fs::copy(dir.path().join(&name), copy.path().join(&name)).unwrap();
+        }
+        let file = copy.path().join("audit.sqlite");
+        let verdict = AuditReader::of_file(&file).verify(None, &[]).unwrap();
+        assert_eq!((verdict.entries, verdict.problems.len()), (entries, 0));
+        assert_eq!(fs::read_dir(copy.path()).unwrap().count(), copied.len(), "nothing beside it");
+        let error = AuditReader::of_file(copy.path()).verify(None, &[]).unwrap_err().to_string();
+        assert!(error.contains("is a directory: name the log in it"), "{error}");
+    }
+    // Beside who writes it.
+    assert_eq!(AuditReader::new(dir.path()).verify(None, &[]).unwrap().entries, 11);
+    drop(writer);
+}
+
+#[test]
 fn the_old_end_is_cut_at_a_checkpoint_and_the_rest_verifies() {
     let dir = tempfile::tempdir().unwrap();
     let head = ten(dir.path());

@@ -12,7 +12,7 @@ use super::{AuditError, AuditFilter, COLUMNS, path, version};
 use crate::{
     audit::{Chain, Checkpoint, Entry, Hash, Head, Outcome, Signature, Verdict},
     seal::PublicKey,
-    store::{failure, read_chain},
+    store::{aside, failure, read_chain, salvage},
 };
 
 /// The end that reads, beside the daemon or without one.
@@ -116,11 +116,12 @@ impl AuditReader {
         read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, AuditError> {
         let Self { path } = self;
-        if let Err(source) = fs::File::open(path) {
-            return Err(AuditError::Io { path: path.clone(), source });
+        let io = |source| AuditError::Io { path: path.clone(), source };
+        if fs::File::open(path).and_then(|file| file.metadata()).map_err(io)?.is_dir() {
+            return Err(AuditError::Directory(path.clone()));
         }
         let opened = || -> rusqlite::Result<Option<T>> {
-            let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            let conn = open(path)?;
             if version(&conn)?.is_none_or(|version| version == 0) {
                 return Ok(None);
             }
@@ -132,6 +133,16 @@ impl AuditReader {
             Ok(None) => Err(AuditError::Unknown(path.clone())),
             Err(source) => Err(AuditError::Sqlite { path: path.clone(), source }),
         }
+    }
+}
+
+/// A file that the daemon has open has its index of the log beside it. A copy is left as it is, with
+/// nothing beside it.
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    if aside::with(path, "-shm").exists() {
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+    } else {
+        salvage::open(path)
     }
 }
 
