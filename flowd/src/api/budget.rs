@@ -43,6 +43,20 @@ impl Trace {
         question.hash(&mut hasher);
         Self { same: Some(hasher.finish()), bytes }
     }
+
+    #[cfg(test)]
+    pub(super) fn is_alone(self) -> bool {
+        self.same.is_none()
+    }
+}
+
+/// As what a request may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It is told, and was paid for.
+    New,
+    /// It was asked before, and makes no entry of its own.
+    Again,
 }
 
 #[derive(Clone, Debug)]
@@ -78,21 +92,21 @@ impl Left {
         self.requests >= BURST && self.bytes >= BURST_BYTES
     }
 
-    fn take(&mut self, trace: Trace) -> bool {
+    fn take(&mut self, trace: Trace) -> Option<Taken> {
         if self.requests < 1.0 {
-            return false;
+            return None;
         }
         self.requests -= 1.0;
         if trace.same.is_some_and(|same| self.known.contains(&same)) {
-            return true;
+            return Some(Taken::Again);
         }
         let bytes = f64::from(trace.bytes);
         if self.bytes < bytes {
-            return false;
+            return None;
         }
         self.bytes -= bytes;
         self.known.extend(trace.same);
-        true
+        Some(Taken::New)
     }
 }
 
@@ -101,10 +115,10 @@ impl Left {
 pub(super) struct Budget(Arc<Mutex<HashMap<u32, Left>>>);
 
 impl Budget {
-    /// Takes a request from what a user has left. `false`: it is too much.
-    pub(super) fn take(&self, uid: u32, trace: Trace, now: Instant) -> bool {
+    /// Takes a request from what a user has left. `None`: it is too much.
+    pub(super) fn take(&self, uid: u32, trace: Trace, now: Instant) -> Option<Taken> {
         // Nobody panics with it.
-        let Ok(mut users) = self.0.lock() else { return false };
+        let mut users = self.0.lock().ok()?;
         if users.len() >= USERS {
             users.retain(|_, left| !left.is_full(now));
         }
@@ -118,17 +132,17 @@ impl Budget {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::{BURST, BURST_BYTES, BYTES_PER_SECOND, Budget, PER_SECOND, Trace, WINDOW};
+    use super::{BURST, BURST_BYTES, BYTES_PER_SECOND, Budget, PER_SECOND, Taken, Trace, WINDOW};
 
     #[test]
     fn one_user_spends_only_an_own_budget() {
         let (budget, now) = (Budget::default(), Instant::now());
         let small = Trace::of(&"the same", 100);
-        let taken = (0..1_000).filter(|_| budget.take(1000, small, now)).count();
+        let taken = (0..1_000).filter(|_| budget.take(1000, small, now).is_some()).count();
         assert_eq!(taken, BURST as usize);
-        assert!(budget.take(1001, small, now));
+        assert!(budget.take(1001, small, now).is_some());
         let later = now + Duration::from_secs(2);
-        let taken = (0..1_000).filter(|_| budget.take(1000, small, later)).count();
+        let taken = (0..1_000).filter(|_| budget.take(1000, small, later).is_some()).count();
         assert_eq!(taken, 2 * PER_SECOND as usize);
     }
 
@@ -142,7 +156,7 @@ mod tests {
         for second in 0..seconds {
             for n in 0..20_u64 {
                 let now = start + Duration::from_secs(second);
-                if budget.take(1000, Trace::of(&(second, n), BYTES), now) {
+                if budget.take(1000, Trace::of(&(second, n), BYTES), now).is_some() {
                     written += u64::from(BYTES);
                 }
             }
@@ -150,8 +164,8 @@ mod tests {
         let most = BURST_BYTES + BYTES_PER_SECOND * seconds as f64;
         assert!((written as f64) <= most && written as f64 > most * 0.9, "{written} of {most}");
         let now = start + Duration::from_secs(seconds);
-        assert!(!budget.take(1000, Trace::alone(BURST_BYTES as u32), now));
-        assert!(budget.take(1001, Trace::alone(BURST_BYTES as u32), now), "another user");
+        assert_eq!(budget.take(1000, Trace::alone(BURST_BYTES as u32), now), None);
+        assert!(budget.take(1001, Trace::alone(BURST_BYTES as u32), now).is_some(), "another user");
     }
 
     #[test]
@@ -159,12 +173,14 @@ mod tests {
         let (budget, start) = (Budget::default(), Instant::now());
         let half = (BURST_BYTES / 2.0) as u32;
         let take = |question: &str, now| budget.take(1000, Trace::of(&question, half), now);
+        assert_eq!(["a", "b"].map(|question| take(question, start)), [Some(Taken::New); 2]);
         for _ in 0..10 {
-            assert!(take("a", start) && take("b", start));
+            assert_eq!(["a", "b"].map(|question| take(question, start)), [Some(Taken::Again); 2]);
         }
-        assert!(!take("c", start), "it is spent");
-        assert!(take("a", start + Duration::from_secs(1)), "that is asked already");
+        assert_eq!(take("c", start), None, "it is spent");
+        let soon = start + Duration::from_secs(1);
+        assert_eq!(take("a", soon), Some(Taken::Again), "that is asked already");
         let later = start + WINDOW;
-        assert!(!take("a", later), "another entry, for which there is no room yet");
+        assert_eq!(take("a", later), None, "another entry, for which there is no room yet");
     }
 }

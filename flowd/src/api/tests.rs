@@ -117,6 +117,15 @@ impl Served {
     }
 
     fn with(query_timeout: Duration, access: Access) -> Self {
+        Self::asking(query_timeout, access, drain_thread)
+    }
+
+    /// One whose drain thread is another; the number is of the last record in the store.
+    fn asking(
+        query_timeout: Duration,
+        access: Access,
+        drain: impl FnOnce(&mpsc::Receiver<Request>, u64) + Send + 'static,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut records: Vec<Record> = (1..=5).map(|port| record(port, 0)).collect();
         for record in &mut records {
@@ -133,7 +142,7 @@ impl Served {
         writer.close();
 
         let (live, inbox, watchers) = Live::new();
-        std::thread::spawn(move || drain_thread(&inbox, watermark));
+        std::thread::spawn(move || drain(&inbox, watermark));
         let (audit, told, _lost) = Log::new();
         let events = mpsc::channel();
         std::thread::spawn(move || audit_thread(&told, &events.0));

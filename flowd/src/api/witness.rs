@@ -3,6 +3,8 @@
 //! - who may not, or asks too much, is refused before anything is looked at
 //! - an answer of one piece is one event when it is made
 //! - a stream is two: when it begins, and how it ended, with what was sent of it
+//! - one whose client goes before there is an answer is told as such; what changes something goes on
+//!   without it
 
 use std::{
     pin::Pin,
@@ -24,7 +26,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     access::{Access, Right},
-    budget::{Budget, Trace},
+    budget::{Budget, Taken, Trace},
     error::ApiError,
     flows::now_ms,
     grant,
@@ -81,21 +83,72 @@ pub(super) async fn guard(
         return ApiError::Forbidden(refusal).into_response();
     }
     let trace = trace(&caller, &method, &uri);
-    if !access.is_own(&caller) && !budget.take(caller.uid, trace, Instant::now()) {
+    let taken = if access.is_own(&caller) {
+        Some(Taken::New)
+    } else {
+        budget.take(caller.uid, trace, Instant::now())
+    };
+    let Some(taken) = taken else {
         log.note(by(word::ACCESS_LIMITED, Outcome::Refused));
         return ApiError::TooMany.into_response();
+    };
+    let is_change = changes(&method, uri.path());
+    let asked = Asked { log, caller, method, uri, taken, is_answered: false };
+    if !is_change {
+        return answer(asked, request, next).await;
     }
+    let answered = tokio::spawn(answer(asked, request, next)).await;
+    answered.unwrap_or_else(|_| ApiError::CutOff.into_response())
+}
+
+/// A request under way, which is told also where nobody waits for its answer any more.
+struct Asked {
+    log: Log,
+    caller: Arc<Caller>,
+    method: Method,
+    uri: Uri,
+    taken: Taken,
+    is_answered: bool,
+}
+
+impl Asked {
+    fn event(&self, word: &'static str, outcome: Outcome) -> Event {
+        let Self { log: _, caller, method, uri, taken, is_answered: _ } = self;
+        let by = Actor::Caller(Caller::clone(caller));
+        let is_again = *taken == Taken::Again;
+        let event = Event { is_again, ..Event::new(now_ms(), word, by, outcome) };
+        let chars = if event.is_unwanted() { UNWANTED_CHARS } else { WANTED_CHARS };
+        describe(event, method, uri, chars)
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if self.is_answered {
+            return;
+        }
+        let path = self.uri.path();
+        let word = match stream_words(path) {
+            Some((_, [_, cut_short])) => cut_short,
+            None => word_of(&self.method, path, StatusCode::SERVICE_UNAVAILABLE),
+        };
+        self.log.note(self.event(word, Outcome::Failed).with("client", "gone"));
+    }
+}
+
+/// Has a request answered, and tells of it.
+async fn answer(mut asked: Asked, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
+    asked.is_answered = true;
+    let Asked { log, method, uri, .. } = &asked;
     let status = response.status();
     let Details(details) = response.extensions_mut().remove().unwrap_or_default();
     let is_stream = response.body().size_hint().exact().is_none();
     let (word, outcome) = match (stream_words(uri.path()), is_stream) {
         (Some((begun, _)), true) => (begun, Outcome::Begun),
-        _ => (word_of(&method, uri.path(), status), outcome_of(status)),
+        _ => (word_of(method, uri.path(), status), outcome_of(status)),
     };
-    let mut event = by(word, outcome);
-    let chars = if event.is_unwanted() { UNWANTED_CHARS } else { WANTED_CHARS };
-    event = about(event, chars).with("status", status.as_u16());
+    let mut event = asked.event(word, outcome).with("status", status.as_u16());
     event.details.extend(details);
     if !event.is_unwanted()
         && is_stream
@@ -122,16 +175,25 @@ fn trace(caller: &Caller, method: &Method, uri: &Uri) -> Trace {
     match uri.path() {
         // Each of them is told, at both ends.
         "/v1/sql" => Trace::alone(bytes(2).saturating_add(2 * WANTED_CHARS as u32)),
-        path if stream_words(path).is_some() => Trace::alone(bytes(2)),
-        _ => Trace::of(&(&caller.executable, method, uri), bytes(1)),
+        path if stream_words(path).is_some() || changes(method, path) => Trace::alone(bytes(2)),
+        "/v1/verify" | "/v1/audit/verify" => Trace::alone(bytes(1)),
+        _ => {
+            let Caller { uid: _, gid, pid: _, groups, name: _, executable } = caller;
+            Trace::of(&(gid, groups, executable, method, uri), bytes(1))
+        }
     }
+}
+
+/// Whether a request may change something.
+fn changes(method: &Method, path: &str) -> bool {
+    path == "/v1/policy" && method != Method::GET && method != Method::HEAD
 }
 
 /// What a path needs. What is not known here is only read.
 fn needed(method: &Method, path: &str) -> Right {
     match path {
         "/v1/audit" | "/v1/audit/verify" => Right::Administer,
-        "/v1/policy" if method != Method::GET && method != Method::HEAD => Right::Administer,
+        _ if changes(method, path) => Right::Administer,
         _ => Right::Read,
     }
 }
@@ -310,5 +372,44 @@ impl Drop for Told {
         if let Some(sent) = self.sent.take() {
             sent.tell(is_whole);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::{Method, StatusCode, Uri};
+
+    use super::{trace, word_of};
+    use crate::audit::{Actor, Caller, Event, Outcome};
+
+    /// What is never folded is paid for each time.
+    #[test]
+    fn what_makes_an_entry_of_its_own_is_paid_for_as_such() {
+        let caller = Caller::default();
+        let is_alone = |method: &Method, path: &'static str| {
+            let trace = trace(&caller, method, &Uri::from_static(path));
+            trace.is_alone()
+        };
+        for (method, path) in [
+            (Method::GET, "/v1/verify"),
+            (Method::GET, "/v1/audit/verify"),
+            (Method::PUT, "/v1/policy"),
+            (Method::GET, "/v1/policy"),
+            (Method::POST, "/v1/policy/check"),
+            (Method::GET, "/v1/audit"),
+            (Method::GET, "/v1/flows"),
+        ] {
+            let word = word_of(&method, path, StatusCode::OK);
+            let event = Event::new(0, word, Actor::Auto, Outcome::Done);
+            assert_eq!(is_alone(&method, path), !event.may_fold(), "{method} {path}");
+        }
+        assert!(is_alone(&Method::GET, "/v1/records") && is_alone(&Method::POST, "/v1/sql"));
+    }
+
+    #[test]
+    fn another_group_is_another_entry() {
+        let uri = Uri::from_static("/v1/flows");
+        let of = |gid| trace(&Caller { gid, ..Caller::default() }, &Method::GET, &uri);
+        assert_ne!(of(1), of(2));
     }
 }

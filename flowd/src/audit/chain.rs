@@ -77,8 +77,8 @@ impl Chain {
     pub fn add(&mut self, entry: &Entry) {
         let Entry { seq, previous, hash, .. } = entry;
         let before = self.verdict.head;
-        if *seq != before.seq + 1 {
-            self.problem(if *seq > before.seq + 1 {
+        if before.seq.checked_add(1) != Some(*seq) {
+            self.problem(if *seq > before.seq {
                 format!("entries {} to {} are missing", before.seq + 1, seq - 1)
             } else {
                 format!("entry {seq} stands behind entry {}", before.seq)
@@ -94,11 +94,19 @@ impl Chain {
         self.compare(self.verdict.head);
     }
 
-    /// Takes an entry with values that nobody writes; the next one goes on from what it says.
-    pub fn unreadable(&mut self, seq: u64, hash: Hash) {
+    /// Takes an entry with values that nobody writes; the next one goes on from what it says, if
+    /// that is a number at all.
+    pub fn unreadable(&mut self, seq: i64, hash: Hash) {
         self.problem(format!("entry {seq} was edited"));
         self.verdict.entries += 1;
-        self.verdict.head = Head { seq, hash };
+        if let Ok(seq) = u64::try_from(seq) {
+            self.verdict.head = Head { seq, hash };
+        }
+    }
+
+    /// There is a checkpoint, with values that nobody writes; so it says nothing.
+    pub fn unreadable_checkpoint(&mut self) {
+        self.problem("the last checkpoint was edited".to_owned());
     }
 
     /// What was found.
@@ -203,6 +211,20 @@ mod tests {
             change(&mut entries);
             let problems = verify(&entries, Some(head())).problems;
             assert!(problems.iter().any(|problem| problem == told), "{what}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_at_the_end_of_all_numbers_are_named() {
+        for (seq, told) in [
+            (u64::MAX, "entries 2 to 18446744073709551614 are missing"),
+            (0, "entry 0 stands behind entry 1"),
+        ] {
+            let mut entries = three();
+            entries[1].seq = seq;
+            let problems = verify(&entries, Some(head())).problems;
+            assert!(problems.iter().any(|problem| problem == told), "{problems:?}");
+            assert!(problems.contains(&format!("entry {seq} was edited")), "{problems:?}");
         }
     }
 

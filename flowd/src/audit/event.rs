@@ -195,12 +195,15 @@ pub struct Event {
     pub details: Map<String, Value>,
     /// How it ended.
     pub outcome: Outcome,
+    /// Whether who did it did the same a short while ago, which is in the log.
+    pub is_again: bool,
 }
 
 impl Event {
     /// An event without details.
     pub fn new(at_ms: i64, word: &'static str, actor: Actor, outcome: Outcome) -> Self {
-        Self { at_ms, word, actor, resource: None, details: Map::new(), outcome }
+        let details = Map::new();
+        Self { at_ms, word, actor, resource: None, details, outcome, is_again: false }
     }
 
     /// What flowd noticed, or did of its own accord.

@@ -5,6 +5,8 @@
 //! - one that went on in the window before is not told at once again: it goes on
 //! - of those who may not, and of what comes and goes by itself at one place, so many different ones
 //!   are told apart; what is more is told together
+//! - where there is no room to follow one, it is told by itself, but what was asked before is told
+//!   together: whoever asks the same again never fills the disk
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,7 +14,7 @@ use super::event::{Actor, Event, Outcome};
 
 /// How long those that say the same are counted before they are told.
 const WINDOW_MS: i64 = 300_000;
-/// Different ones that are followed at a time; what is more is told one by one.
+/// Different ones that are followed at a time.
 const FOLLOWED: usize = 4_096;
 /// Different ones of a user who may not, or of one kind at one place, in a window.
 const APART: usize = 32;
@@ -57,6 +59,16 @@ impl Same {
         let details = serde_json::to_string(&event.details).expect("an object is JSON");
         let Event { word, resource, outcome, .. } = event;
         Self { word, actor, resource: resource.clone(), details, outcome: *outcome }
+    }
+
+    /// The same of what is told together: a user may have any number of groups.
+    fn of_rest(event: &Event) -> Self {
+        let mut same = Self::of(event);
+        if let Actor::Caller(caller) = &mut same.actor {
+            caller.gid = 0;
+            caller.groups.clear();
+        }
+        same
     }
 }
 
@@ -136,26 +148,31 @@ impl Fold {
             return Some(event.into());
         }
         let (mut event, mut same) = (event.clone(), Same::of(&event));
-        let mut source = Source::of(&event).filter(|_| !self.followed.contains_key(&same));
+        let is_known = self.followed.contains_key(&same);
+        let mut source = Source::of(&event).filter(|_| !is_known);
+        let is_full = self.followed.len() >= FOLLOWED;
         if let Some(one) = &source {
             let different = self.different.entry(one.clone()).or_default();
             if *different < APART {
                 *different += 1;
             } else {
                 source = None;
-                event = rest(event);
-                same = Same::of(&event);
+                event = rest(event, APART);
+                same = Same::of_rest(&event);
             }
+        } else if is_full && !is_known && event.is_again {
+            event = rest(event, FOLLOWED);
+            same = Same::of_rest(&event);
         }
         if let Some(followed) = self.followed.get_mut(&same) {
             let is_wanted = !event.is_unwanted();
             followed.absorb(event);
             // No process goes unnamed; of those who may not, the first ones have to do.
-            let is_full = followed.pids.len() >= PIDS && is_wanted;
-            return is_full.then(|| followed.take(followed.last_ms)).flatten();
+            let is_complete = followed.pids.len() >= PIDS && is_wanted;
+            return is_complete.then(|| followed.take(followed.last_ms)).flatten();
         }
         // Of those who are limited there is room for each: they are few, and must not get out of it.
-        if self.followed.len() < FOLLOWED || Source::of(&event).is_some() {
+        if !is_full || event.is_again || Source::of(&event).is_some() {
             self.followed.insert(same, Followed::told_at(event.at_ms, source));
         }
         Some(event.into())
@@ -193,20 +210,20 @@ impl Fold {
 }
 
 /// What there was besides.
-fn rest(event: Event) -> Event {
-    let Event { at_ms, word, mut actor, mut resource, outcome, .. } = event;
+fn rest(event: Event, told: usize) -> Event {
+    let Event { at_ms, word, mut actor, mut resource, details: _, outcome, is_again } = event;
     if let Actor::Caller(caller) = &mut actor {
         // A user may have any number of programs, and ask for anything.
         caller.executable = None;
         resource = None;
     }
-    let event = Event { resource, ..Event::new(at_ms, word, actor, outcome) };
-    event.with("more", format!("than {APART} different ones"))
+    let event = Event { resource, is_again, ..Event::new(at_ms, word, actor, outcome) };
+    event.with("more", format!("than {told} different ones"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{APART, FOLLOWED, Fold, WINDOW_MS};
+    use super::{APART, FOLLOWED, Fold, Folded, WINDOW_MS};
     use crate::audit::{Actor, Caller, Event, Outcome, word};
 
     const NOW_MS: i64 = 1_795_233_600_000;
@@ -280,6 +297,17 @@ mod tests {
     }
 
     #[test]
+    fn another_group_is_no_way_around_that() {
+        let mut fold = Fold::default();
+        let refused = |gid: u32| {
+            let caller = Caller { uid: 1000, gid, groups: vec![gid], ..Caller::default() };
+            Event::new(NOW_MS, word::ACCESS_REFUSED, Actor::Caller(caller), Outcome::Refused)
+        };
+        let told = (0..10_000).filter_map(|gid| fold.take(refused(gid))).count();
+        assert_eq!(told, APART + 1);
+    }
+
+    #[test]
     fn what_comes_and_goes_by_itself_cannot_fill_the_log_either() {
         let mut fold = Fold::default();
         let moved = |n: i64, peer: &str| {
@@ -302,5 +330,24 @@ mod tests {
             assert!(fold.take(event(0, word::QUERY, 1, &format!("/{n}"))).is_some());
         }
         assert_eq!(fold.followed.len(), FOLLOWED);
+    }
+
+    #[test]
+    fn whoever_asks_again_makes_no_entry_where_there_is_no_room_either() {
+        let mut fold = Fold::default();
+        let many = 2 * FOLLOWED as i64;
+        let mut asked = |n: i64, is_again| {
+            let event = event(n, word::QUERY, 1, &format!("/{n}"));
+            fold.take(Event { is_again, ..event }).map_or(0, |folded| folded.count)
+        };
+        let first: u64 = (0..many).map(|n| asked(n, false)).sum();
+        assert_eq!(first, many as u64, "what is new stands by itself, whoever filled the room");
+        let told: u64 = (0..many).cycle().take(100_000).map(|n| asked(n, true)).sum();
+        assert_eq!(told, 1, "the first one of the rest");
+        let rest = fold.rest(NOW_MS);
+        let counted: u64 = rest.iter().map(|folded| folded.count).sum();
+        assert_eq!(told + counted, 100_000, "and yet each one is counted");
+        let more = |folded: &&Folded| folded.event.details.contains_key("more");
+        assert_eq!(rest.iter().filter(more).count(), 1);
     }
 }

@@ -21,7 +21,10 @@ use std::{
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
-use super::collector::now_ms;
+use super::{
+    collector::now_ms,
+    pulse::{Belief, Reading},
+};
 use crate::{
     audit::{Actor, Event, Fold, Folded, Log, Message, NotAudited, Outcome, word},
     config,
@@ -89,6 +92,8 @@ struct Auditor {
     unwritten: BTreeMap<(String, String), u64>,
     /// Since when the disk takes nothing.
     failing_since_ms: Option<i64>,
+    /// Whether the clock may say what is old.
+    belief: Belief,
     /// When the old end is looked at next.
     cut_ms: i64,
 }
@@ -109,6 +114,7 @@ impl Auditor {
             waiting: Vec::new(),
             unwritten: BTreeMap::new(),
             failing_since_ms: None,
+            belief: Belief::new(Reading::now()),
             cut_ms: 0,
         }
     }
@@ -123,11 +129,14 @@ impl Auditor {
                 rest.into_iter().for_each(|folded| self.wait(folded));
             }
             // An error was told, and what could not be written waits.
-            let _failed = self.write();
+            let written = self.write();
             if !goes_on {
+                if written.is_err() {
+                    self.give_up();
+                }
                 return;
             }
-            self.cut();
+            self.cut(Reading::now());
         }
     }
 
@@ -203,6 +212,26 @@ impl Auditor {
         Ok(())
     }
 
+    /// The daemon stops, and nobody will write what waits.
+    fn give_up(&self) {
+        for ((event, actor), entries) in self.left() {
+            tracing::error!(event, actor, entries, "lost: the audit log cannot be written");
+        }
+        let found_no_room = self.lost.load(Ordering::Relaxed);
+        if found_no_room > 0 {
+            tracing::error!(found_no_room, "lost: events for the audit log that found no room");
+        }
+    }
+
+    /// How many events are not written, by word and actor.
+    fn left(&self) -> BTreeMap<(String, String), u64> {
+        let mut left = self.unwritten.clone();
+        for Folded { event, count, .. } in &self.waiting {
+            *left.entry((event.word.to_owned(), event.actor.to_string())).or_default() += count;
+        }
+        left
+    }
+
     /// What the log says of itself: events that are not in it.
     fn gap(&self, found_no_room: u64) -> Option<Folded> {
         if found_no_room == 0 && self.unwritten.is_empty() {
@@ -224,10 +253,10 @@ impl Auditor {
         Some(event.with("unwritten", missing.collect::<Vec<_>>()).into())
     }
 
-    /// Once a day, and at start.
-    fn cut(&mut self) {
-        let now_ms = now_ms();
-        let Some(retention_ms) = self.retention_ms else { return };
+    /// Once a day, and soon after the start; never by a clock that is in doubt.
+    fn cut(&mut self, now: Reading) {
+        let (is_believed, now_ms) = (self.belief.look(now), now.wall);
+        let Some(retention_ms) = self.retention_ms.filter(|_| is_believed) else { return };
         if (self.cut_ms - DAY_MS..self.cut_ms).contains(&now_ms) {
             return;
         }
@@ -284,7 +313,7 @@ mod tests {
         sync::{Arc, atomic::AtomicU64, atomic::Ordering},
     };
 
-    use super::{Auditor, TOGETHER, WAITING, of_the_one_before, start};
+    use super::{Auditor, DAY_MS, HOUR_MS, Reading, TOGETHER, WAITING, of_the_one_before, start};
     use crate::{
         audit::{Actor, Caller, Entry, Event, Outcome, word},
         config::Config,
@@ -375,8 +404,11 @@ mod tests {
             auditor.wait(event(word::QUERY, n).into());
         }
         assert!(auditor.write().is_err());
+        let of_query = (word::QUERY.to_owned(), "alice".to_owned());
+        assert_eq!(auditor.left(), [(of_query, WAITING as u64 + 5)].into(), "told at a stop");
         auditor.writer.empty();
         auditor.write().unwrap();
+        assert!(auditor.left().is_empty());
         assert_eq!(lost.load(Ordering::Relaxed), 0);
         let entries = entries(dir.path());
         assert_eq!(entries.len(), WAITING + 1);
@@ -387,6 +419,28 @@ mod tests {
             ["\"found_no_room\":7", "\"count\":5", "\"actor\":\"alice\"", "failing_since_ms"]
         {
             assert!(gap.details.contains(told), "{}", gap.details);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ahead_cuts_nothing_off() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("gateway.ed25519"), "01".repeat(32)).unwrap();
+        let mut writer = open(dir.path());
+        writer.append(&[1, 2, 3].map(|n| event(word::QUERY, n).into())).unwrap();
+        let mut auditor = Auditor::new(writer, Arc::default(), Some(DAY_MS), dir.path().to_owned());
+        let now = Reading::now();
+        let after = |ms, apart| Reading { wall: now.wall + ms + apart, boot: now.boot + ms, ..now };
+        let year = 365 * DAY_MS;
+        for (now, left) in [
+            (after(HOUR_MS - 60_000, 0), 3),
+            (after(2 * HOUR_MS, 0), 3),
+            (after(2 * HOUR_MS + 1_000, year), 3),
+            (after(2 * HOUR_MS + 2_000, 0), 3),
+            (after(3 * DAY_MS, 0), 1),
+        ] {
+            auditor.cut(now);
+            assert_eq!(entries(dir.path()).len(), left, "{now:?}");
         }
     }
 }

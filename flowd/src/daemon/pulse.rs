@@ -1,5 +1,5 @@
 //! What the clocks say from one drain to the next: a drain that is late, a wall clock that was
-//! stepped.
+//! stepped; and whether the wall clock may be believed where it decides what is old.
 
 use std::time::Duration;
 
@@ -10,16 +10,21 @@ const PATIENCE_MS: i64 = 1_000;
 /// How far the wall clock may run apart from the others between two drains: adjusting it moves it
 /// by half a millisecond a second.
 pub(super) const STEP_MS: i64 = 1_000;
+/// How far the wall clock may run apart from the others, in all, and be believed.
+const DOUBT_MS: i64 = 3_600_000;
+/// How long it has to go on as it is at start, and after it ran further apart.
+const BELIEVED_AFTER_START_MS: i64 = 3_600_000;
+const BELIEVED_AFTER_STEP_MS: i64 = 86_400_000;
 
 /// The clocks at one instant, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reading {
     /// Unix time.
-    wall: i64,
+    pub(super) wall: i64,
     /// `CLOCK_MONOTONIC`, which stands still while the machine is suspended.
-    monotonic: i64,
+    pub(super) monotonic: i64,
     /// `CLOCK_BOOTTIME`, which does not.
-    boot: i64,
+    pub(super) boot: i64,
 }
 
 impl Reading {
@@ -96,6 +101,32 @@ impl Pulse {
     }
 }
 
+/// Whether the wall clock may be believed: one that was just set may be wrong, and what is removed
+/// because it is old does not come back.
+#[derive(Debug)]
+pub(super) struct Belief {
+    /// As the clock has gone on since.
+    base: Reading,
+    /// By `boot`.
+    from_ms: i64,
+}
+
+impl Belief {
+    /// At start nothing is known of the clock but what it says.
+    pub(super) fn new(start: Reading) -> Self {
+        Self { base: start, from_ms: start.boot + BELIEVED_AFTER_START_MS }
+    }
+
+    /// Looks at the clocks; whether the wall clock is believed now.
+    pub(super) fn look(&mut self, now: Reading) -> bool {
+        let apart_ms = (now.wall - self.base.wall) - (now.boot - self.base.boot);
+        if apart_ms.abs() > DOUBT_MS {
+            *self = Self { base: now, from_ms: now.boot + BELIEVED_AFTER_STEP_MS };
+        }
+        now.boot >= self.from_ms
+    }
+}
+
 fn seconds(ms: i64) -> String {
     format!("{}.{:03} s", ms / 1_000, ms % 1_000)
 }
@@ -112,7 +143,7 @@ fn clock_ms(clock: libc::clockid_t) -> i64 {
 mod tests {
     use std::time::Duration;
 
-    use super::{Pulse, Reading, What};
+    use super::{Belief, Pulse, Reading, What};
 
     /// What is told, from when to when, beginning with which words.
     type Told = (What, i64, i64, &'static str);
@@ -183,6 +214,31 @@ mod tests {
             let later = Reading { wall: now.wall + 1_000, boot: now.boot + 1_000, ..now };
             let later = Reading { monotonic: now.monotonic + 1_000, ..later };
             assert_eq!(pulse.beat(later), [], "{case}: told once");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_just_set_is_not_believed() {
+        let (hour, day, year) = (3_600_000, 86_400_000, 31_536_000_000);
+        let start = Reading { wall: 1_700_000_000_000, monotonic: 5_000, boot: 9_000 };
+        let cases = [
+            // what happened; since start by `boot`, and how far the wall clock is apart; is it believed
+            ("start", 0, 0, false),
+            ("not long ago", hour - 1, 0, false),
+            ("an hour", hour, 0, true),
+            ("adjusted", 2 * hour, hour, true),
+            ("years ahead", 2 * hour + 1_000, 5 * year, false),
+            ("and still", 2 * hour + 2_000, 5 * year, false),
+            ("back after seconds", 2 * hour + 3_000, 0, false),
+            ("not long ago", 2 * hour + 3_000 + day - 1, 0, false),
+            ("a day", 2 * hour + 3_000 + day, 0, true),
+            ("set back", 4 * day, -year, false),
+            ("as it is now", 5 * day, -year, true),
+        ];
+        let mut belief = Belief::new(start);
+        for (what, boot, apart, is_believed) in cases {
+            let (wall, boot) = (start.wall + boot + apart, start.boot + boot);
+            assert_eq!(belief.look(Reading { wall, boot, ..start }), is_believed, "{what}");
         }
     }
 

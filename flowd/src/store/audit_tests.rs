@@ -132,6 +132,9 @@ fn what_somebody_did_to_the_file_is_named() {
         "outcome = 'failed'",
         "previous = zeroblob(32)",
         "hash = zeroblob(32)",
+        "actor = CAST(x'ff' AS TEXT)",
+        "details = CAST(x'7bff7d' AS TEXT)",
+        "count = -1",
     ];
     let edited =
         columns.map(|set| (format!("UPDATE entry SET {set} WHERE seq = 4"), "entry 4 was edited"));
@@ -144,17 +147,80 @@ fn what_somebody_did_to_the_file_is_named() {
              UPDATE entry SET seq = 5 WHERE seq = 40",
             "entry 4 was edited",
         ),
+        ("UPDATE entry SET seq = -1 WHERE seq = 4", "entry -1 was edited"),
+        (
+            "UPDATE entry SET seq = -9223372036854775807 - 1 WHERE seq = 4",
+            "entry -9223372036854775808 was edited",
+        ),
+        (
+            "UPDATE entry SET seq = 9223372036854775807 WHERE seq = 10",
+            "entries 10 to 9223372036854775806 are missing",
+        ),
+        (
+            "INSERT INTO checkpoint VALUES (0, CAST(x'ff' AS TEXT), 0, zeroblob(32), 0, NULL, NULL)",
+            "the last checkpoint was edited",
+        ),
     ];
     let others = others.map(|(sql, told)| (sql.to_owned(), told));
     for (sql, told) in edited.into_iter().chain(others) {
         let dir = tempfile::tempdir().unwrap();
         let head = ten(dir.path());
         let conn = Connection::open(dir.path().join("audit.sqlite")).unwrap();
-        conn.execute_batch("DROP TRIGGER entry_stands; DROP TRIGGER entry_stays;").unwrap();
+        let free = "DROP TRIGGER entry_stands; DROP TRIGGER entry_stays; \
+                    DROP TRIGGER checkpoint_follows; PRAGMA ignore_check_constraints = 1;";
+        conn.execute_batch(free).unwrap();
         conn.execute_batch(&sql).unwrap();
         let problems = AuditReader::new(dir.path()).verify(Some(head), &[]).unwrap().problems;
         assert!(problems.iter().any(|problem| problem == told), "{sql}: {problems:?}");
+        assert!(listed(dir.path(), &AuditFilter::default()).len() >= 7, "{sql}");
     }
+}
+
+#[test]
+fn what_can_be_read_of_an_edited_entry_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    ten(dir.path());
+    let conn = Connection::open(dir.path().join("audit.sqlite")).unwrap();
+    let edit = "DROP TRIGGER entry_stands; \
+                UPDATE entry SET actor = CAST(x'61ff' AS TEXT), uid = 1 << 40 WHERE seq = 4";
+    conn.execute_batch(edit).unwrap();
+    let mut seen = Vec::new();
+    let mut each = |entry: Entry| {
+        seen.push(entry);
+        ControlFlow::Continue(())
+    };
+    AuditReader::new(dir.path()).list(&AuditFilter::default(), &mut each).unwrap();
+    assert_eq!(seen.len(), 10);
+    let Entry { actor, uid, resource, .. } = &seen[6];
+    assert_eq!((actor.as_str(), *uid), ("a\u{fffd}", None));
+    assert_eq!(resource.as_deref(), Some("/v1/flows/4"));
+}
+
+#[test]
+fn a_copy_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let writer = {
+        ten(dir.path());
+        let mut writer = opened(dir.path());
+        writer.append(&[query(11)]).unwrap();
+        writer
+    };
+    for (copied, entries) in [(&[""][..], 10), (&["", "-wal"], 11)] {
+        let copy = tempfile::tempdir().unwrap();
+        for suffix in copied {
+            let name = format!("audit.sqlite{suffix}");
+            fs::copy(dir.path().join(&name), copy.path().join(&name)).unwrap();
+        }
+        let file = copy.path().join("audit.sqlite");
+        let verdict = AuditReader::of_file(&file).verify(None, &[]).unwrap();
+        assert_eq!((verdict.entries, verdict.problems.len()), (entries, 0));
+        assert_eq!(fs::read_dir(copy.path()).unwrap().count(), copied.len(), "nothing beside it");
+        let error = AuditReader::of_file(copy.path()).verify(None, &[]).unwrap_err().to_string();
+        assert!(error.contains("is a directory: name the log in it"), "{error}");
+    }
+    // Beside who writes it.
+    assert_eq!(AuditReader::new(dir.path()).verify(None, &[]).unwrap().entries, 11);
+    drop(writer);
 }
 
 #[test]

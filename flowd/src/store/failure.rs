@@ -13,6 +13,7 @@ pub(super) fn is_damage(error: &Error) -> bool {
         // A value that its column cannot have.
         Error::FromSqlConversionFailure(..)
         | Error::InvalidColumnType(..)
+        | Error::Utf8Error(..)
         | Error::IntegralValueOutOfRange(..) => true,
         _ => matches!(
             error.sqlite_error_code(),

@@ -229,6 +229,9 @@ fn an_auditor_needs_nothing_of_ours_and_finds_what_was_changed() {
     audited.site.write("cut.jsonl", &cut);
     let (code, said) = verify("cut.jsonl", &head);
     assert!(code == Some(1) && said.contains("is not there"), "{said}");
+    for file in ["nowhere.sqlite", "nowhere.jsonl"] {
+        assert_eq!(verify(file, &head), (Some(2), String::new()), "{file}");
+    }
 
     // And the one that was killed is told of by the next.
     let daemon = audited.site.start(&audited.net.gateway);

@@ -1,15 +1,16 @@
 //! What requests leave in the audit log, and who may ask at all.
 
-use std::time::Duration;
+use std::{io::Write as _, os::unix::net::UnixStream, sync::mpsc, time::Duration};
 
-use super::Served;
+use super::{Served, limits::SOON};
 use crate::{
     api::Access,
     audit::{Actor, Event, Outcome, word},
+    flows::Verdict,
+    live::Request,
+    policy::Mode,
+    wire,
 };
-
-/// By when an event has been told on any machine.
-const SOON: Duration = Duration::from_secs(60);
 
 impl Served {
     fn event(&self) -> Event {
@@ -120,4 +121,58 @@ async fn a_check_of_the_history_is_told_with_what_it_found() {
         assert_eq!(status, expected, "{wrong}: {text}");
         assert!(text.contains("`key` "), "{text}");
     }
+}
+
+/// The drain thread answers only when the client has gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_hangs_up_is_told_all_the_same() {
+    let (questions, asked) = mpsc::channel();
+    let served =
+        Served::asking(Duration::from_secs(30), Access::of(&[], &[], &[]), move |inbox, _| {
+            while let Ok(question) = inbox.recv() {
+                questions.send(question).expect("the test waits");
+            }
+        });
+    let ask = |head: &str, body: &str| {
+        let mut client = UnixStream::connect(&served.socket).unwrap();
+        let length = body.len();
+        let request =
+            format!("{head} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}");
+        client.write_all(request.as_bytes()).unwrap();
+        (client, asked.recv_timeout(SOON).unwrap())
+    };
+    // A policy goes into force without whoever sent it.
+    let policy = "default = \"allow\"";
+    let (client, question) = ask("PUT /v1/policy", policy);
+    let Request::Policy { reply } = question else { panic!("{question:?}") };
+    drop(client);
+    let gone = [
+        ("GET /v1/flows?peer=alice", "", word::QUERY),
+        ("GET /v1/records", "", word::EXPORT_ABORTED),
+        ("POST /v1/policy/check", policy, word::POLICY_CHECKED),
+    ];
+    for (head, body, word) in gone {
+        let (client, _question) = ask(head, body);
+        drop(client);
+        let event = served.event();
+        assert_eq!((event.word, event.outcome), (word, Outcome::Failed), "{head}");
+        assert_eq!(event.details["client"], "gone");
+    }
+    let before = wire::Policy {
+        revision: 0,
+        mode: Mode::default(),
+        default: Verdict::Allow,
+        applied: None,
+        since: wire::Timestamp(0),
+        rules: Vec::new(),
+        size: wire::PolicySize::default(),
+        text: String::new(),
+    };
+    reply.send(before).expect("it is waited for");
+    let question = asked.recv_timeout(SOON).unwrap();
+    let Request::ApplyPolicy { reply, .. } = question else { panic!("{question:?}") };
+    assert_eq!(served.event().word, word::POLICY_REQUESTED);
+    drop(reply.send(Ok(wire::PolicyReport::default())));
+    let event = served.event();
+    assert_eq!((event.word, event.outcome), (word::POLICY_APPLIED, Outcome::Done));
 }

@@ -82,6 +82,9 @@ pub enum AuditError {
     /// It belongs to something else, or to a newer flowd.
     #[error("{0} is no audit log that this flowd knows: move it away, or update flowd")]
     Unknown(PathBuf),
+    /// It is no file.
+    #[error("{0} is a directory: name the log in it, `audit.sqlite`")]
+    Directory(PathBuf),
     /// It belongs to another gateway.
     #[error("{path} is the audit log of gateway {found}: set `gateway` to it, or move it away")]
     OtherGateway {

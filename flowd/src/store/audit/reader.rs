@@ -12,7 +12,7 @@ use super::{AuditError, AuditFilter, COLUMNS, path, version};
 use crate::{
     audit::{Chain, Checkpoint, Entry, Hash, Head, Outcome, Signature, Verdict},
     seal::PublicKey,
-    store::{failure, read_chain},
+    store::{aside, failure, read_chain, salvage},
 };
 
 /// The end that reads, beside the daemon or without one.
@@ -32,7 +32,8 @@ impl AuditReader {
         Self { path: file.to_owned() }
     }
 
-    /// Shows what matches, the newest first; in ascending order where `after` is given.
+    /// Shows what matches, the newest first; in ascending order where `after` is given. Of an entry
+    /// with values that nobody writes it shows what can be read.
     pub fn list(
         &self,
         filter: &AuditFilter,
@@ -66,7 +67,11 @@ impl AuditReader {
                 filter.before.map_or(i64::MAX, |seq| i64::try_from(seq).unwrap_or(i64::MAX)),
             ])?;
             while let Some(row) = rows.next()? {
-                if each(entry(row)?).is_break() {
+                let entry = match entry(row) {
+                    Err(error) if failure::is_damage(&error) => legible(row)?,
+                    entry => entry?,
+                };
+                if each(entry).is_break() {
                     break;
                 }
             }
@@ -81,7 +86,14 @@ impl AuditReader {
         let store = self.path.parent().unwrap_or(Path::new("."));
         let keys = read_chain(store)?.trusted(keys);
         self.read(|conn| {
-            let mut chain = Chain::new(last_checkpoint(conn)?.as_ref(), known, &keys);
+            let mut chain = match last_checkpoint(conn) {
+                Err(error) if failure::is_damage(&error) => {
+                    let mut chain = Chain::new(None, known, &keys);
+                    chain.unreadable_checkpoint();
+                    chain
+                }
+                checkpoint => Chain::new(checkpoint?.as_ref(), known, &keys),
+            };
             let mut query = conn.prepare(&format!("SELECT {COLUMNS} FROM entry ORDER BY seq"))?;
             let mut rows = query.query([])?;
             while let Some(row) = rows.next()? {
@@ -89,7 +101,7 @@ impl AuditReader {
                     Ok(entry) => chain.add(&entry),
                     Err(error) if failure::is_damage(&error) => {
                         let hash = row.get(15).map(Hash).unwrap_or_default();
-                        chain.unreadable(row.get::<_, i64>(0)?.cast_unsigned(), hash);
+                        chain.unreadable(row.get(0)?, hash);
                     }
                     Err(error) => return Err(error),
                 }
@@ -104,11 +116,12 @@ impl AuditReader {
         read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, AuditError> {
         let Self { path } = self;
-        if let Err(source) = fs::File::open(path) {
-            return Err(AuditError::Io { path: path.clone(), source });
+        let io = |source| AuditError::Io { path: path.clone(), source };
+        if fs::File::open(path).and_then(|file| file.metadata()).map_err(io)?.is_dir() {
+            return Err(AuditError::Directory(path.clone()));
         }
         let opened = || -> rusqlite::Result<Option<T>> {
-            let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            let conn = open(path)?;
             if version(&conn)?.is_none_or(|version| version == 0) {
                 return Ok(None);
             }
@@ -123,6 +136,16 @@ impl AuditReader {
     }
 }
 
+/// A file that the daemon has open has its index of the log beside it. A copy is left as it is, with
+/// nothing beside it.
+fn open(path: &Path) -> rusqlite::Result<Connection> {
+    if aside::with(path, "-shm").exists() {
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+    } else {
+        salvage::open(path)
+    }
+}
+
 fn last_checkpoint(conn: &Connection) -> rusqlite::Result<Option<Checkpoint>> {
     let sql = "SELECT seq, gateway, time, hash, cut, key, signature FROM checkpoint \
                ORDER BY seq DESC LIMIT 1";
@@ -130,7 +153,7 @@ fn last_checkpoint(conn: &Connection) -> rusqlite::Result<Option<Checkpoint>> {
         let key: Option<[u8; 32]> = row.get(5)?;
         let bytes: Option<[u8; 64]> = row.get(6)?;
         Ok(Checkpoint {
-            seq: row.get::<_, i64>(0)?.cast_unsigned(),
+            seq: number(row, 0)?,
             gateway: row.get(1)?,
             at_ms: row.get(2)?,
             hash: Hash(row.get(3)?),
@@ -146,10 +169,10 @@ fn last_checkpoint(conn: &Connection) -> rusqlite::Result<Option<Checkpoint>> {
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     Ok(Entry {
-        seq: row.get::<_, i64>(0)?.cast_unsigned(),
+        seq: number(row, 0)?,
         at_ms: row.get(1)?,
         until_ms: row.get(2)?,
-        count: row.get::<_, i64>(3)?.cast_unsigned(),
+        count: number(row, 3)?,
         event: row.get(4)?,
         actor: row.get(5)?,
         uid: row.get(6)?,
@@ -162,5 +185,39 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         outcome: row.get(13)?,
         previous: Hash(row.get(14)?),
         hash: Hash(row.get(15)?),
+    })
+}
+
+/// A number that is none below zero.
+fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let number: i64 = row.get(column)?;
+    u64::try_from(number)
+        .map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number.into()))
+}
+
+/// What can be read of an entry that somebody edited.
+fn legible(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let text = |column: usize| -> rusqlite::Result<Option<String>> {
+        let bytes = row.get_ref(column)?.as_bytes_or_null().unwrap_or_default();
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
+    };
+    let always = |column| text(column).map(Option::unwrap_or_default);
+    Ok(Entry {
+        seq: number(row, 0)?,
+        at_ms: row.get(1).unwrap_or_default(),
+        until_ms: row.get(2).unwrap_or_default(),
+        count: number(row, 3).unwrap_or_default(),
+        event: always(4)?,
+        actor: always(5)?,
+        uid: row.get(6).unwrap_or_default(),
+        gid: row.get(7).unwrap_or_default(),
+        pid: row.get(8).unwrap_or_default(),
+        executable: text(9)?,
+        source: always(10)?,
+        resource: text(11)?,
+        details: always(12)?,
+        outcome: always(13)?,
+        previous: row.get(14).map(Hash).unwrap_or_default(),
+        hash: row.get(15).map(Hash).unwrap_or_default(),
     })
 }

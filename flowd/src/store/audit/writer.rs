@@ -179,7 +179,10 @@ fn may_pass(error: &AuditError) -> bool {
     match error {
         AuditError::Io { source, .. } => failure::may_pass_of_kernel(source),
         AuditError::Sqlite { source, .. } => failure::may_pass_of_sqlite(source),
-        AuditError::Unknown(_) | AuditError::OtherGateway { .. } | AuditError::Sign(_) => false,
+        AuditError::Unknown(_)
+        | AuditError::Directory(_)
+        | AuditError::OtherGateway { .. }
+        | AuditError::Sign(_) => false,
     }
 }
 
