@@ -191,8 +191,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
 /// A number that is none below zero.
 fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     let number: i64 = row.get(column)?;
-    u64::try_from(number)
-        .map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number.into()))
+    u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
 }
 
 /// What can be read of an entry that somebody edited.
