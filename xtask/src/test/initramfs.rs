@@ -86,9 +86,10 @@ const INDEPENDENT: [&str; 23] = [
 ];
 
 /// What the oldest kernel need not repeat: these ask WireGuard's counters and the store, which are
-/// the same on the newest, and nothing of how the program is attached.
-const INDEPENDENT_OF_THE_HOOK: [&str; 6] =
-    ["change", "coverage", "gaps", "harness", "mishaps", "ways_past"];
+/// the same on the newest, and nothing of how the program is attached; restarts on it are the install
+/// tier's, whose machine has the same kernel.
+const INDEPENDENT_OF_THE_HOOK: [&str; 7] =
+    ["change", "coverage", "gaps", "harness", "mishaps", "restart", "ways_past"];
 
 /// What the newest kernel need not repeat: what a policy drops of the kernel's WireGuard, and how flowd
 /// is started again on it, the oldest says; at the newest one's hook, the root tier does.
