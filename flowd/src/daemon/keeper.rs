@@ -1,5 +1,5 @@
 //! The keeper thread: seals the days that are over and removes the oldest, at start, when a day
-//! begins, and every hour.
+//! begins, and every hour; sooner when a day was left open.
 
 use std::{
     io,
@@ -18,6 +18,9 @@ use crate::store::Keeper;
 const LOOK: Duration = Duration::from_secs(5);
 /// How often it works.
 const WORK: Duration = Duration::from_hours(1);
+/// When it tries again to close a day that somebody reads, or after a failure; the next times twice
+/// as late each.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The running thread; it ends with the guard.
 #[derive(Debug)]
@@ -36,20 +39,27 @@ pub(super) fn start(keeper: Keeper) -> io::Result<Running> {
 }
 
 fn work(keeper: &Keeper, stop: &AtomicBool) {
-    let mut failing = false;
+    let (mut failing, mut again) = (false, AGAIN);
     while !stop.load(Ordering::Relaxed) {
         let (begun, newest) = (Instant::now(), keeper.newest());
-        match keeper.run(now_ms()) {
-            Ok(_) => failing = false,
+        let is_done = match keeper.run(now_ms()) {
+            Ok(kept) => {
+                failing = false;
+                kept.held == 0
+            }
             Err(error) => {
                 if !failing {
                     tracing::error!(%error, "old segments stay as they are; flowd tries again");
                 }
                 failing = true;
+                false
             }
-        }
-        while !stop.load(Ordering::Relaxed) && begun.elapsed() < WORK && keeper.newest() == newest {
-            thread::park_timeout(LOOK);
+        };
+        let pause = if is_done { WORK } else { again };
+        again = if is_done { AGAIN } else { WORK.min(again * 2) };
+        while !stop.load(Ordering::Relaxed) && begun.elapsed() < pause && keeper.newest() == newest
+        {
+            thread::park_timeout(LOOK.min(pause));
         }
     }
 }

@@ -62,7 +62,7 @@ pub use peer_state::PeerState;
 pub use proof::{ProveError, prove};
 pub use ranked::{Place, RankedPage};
 pub use reader::{Reader, StoredFlow};
-pub use retention::{KeepError, Keeper, MaxBytes, NotASize, Retention};
+pub use retention::{KeepError, Keeper, Kept, MaxBytes, NotASize, Retention};
 pub use signing::{SealError, read_chain, rotate_key, sign};
 pub use state::{EntryId, Leaving, State, Sums};
 pub use step::{Compactor, Step, StepError, TAIL_RECORDS};

@@ -5,7 +5,8 @@
 //! - Before a segment goes, a signed tombstone says what it had.
 //! - Before a segment goes, its sums are in `totals.sqlite`, safe on the disk. A crash in between
 //!   finds them there and removes the file.
-//! - Whatever cannot be done now is tried again by the next run.
+//! - Whatever cannot be done now is tried again by the next run; a day that somebody reads cannot be
+//!   closed.
 
 use std::{
     cell::Cell,
@@ -121,6 +122,15 @@ pub enum KeepError {
     Seal(#[from] SealError),
 }
 
+/// What a run did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Days whose records were removed.
+    pub removed: usize,
+    /// Days that are over and still open, because somebody reads them.
+    pub held: usize,
+}
+
 /// Seals and removes segments. The only one that touches them when their day is over.
 #[derive(Debug)]
 pub struct Keeper {
@@ -174,8 +184,8 @@ impl Keeper {
         writer::list(&self.segments).ok()?.pop()
     }
 
-    /// Seals what is over and removes what is too old or too much. How many were removed.
-    pub fn run(&self, now_ms: i64) -> Result<usize, KeepError> {
+    /// Seals what is over and removes what is too old or too much.
+    pub fn run(&self, now_ms: i64) -> Result<Kept, KeepError> {
         let mut signer = self.sealer.as_ref().map(|sealer| sealer.open(now_ms)).transpose();
         let done = self.run_with(&mut signer, now_ms);
         if let Ok(Some(signer)) = &signer {
@@ -201,21 +211,21 @@ impl Keeper {
         &self,
         signer: &mut Result<Option<Signer>, SealError>,
         now_ms: i64,
-    ) -> Result<usize, KeepError> {
+    ) -> Result<Kept, KeepError> {
         let all = writer::list(&self.segments).map_err(io_at(&self.segments))?;
         let Some((newest, days)) = all.split_last() else {
-            return Ok(0);
+            return Ok(Kept { removed: 0, held: 0 });
         };
-        let (mut failed, mut is_next) = (None, true);
+        let (mut failed, mut held) = (None, 0);
         for day in days {
-            let sealed = self.close(day, now_ms).and_then(|closed| match signer {
-                Ok(Some(signer)) if closed != Closed::NotYet && is_next => {
-                    signer.seal(&self.path(day), (day, &all), closed, now_ms)
-                }
-                _ => {
+            let sealed = self.close(day, now_ms).and_then(|closed| {
+                held += usize::from(closed == Closed::NotYet);
+                match signer {
                     // Days are sealed in their order.
-                    is_next &= closed != Closed::NotYet;
-                    Ok(())
+                    Ok(Some(signer)) if held == 0 => {
+                        signer.seal(&self.path(day), (day, &all), closed, now_ms)
+                    }
+                    _ => Ok(()),
                 }
             });
             if let Err(error) = sealed {
@@ -223,17 +233,18 @@ impl Keeper {
             }
         }
         // Nothing goes without a word.
-        let Ok(signer) = signer else { return Ok(0) };
+        let Ok(signer) = signer else { return Ok(Kept { removed: 0, held }) };
         if let Some(Err(error)) = signer.as_ref().map(Signer::check) {
             failed.get_or_insert(error.into());
         }
         let leaving = self.leaving(days, newest, now_ms)?;
+        let mut removed = 0;
         for (day, reason) in &leaving {
-            self.remove(day, *reason, now_ms, signer.as_mut())?;
+            removed += usize::from(self.remove(day, *reason, now_ms, signer.as_mut())?);
         }
         match failed {
             Some(error) => Err(error),
-            None => Ok(leaving.len()),
+            None => Ok(Kept { removed, held }),
         }
     }
 
@@ -348,13 +359,14 @@ impl Keeper {
         }
     }
 
+    /// Whether it could.
     fn remove(
         &self,
         day: &str,
         reason: Reason,
         now_ms: i64,
         signer: Option<&mut Signer>,
-    ) -> Result<(), KeepError> {
+    ) -> Result<bool, KeepError> {
         let path = self.path(day);
         let read = || {
             let conn = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
@@ -368,14 +380,14 @@ impl Keeper {
         let mode = fs::metadata(&path).map_err(io_at(&path))?.permissions().mode();
         if version == schema::MIGRATIONS.len() && mode & 0o222 != 0 {
             // Somebody still has it open; it goes when it is sealed.
-            return Ok(());
+            return Ok(false);
         }
         let (sha256, file_bytes) = digest(&path).map_err(io_at(&path))?;
         let tombstone = Day { removed_ms: now_ms, reason, sha256, file_bytes, ..sums };
         if !Totals::open(&self.store)?.keep(&tombstone, &peers)? {
             // A day was removed once and restored since; whoever did that removes it again.
             tracing::warn!(day, "another segment of this day was removed before; this one stays");
-            return Ok(());
+            return Ok(false);
         }
         if let Some(signer) = signer {
             signer.bury((&path, &tombstone), &peers, now_ms)?;
@@ -402,7 +414,7 @@ impl Keeper {
             because = reason.word(),
             "removed the records of a day; its sums stay"
         );
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 use rusqlite::Connection;
 
 use super::{
-    Keeper, Leaving, MaxBytes, Reader, Retention, SegmentState, Writer, totals, verify_files,
+    Keeper, Kept, Leaving, MaxBytes, Reader, Retention, SegmentState, Writer, totals, verify_files,
     verify_store,
 };
 use crate::flows::{Counters, DayTotal, EndReason, Filter, Record, Verdict, sample};
@@ -74,7 +74,7 @@ fn a_day_that_is_over_is_sealed_and_can_be_handed_over_alone() {
 #[test]
 fn the_oldest_days_go_and_their_sums_stay() {
     let (dir, mut writer) = store(5);
-    assert_eq!(keeper(dir.path(), 2, MaxBytes::None).run(4 * DAY).unwrap(), 2);
+    assert_eq!(keeper(dir.path(), 2, MaxBytes::None).run(4 * DAY).unwrap().removed, 2);
     let expected = [
         row("1970-01-01", SegmentState::Removed, 2),
         row("1970-01-02", SegmentState::Removed, 1),
@@ -122,15 +122,15 @@ fn a_clock_that_is_set_far_ahead_makes_nothing_old() {
     let mut late = [record(9, Verdict::Allow, None)];
     writer.commit(ahead, &mut late, &Leaving::default()).unwrap();
     let keeper = keeper(dir.path(), 3, MaxBytes::None);
-    assert_eq!(keeper.run(ahead).unwrap(), 1, "by the day after the last one");
-    assert_eq!(keeper.run(ahead).unwrap(), 0);
+    assert_eq!(keeper.run(ahead).unwrap().removed, 1, "by the day after the last one");
+    assert_eq!(keeper.run(ahead).unwrap().removed, 0);
     assert_eq!(writer.size().0, 4);
     for day in 1..8 {
         writer.commit(ahead + day * DAY, &mut late, &Leaving::default()).unwrap();
-        assert_eq!(keeper.run(ahead + day * DAY).unwrap(), 0, "{day}");
+        assert_eq!(keeper.run(ahead + day * DAY).unwrap().removed, 0, "{day}");
     }
     writer.commit(ahead + 8 * DAY, &mut late, &Leaving::default()).unwrap();
-    assert_eq!(keeper.run(ahead + 8 * DAY).unwrap(), 3 + 5, "it was right after all");
+    assert_eq!(keeper.run(ahead + 8 * DAY).unwrap().removed, 3 + 5, "it was right after all");
 }
 
 /// The clock is ten years ahead for three days, and then right again.
@@ -143,7 +143,7 @@ fn days_of_a_clock_that_was_ahead_do_not_outlive_or_outdo_the_others() {
         (late.window_start_ms, late.window_end_ms) = (now_ms, now_ms + 1);
         late.total = late.counters;
         writer.commit(now_ms, &mut [late], &Leaving::default()).unwrap();
-        keeper.run(now_ms).unwrap()
+        keeper.run(now_ms).unwrap().removed
     };
     for day in 3_650..3_653 {
         assert_eq!(commit(day * DAY), 0, "the days before are good");
@@ -197,8 +197,8 @@ fn a_clock_that_falls_behind_every_segment_renames_none() {
 fn the_newest_day_stays_however_large_it_is() {
     let (dir, writer) = store(3);
     let keeper = keeper(dir.path(), 0, MaxBytes::Bytes(1));
-    assert_eq!(keeper.run(2 * DAY).unwrap(), 2);
-    assert_eq!(keeper.run(2 * DAY).unwrap(), 0);
+    assert_eq!(keeper.run(2 * DAY).unwrap().removed, 2);
+    assert_eq!(keeper.run(2 * DAY).unwrap().removed, 0);
     assert_eq!(keeper.newest().as_deref(), Some("1970-01-03"));
     assert_eq!(writer.size().0, 1);
 }
@@ -211,7 +211,7 @@ fn only_as_much_goes_as_is_too_much() {
     let bytes = writer.size().1;
     let oldest = fs::metadata(dir.path().join("segments/1970-01-01.sqlite")).unwrap().len();
     let keeper = keeper(dir.path(), 0, MaxBytes::Bytes(bytes - oldest / 2));
-    assert_eq!(keeper.run(4 * DAY).unwrap(), 1);
+    assert_eq!(keeper.run(4 * DAY).unwrap().removed, 1);
     assert_eq!(states(dir.path())[0].1, SegmentState::Removed);
 }
 
@@ -221,12 +221,12 @@ fn a_crash_between_the_sums_and_the_removal_neither_doubles_nor_loses() {
     let path = dir.path().join("segments/1970-01-01.sqlite");
     keeper(dir.path(), 0, MaxBytes::None).run(2 * DAY).unwrap();
     let copy = fs::read(&path).unwrap();
-    assert_eq!(keeper(dir.path(), 1, MaxBytes::None).run(2 * DAY).unwrap(), 1);
+    assert_eq!(keeper(dir.path(), 1, MaxBytes::None).run(2 * DAY).unwrap().removed, 1);
     // As if the file had not been removed yet.
     fs::write(&path, &copy).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o440)).unwrap();
     assert_eq!(states(dir.path())[0].1, SegmentState::Sealed, "it speaks for itself");
-    assert_eq!(keeper(dir.path(), 1, MaxBytes::None).run(2 * DAY).unwrap(), 1);
+    assert_eq!(keeper(dir.path(), 1, MaxBytes::None).run(2 * DAY).unwrap().removed, 1);
     assert!(!path.exists());
     assert_eq!(totals::days(dir.path()).unwrap().len(), 1);
     let conn = Connection::open(dir.path().join("totals.sqlite")).unwrap();
@@ -237,7 +237,7 @@ fn a_crash_between_the_sums_and_the_removal_neither_doubles_nor_loses() {
 #[test]
 fn another_file_of_a_day_that_has_gone_is_left_alone() {
     let (dir, _writer) = store(3);
-    assert_eq!(keeper(dir.path(), 1, MaxBytes::None).run(2 * DAY).unwrap(), 1);
+    assert_eq!(keeper(dir.path(), 1, MaxBytes::None).run(2 * DAY).unwrap().removed, 1);
     let path = dir.path().join("segments/1970-01-01.sqlite");
     fs::copy(dir.path().join("segments/1970-01-02.sqlite"), &path).unwrap();
     keeper(dir.path(), 1, MaxBytes::None).run(2 * DAY).unwrap();
@@ -253,11 +253,11 @@ fn a_segment_that_somebody_has_open_is_sealed_later() {
     let records = || reader.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!(records(), 2);
     let keeper = keeper(dir.path(), 0, MaxBytes::Bytes(1));
-    keeper.run(DAY).unwrap();
+    assert_eq!(keeper.run(DAY).unwrap(), Kept { removed: 0, held: 1 });
     assert_eq!(records(), 2, "it is neither sealed nor removed");
     assert!(path.exists());
     drop(reader);
-    keeper.run(DAY).unwrap();
+    assert_eq!(keeper.run(DAY).unwrap(), Kept { removed: 1, held: 0 });
     assert!(!path.exists());
 }
 
