@@ -12,6 +12,7 @@ use std::{
 use flowd::{
     export::{Export, Format},
     flows::{FlowId, Record},
+    seal::DayState,
     store::{
         Compactor, Keeper, Leaving, Reader, Retention, Synchronous, TAIL_RECORDS, Writer, prove,
         read_chain,
@@ -225,6 +226,8 @@ impl Filled {
     /// Seals all days, once their files are closed, and checks what was sealed.
     pub(super) fn seal(&self) -> Result<[(&'static str, Took); 2], Box<dyn Error>> {
         let (store, now_ms) = (self.store(), self.facts.last_ms + DAY_MS);
+        // Another day begins, so that every day with records is over.
+        Writer::open(&store, GATEWAY, now_ms)?.close();
         let keeper = || Keeper::new(&store, Retention::default());
         keeper().run(now_ms)?;
         let keeper = keeper().signing(&store.join("keys"), GATEWAY);
@@ -233,8 +236,10 @@ impl Filled {
         let key = read_chain(&store)?.key().ok_or("a chain has a key")?;
         let (proof, checking) = Took::by(|| prove(&store, &[key], &[]));
         let proof = proof?;
-        if !proof.is_good || proof.days.iter().map(|day| day.records).sum::<u64>() < 1 {
-            return Err(format!("what was just sealed is not: {:?}", proof.faults).into());
+        let proven = proof.days.iter().filter(|day| day.state == DayState::Proven);
+        let proven: u64 = proven.map(|day| day.records).sum();
+        if !proof.is_good || proven != self.count as u64 {
+            return Err(format!("of what was sealed {proven} are proven: {proof:?}").into());
         }
         Ok([("sealing", sealing), ("checking what is sealed", checking)])
     }
