@@ -12,6 +12,8 @@ mod filled;
 mod generate;
 #[path = "store/names.rs"]
 mod names;
+#[path = "store/nfdump.rs"]
+mod nfdump;
 #[path = "store/questions.rs"]
 mod questions;
 
@@ -26,7 +28,6 @@ const SIZES: [usize; 2] = [1_000_000, 10_000_000];
 const LARGE: usize = 100_000_000;
 const FLOWD: &str = "flowd";
 const DUCKDB: &str = "DuckDB";
-/// Its collector takes NetFlow from a network and reads its own files only.
 const NFDUMP: &str = "nfdump";
 
 fn main() -> ExitCode {
@@ -83,34 +84,45 @@ fn of_size(size: usize) -> Result<Vec<Figure>, Box<dyn Error>> {
         questions.retain(|question| question.what.contains(&wanted));
     }
     let mut figures = of_ingest(&filled);
-    let told = duckdb::ask(&filled, &questions)?;
-    if let Some(told) = &told {
-        let figure =
-            |what: &str, value, unit| Figure { what: what.to_owned(), who: DUCKDB, value, unit };
-        figures.push(figure("ingest", filled.count as f64 / told.load_s, "records/s"));
-        figures.push(figure("size", told.bytes as f64 / filled.count as f64, "bytes a record"));
+    let duckdb = duckdb::ask(&filled, &questions)?;
+    if let Some(told) = &duckdb {
+        figures.extend(of_other(DUCKDB, filled.count as f64 / told.load_s, told.bytes, &filled));
+    }
+    let nfdump = nfdump::ask(&filled, &questions)?;
+    if let Some(told) = &nfdump {
+        figures.extend(of_other(NFDUMP, told.rate, told.bytes, &filled));
     }
     for figure in &figures {
         let Figure { what, who, value, unit } = figure;
         println!("  {who:<7} {what:<32} {value:>14.1} {unit}");
     }
-    println!("  flowd: durable commits of 10,000; DuckDB: one bulk load");
-    let version = told.as_ref().map(|told| told.version.as_str());
-    let beside = version.map_or("absent".to_owned(), |version| format!("{version}, in Python"));
-    println!("  DuckDB: {beside}; {NFDUMP}: {}\n", nfdump());
     println!(
-        "  {:<32} {:>10} {:>10} {:>10} {:>10} {:>8} {:>8}",
-        "milliseconds", "flowd", "cold", "DuckDB", "cold", "ratio", "cold"
+        "  flowd: durable commits of 10,000; DuckDB: one bulk load; nfdump: IPFIX over loopback"
     );
-    let mut theirs = told.iter().flat_map(|told| told.answers());
-    for question in &questions {
+    let beside = |version: Option<&str>| version.map_or("absent".to_owned(), str::to_owned);
+    let versions = (
+        beside(duckdb.as_ref().map(|told| told.version.as_str())),
+        beside(nfdump.as_ref().map(|told| told.version.as_str())),
+    );
+    println!("  DuckDB: {}, in Python; nfdump: {}, a process a question\n", versions.0, versions.1);
+    print!("  {:<32} {FLOWD:>10} {:>10}", "milliseconds", "cold");
+    for who in [DUCKDB, NFDUMP] {
+        print!(" {who:>10} {:>10} {:>8} {:>8}", "cold", "ratio", "cold");
+    }
+    println!();
+    for (index, question) in questions.iter().enumerate() {
         let own = question.ask(&filled)?;
-        let their = theirs.next();
-        show(question.what, &own, their.as_ref());
+        let others = [
+            (DUCKDB, duckdb.as_ref().map(|told| told.answer(index))),
+            (NFDUMP, nfdump.as_ref().and_then(|told| told.answers[index])),
+        ];
+        show(question.what, &own, others);
         figures.extend(questions::figures(question.what, FLOWD, &own));
-        figures.extend(
-            their.iter().flat_map(|their| questions::figures(question.what, DUCKDB, their)),
-        );
+        for (who, answered) in others {
+            figures.extend(
+                answered.iter().flat_map(|one| questions::figures(question.what, who, one)),
+            );
+        }
     }
     for (what, took) in filled.seal()? {
         let value = took.cpu.as_secs_f64() * 1e9 / filled.count as f64;
@@ -140,28 +152,31 @@ fn of_ingest(filled: &Filled) -> Vec<Figure> {
     ]
 }
 
-fn show(what: &str, own: &Answered, their: Option<&Answered>) {
+fn of_other(who: &'static str, rate: f64, bytes: u64, filled: &Filled) -> [Figure; 2] {
+    let figure = |what: &str, value, unit| Figure { what: what.to_owned(), who, value, unit };
+    [
+        figure("ingest", rate, "records/s"),
+        figure("size", bytes as f64 / filled.count as f64, "bytes a record"),
+    ]
+}
+
+fn show(what: &str, own: &Answered, others: [(&str, Option<Answered>); 2]) {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let (warm, cold) = (ms(own.warm), ms(own.cold));
     print!("  {what:<32} {warm:>10.2} {cold:>10.2}");
-    match their {
-        Some(their) => {
-            let (their_warm, their_cold) = (ms(their.warm), ms(their.cold));
-            let (ratio, cold) = (warm / their_warm, cold / their_cold);
-            println!(" {their_warm:>10.2} {their_cold:>10.2} {ratio:>8.2} {cold:>8.2}");
-            if their.answer != own.answer {
-                println!("    answers differ: flowd {}, DuckDB {}", own.answer, their.answer);
+    for (_, answered) in &others {
+        match answered.map(|one| (ms(one.warm), ms(one.cold))) {
+            Some((theirs, theirs_cold)) => {
+                let (ratio, ratio_cold) = (warm / theirs, cold / theirs_cold);
+                print!(" {theirs:>10.2} {theirs_cold:>10.2} {ratio:>8.2} {ratio_cold:>8.2}");
             }
+            None => print!(" {:>10} {:>10} {:>8} {:>8}", "", "", "", ""),
         }
-        None => println!(),
     }
-}
-
-fn nfdump() -> &'static str {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    if std::env::split_paths(&path).any(|directory| directory.join(NFDUMP).is_file()) {
-        "installed, not measured: it reads the files of its own collector only"
-    } else {
-        "absent"
+    println!();
+    for (who, answered) in others {
+        if let Some(one) = answered.filter(|one| one.answer != own.answer) {
+            println!("    answers differ: flowd {}, {who} {}", own.answer, one.answer);
+        }
     }
 }

@@ -21,10 +21,10 @@ use crate::{
 
 use super::{
     collector::{Collector, now_ms},
-    interfaces::Watched,
     ledger::{Open, View, total},
     overflow::{Bucket, by_bucket, one_way},
     walking::{Counted, Unrecorded, Walking},
+    watched::Watched,
 };
 
 /// Gaps that status names one by one.

@@ -40,6 +40,7 @@ mod takeover;
 mod traffic;
 mod verdicts;
 mod walking;
+mod watched;
 mod why;
 
 use std::{

@@ -66,13 +66,10 @@ pub(super) fn ask(filled: &Filled, questions: &[Question]) -> Result<Option<Told
 }
 
 impl Told {
-    /// In the order of the questions.
-    pub(super) fn answers(&self) -> impl Iterator<Item = Answered> {
+    /// To the question of this number.
+    pub(super) fn answer(&self, index: usize) -> Answered {
+        let Times { answer, warm_ms, cold_ms } = self.answers[index];
         let time = |ms: f64| Duration::from_secs_f64(ms / 1e3);
-        self.answers.iter().map(move |times| Answered {
-            answer: times.answer,
-            warm: time(times.warm_ms),
-            cold: time(times.cold_ms),
-        })
+        Answered { answer, warm: time(warm_ms), cold: time(cold_ms) }
     }
 }

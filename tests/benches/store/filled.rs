@@ -175,12 +175,10 @@ impl Filled {
         let mut writer = Writer::open(&store, GATEWAY, MIDNIGHT_MS)?;
         writer = writer.with_synchronous(Synchronous::Full)?;
         let compactor = Compactor::new(Reader::new(&store, GATEWAY), TAIL_RECORDS);
-        let names = Names::new();
-        let mut rows = Generator::new(SEED, FLOWS_PER_S).skip(WARM_UP).take(count);
+        let mut all = records(count);
         let (mut ingest, mut facts, mut done) = (Ingest::default(), None, 0);
         while done < count {
-            let mut records: Vec<Record> =
-                rows.by_ref().take(COMMIT).map(|row| names.record(&row)).collect();
+            let mut records: Vec<Record> = all.by_ref().take(COMMIT).collect();
             let now_ms = records.iter().map(|one| one.window_end_ms).max().unwrap_or(MIDNIGHT_MS);
             let (committed, took) =
                 Took::by(|| writer.commit(now_ms, &mut records, &Leaving::default()));
@@ -246,14 +244,26 @@ impl Filled {
 
     /// Has the kernel forget what it read of the store.
     pub(super) fn cool(&self) -> Result<(), Box<dyn Error>> {
-        for path in files(&self.store())? {
-            let file = File::open(path)?;
-            file.sync_all()?;
-            // SAFETY: the descriptor is open as long as the file is.
-            unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
-        }
-        Ok(())
+        cool(&self.store())
     }
+}
+
+/// Has the kernel forget what it read of the files below a directory.
+pub(super) fn cool(directory: &Path) -> Result<(), Box<dyn Error>> {
+    for path in files(directory)? {
+        let file = File::open(path)?;
+        file.sync_all()?;
+        // SAFETY: the descriptor is open as long as the file is.
+        unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    }
+    Ok(())
+}
+
+/// The records of a store of so many, in their order, the same each time.
+pub(super) fn records(count: usize) -> impl Iterator<Item = Record> {
+    let names = Names::new();
+    let rows = Generator::new(SEED, FLOWS_PER_S).skip(WARM_UP).take(count);
+    rows.map(move |row| names.record(&row))
 }
 
 impl Facts {
@@ -277,7 +287,7 @@ impl Facts {
 }
 
 /// What the files below a directory take on the disk.
-fn bytes(directory: &Path) -> Result<u64, Box<dyn Error>> {
+pub(super) fn bytes(directory: &Path) -> Result<u64, Box<dyn Error>> {
     let mut sum = 0;
     for path in files(directory)? {
         sum += fs::metadata(path)?.blocks() * 512;

@@ -32,6 +32,8 @@ pub(super) struct Question {
     pub(super) what: &'static str,
     /// For DuckDB: a number, or rows of which the number counts.
     pub(super) duckdb: String,
+    /// A statistic of nfdump's, if it has all that is asked for.
+    pub(super) nfdump: Option<[String; 5]>,
     ask: Ask,
 }
 
@@ -62,10 +64,14 @@ pub(super) fn all(facts: &Facts) -> Vec<Question> {
         GROUP BY dst_ip ORDER BY bytes DESC LIMIT 10";
     vec![
         sum("one peer, sum", named, format!("{bytes} WHERE {of_peer}")),
-        sum("one source, sum", from, format!("{bytes} WHERE src_ip = '{source}'")),
+        Question {
+            nfdump: nfdump_sum(&format!("src ip {source}")),
+            ..sum("one source, sum", from, format!("{bytes} WHERE src_ip = '{source}'"))
+        },
         Question {
             what: "rows of one address, last hour",
             duckdb: format!("SELECT * FROM records WHERE {of_address} AND window_end >= {hour_ms}"),
+            nfdump: None,
             ask: Box::new(move |reader| {
                 let mut count = 0;
                 reader.records(&lately, 0, u64::MAX >> 1, &mut |_record| {
@@ -81,6 +87,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Question> {
                 "SELECT flow_id, max(first_seen) AS first, sum(rx_bytes), sum(tx_bytes) \
                  FROM records WHERE {of_peer} GROUP BY flow_id ORDER BY first DESC LIMIT 100"
             ),
+            nfdump: None,
             ask: Box::new(move |reader| {
                 Ok(reader.flows(&newest, None, 100, u64::MAX >> 1)?.len() as u64)
             }),
@@ -88,17 +95,22 @@ pub(super) fn all(facts: &Facts) -> Vec<Question> {
         Question {
             what: "flow by id",
             duckdb: format!("SELECT * FROM records WHERE flow_id = '{flow}'"),
+            nfdump: None,
             ask: Box::new(move |reader| {
                 let found = reader.flow(flow, u64::MAX >> 1)?;
                 Ok(found.map_or(0, |(records, _)| records.len() as u64))
             }),
         },
-        sum("one remote address, sum", at(needle), {
-            format!("{bytes} WHERE src_ip = '{needle}' OR dst_ip = '{needle}'")
-        }),
+        Question {
+            nfdump: nfdump_sum(&format!("ip {needle}")),
+            ..sum("one remote address, sum", at(needle), {
+                format!("{bytes} WHERE src_ip = '{needle}' OR dst_ip = '{needle}'")
+            })
+        },
         Question {
             what: "top 10 destinations of all",
             duckdb: format!("SELECT sum(bytes) FROM ({top})"),
+            nfdump: Some(["-n", "10", "-s", "dstip/bytes", "any"].map(str::to_owned)),
             ask: Box::new(|reader| {
                 Ok(first(reader.top(&Filter::default(), By::Dst, u64::MAX >> 1)?))
             }),
@@ -106,6 +118,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Question> {
         Question {
             what: "the same in SQL",
             duckdb: format!("SELECT sum(bytes) FROM ({top})"),
+            nfdump: None,
             ask: Box::new(move |reader| in_sql(reader, &format!("SELECT sum(bytes) FROM ({top})"))),
         },
         Question {
@@ -113,6 +126,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Question> {
             duckdb: "SELECT sum(bytes) FROM (SELECT verdict, sum(rx_bytes + tx_bytes) AS bytes \
                 FROM records GROUP BY verdict) WHERE verdict = 'deny'"
                 .to_owned(),
+            nfdump: None,
             ask: Box::new(|reader| {
                 Ok(reader.summary(&Filter::default(), u64::MAX >> 1)?.denied.bytes)
             }),
@@ -126,7 +140,11 @@ pub(super) fn all(facts: &Facts) -> Vec<Question> {
 fn sum(what: &'static str, filter: Filter, duckdb: String) -> Question {
     let ask: Ask =
         Box::new(move |reader| Ok(reader.summary(&filter, u64::MAX >> 1)?.counters.bytes()));
-    Question { what, duckdb, ask }
+    Question { what, duckdb, nfdump: None, ask }
+}
+
+fn nfdump_sum(filter: &str) -> Option<[String; 5]> {
+    Some(["-n", "0", "-s", "proto/bytes", filter].map(str::to_owned))
 }
 
 fn first(ranking: Ranking) -> u64 {
@@ -194,7 +212,7 @@ fn timed(ask: impl FnOnce() -> Result<u64, ReadError>) -> Result<Duration, Box<d
     Ok(start.elapsed())
 }
 
-fn median(
+pub(super) fn median(
     time: &mut dyn FnMut() -> Result<Duration, Box<dyn Error>>,
 ) -> Result<Duration, Box<dyn Error>> {
     let mut taken: Vec<Duration> = Vec::new();
