@@ -237,7 +237,9 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         let event = Event::new(now_ms(), word::AUDIT_SET_ASIDE, Actor::Auto, Outcome::Failed);
         of_before.push(event.on(aside.display().to_string()));
     }
-    let auditor = auditor::start(audit, config.audit_retention_days, &config.keys)
+    of_before.extend(auditor::of_what_was_signed(&audit, &config.store, &config.keys));
+    let places = (config.store.as_path(), config.keys.as_path());
+    let auditor = auditor::start(audit, config.audit_retention_days, places)
         .map_err(system("start the audit thread"))?;
     let audit = auditor.log();
     let socket = api::bind(&config.socket)?;

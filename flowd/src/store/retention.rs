@@ -2,6 +2,7 @@
 //!
 //! - A day that is over is sealed: its rows become chunks, its log is folded into the file, which
 //!   is then read-only, and what it has is said under the gateway's key (`sealing.rs`).
+//! - When something was said, and once a day, the newest entry of the audit log is signed.
 //! - Before a segment goes, a signed tombstone says what it had.
 //! - Before a segment goes, its sums are in `totals.sqlite`, safe on the disk. A crash in between
 //!   finds them there and removes the file.
@@ -29,7 +30,8 @@ use super::{
     writer,
 };
 use crate::{
-    audit::{Event, Teller, word},
+    audit::{Anchor, Event, Teller, word},
+    seal::What,
     size,
 };
 
@@ -37,6 +39,9 @@ use crate::{
 const MOST_HOLE_DAYS: i64 = 31;
 /// So many segments make it believed.
 const BELIEVED_AFTER_DAYS: usize = 8;
+
+/// The audit log is signed at least so often.
+const DAY_MS: i64 = 86_400_000;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,10 +193,27 @@ impl Keeper {
     pub fn run(&self, now_ms: i64) -> Result<Kept, KeepError> {
         let mut signer = self.sealer.as_ref().map(|sealer| sealer.open(now_ms)).transpose();
         let done = self.run_with(&mut signer, now_ms);
-        if let Ok(Some(signer)) = &signer {
+        let mut anchored = Ok(());
+        if let Ok(Some(signer)) = &mut signer {
             self.tell(signer);
+            anchored = self.anchor(signer, now_ms);
         }
-        signer.map_err(KeepError::from).and(done)
+        signer.and(anchored).map_err(KeepError::from).and(done)
+    }
+
+    /// Says which entry of the audit log is the newest: when this run said something else, and once a
+    /// day.
+    fn anchor(&self, signer: &mut Signer, now_ms: i64) -> Result<(), SealError> {
+        let last = signer.signed().anchors.pop();
+        let is_old = |last: Anchor| !(0..DAY_MS).contains(&now_ms.saturating_sub(last.at_ms));
+        if signer.chain.links.len() == signer.known && !last.is_none_or(is_old) {
+            return Ok(());
+        }
+        let Some(head) = self.teller.head() else { return Ok(()) };
+        if last.is_some_and(|last| last.head == head) {
+            return Ok(());
+        }
+        signer.say(now_ms, What::Audit { sequence: head.seq, hash: head.hash }).map(drop)
     }
 
     /// Tells the audit log what is new in the chain; on the first run, what this run added.
