@@ -15,7 +15,7 @@ use super::{
     prove, read_chain, rotate_key,
 };
 use crate::{
-    audit::{Anchor, Checkpoint, Hash, Head, Log, Message, Signature, Signed, Verdict},
+    audit::{Anchor, Checkpoint, Hash, Head, Log, Message, Signature, Signed, Verdict, word},
     seal::{PrivateKey, PublicKey, What, tests::chain},
 };
 
@@ -297,6 +297,54 @@ fn the_log_is_signed_when_a_day_is_over_and_as_whoever_writes_it_knows_it() {
     assert!(!dir.path().join("audit.sqlite").exists(), "nothing is read from the file");
     log.stop();
     auditor.join().unwrap();
+}
+
+/// A run of a flowd that was just started. What it tells the log, which has it then.
+fn started(store: &Path) -> Vec<&'static str> {
+    let (log, inbox, _lost) = Log::new();
+    let auditor = thread::spawn(move || {
+        let mut told = Vec::new();
+        loop {
+            match inbox.recv().unwrap() {
+                Message::Note(event) => told.push(event),
+                Message::Head(reply) => reply.send(None).unwrap(),
+                Message::Record { .. } => {}
+                Message::Stop => return told,
+            }
+        }
+    });
+    let retention = Retention { days: 0, max_bytes: MaxBytes::None };
+    let keeper = Keeper::new(store, retention).telling(log.clone().into());
+    let keeper = keeper.signing(&store.join("keys"), "gw");
+    for _ in 0..2 {
+        keeper.run(NOW_MS).unwrap();
+    }
+    log.stop();
+    let told = auditor.join().unwrap();
+    let folded: Vec<_> = told.iter().cloned().map(Into::into).collect();
+    opened(store).append(&folded).unwrap();
+    told.iter().map(|event| event.word).collect()
+}
+
+#[test]
+fn a_key_that_changed_while_no_flowd_ran_is_told_once() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("segments")).unwrap();
+    let rotate = || rotate_key(dir.path(), &dir.path().join("keys"), NOW_MS).unwrap();
+    let nothing: [&str; 0] = [];
+    assert_eq!(started(dir.path()), [word::KEY_CREATED]);
+    assert_eq!(started(dir.path()), nothing);
+    rotate();
+    assert_eq!(started(dir.path()), [word::KEY_ROTATED]);
+    assert_eq!(started(dir.path()), nothing);
+    rotate();
+    rotate();
+    assert_eq!(started(dir.path()), [word::KEY_ROTATED; 2]);
+    assert_eq!(started(dir.path()), nothing);
+    // A log that knows nothing of the chain.
+    rotate();
+    fs::remove_file(dir.path().join("audit.sqlite")).unwrap();
+    assert_eq!(started(dir.path()), nothing);
 }
 
 fn own(store: &Path) -> PublicKey {

@@ -22,7 +22,7 @@ use rusqlite::{Connection, OpenFlags};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    aside, failure, schema,
+    AuditReader, aside, failure, schema,
     sealing::{Closed, Sealer, told},
     signing::{SealError, Signer},
     step::{self, MakeError, StepError},
@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     audit::{Anchor, Event, Teller, word},
-    seal::What,
+    seal::{Chain, What},
     size,
 };
 
@@ -216,10 +216,12 @@ impl Keeper {
         signer.say(now_ms, What::Audit { sequence: head.seq, hash: head.hash }).map(drop)
     }
 
-    /// Tells the audit log what is new in the chain; on the first run, what this run added.
+    /// Tells the audit log what is new in the chain: on the first run, what follows the statement that
+    /// it was told of last, or what this run added, where it was told of none that is there.
     fn tell(&self, signer: &Signer) {
         let links = &signer.chain.links;
-        let from = self.told.get().unwrap_or(signer.known);
+        let before = || self.told_before(&signer.chain).unwrap_or(signer.known);
+        let from = self.told.get().unwrap_or_else(before);
         for at in from..links.len() {
             let before = at.checked_sub(1).and_then(|before| links.get(before));
             if let Some(event) = told(&links[at], before) {
@@ -227,6 +229,13 @@ impl Keeper {
             }
         }
         self.told.set(Some(links.len()));
+    }
+
+    /// How many statements the audit log was told by a flowd before; `None`: it does not say, or
+    /// cannot be read.
+    fn told_before(&self, chain: &Chain) -> Option<usize> {
+        let last = AuditReader::new(&self.store).last_statement().ok()??;
+        Some(chain.links.iter().rposition(|link| link.hash == last)? + 1)
     }
 
     fn run_with(

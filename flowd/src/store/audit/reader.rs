@@ -7,10 +7,11 @@ use std::{
 };
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
+use serde_json::Value;
 
 use super::{AuditError, AuditFilter, COLUMNS, path, version};
 use crate::{
-    audit::{Chain, Checkpoint, Entry, Hash, Head, Outcome, Signature, Signed, Verdict},
+    audit::{Chain, Checkpoint, Entry, Hash, Head, Outcome, Signature, Signed, Verdict, word},
     seal::PublicKey,
     store::{aside, failure, read_chain, salvage},
 };
@@ -110,6 +111,21 @@ impl AuditReader {
             }
             Ok(chain.finish())
         })
+    }
+
+    /// Hash of the statement of the chain that the log was told of last; `None`: of none.
+    pub fn last_statement(&self) -> Result<Option<Hash>, AuditError> {
+        let words = [word::SEGMENT_SEALED, word::KEY_CREATED, word::KEY_ROTATED];
+        let details = self.read(|conn| {
+            let sql = "SELECT details FROM entry WHERE seq = \
+                       (SELECT max(seq) FROM entry WHERE event IN (?, ?, ?))";
+            conn.query_row(sql, words, |row| row.get::<_, String>(0)).optional()
+        })?;
+        let said = |details: String| -> Option<Hash> {
+            let details: Value = serde_json::from_str(&details).ok()?;
+            details["statement_sha256"].as_str()?.parse().ok()
+        };
+        Ok(details.and_then(said))
     }
 
     /// Everything that is read is of one instant.
