@@ -277,7 +277,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         .with_tail_records(config.tail_records)
         .telling(audit.clone().into())
         .signing(&config.keys, &config.gateway);
-    let keeper = keeper::start(keeper).map_err(system("start the keeper thread"))?;
+    let keeper = keeper::start(keeper, live.clone()).map_err(system("start the keeper thread"))?;
     let compactor = store::Compactor::new(state.reader.clone(), config.tail_records);
     let compactor =
         compactor::start(compactor, live.clone()).map_err(system("start the compactor thread"))?;

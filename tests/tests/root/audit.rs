@@ -302,7 +302,8 @@ fn a_log_that_was_truncated_while_flowd_did_not_run_is_told_and_found_for_good()
         assert_eq!(output.status.code(), Some(1));
         String::from_utf8_lossy(&output.stdout).contains(&told)
     });
-    daemon.stop();
+    assert!(daemon.log().contains("the audit log is not as it was signed"), "{}", daemon.log());
+    daemon.kill();
     let output = ctl.run(&offline);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stdout).contains(&told));
