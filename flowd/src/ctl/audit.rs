@@ -344,3 +344,49 @@ fn tell(screen: &mut Screen, format: Format, verdict: &AuditVerdict) -> Result<(
     screen.flush()?;
     if verdict.is_whole { Ok(()) } else { Err(CtlError::Told) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::signed;
+    use crate::{
+        audit::{Anchor, Head, Verdict},
+        wire::AuditVerdict,
+    };
+
+    #[test]
+    fn what_is_unproven_is_said() {
+        let at_ms = 1_795_233_600_000;
+        let anchor = Anchor { head: Head { seq: 7, ..Head::default() }, at_ms };
+        let verdict = |proven, nothing_proven, unproven| {
+            let unproven_since_ms = (unproven > 0).then_some(at_ms + 1);
+            let found = Verdict {
+                proven,
+                nothing_proven,
+                unproven,
+                unproven_since_ms,
+                ..Verdict::default()
+            };
+            signed(&AuditVerdict::from(found))
+        };
+        let cases = [
+            (
+                verdict(Some(anchor), None, 2),
+                "proven up to entry 7, as was signed 2026-11-21T04:00:00.000Z; 2 entries since \
+                 2026-11-21T04:00:00.001Z are unproven",
+            ),
+            (
+                verdict(Some(anchor), None, 0),
+                "proven up to entry 7, as was signed 2026-11-21T04:00:00.000Z; none is unproven",
+            ),
+            (
+                verdict(None, Some("no key was given"), 3),
+                "nothing is proven by signatures (no key was given); 3 entries since \
+                 2026-11-21T04:00:00.001Z are unproven",
+            ),
+            (verdict(None, None, 0), "nothing is proven by signatures; none is unproven"),
+        ];
+        for (said, expected) in cases {
+            assert_eq!(said, expected);
+        }
+    }
+}

@@ -323,7 +323,7 @@ pub(super) fn of_the_one_before(
 }
 
 /// What is wrong with the log by what the gateway's key has signed of it last: somebody changed the
-/// file while flowd did not run. Told, and gone on from: whoever checks finds it for good.
+/// file while flowd did not run. Told, and gone on from: whoever checks finds it all the same.
 pub(super) fn of_what_was_signed(writer: &AuditWriter, store: &Path, keys: &Path) -> Option<Event> {
     let compared = store::signed(store, keys)
         .map_err(AuditError::from)

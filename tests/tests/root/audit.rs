@@ -258,7 +258,7 @@ fn an_auditor_needs_nothing_of_ours_and_finds_what_was_changed() {
 }
 
 #[test]
-fn a_log_that_was_truncated_while_flowd_did_not_run_is_told_and_found_for_good() {
+fn a_log_that_was_truncated_while_flowd_did_not_run_is_told_and_found_from_then_on() {
     if Command::new("python3").arg("--version").output().is_err() {
         skip!("no python3");
     }
