@@ -224,6 +224,8 @@ pub enum Request {
     },
     /// What the configured file says, for putting it into force when that is news.
     PolicyFile(String),
+    /// What of days that are over could not be done, in a line; `None`: all of it was.
+    Kept(Option<String>),
     /// Why a flow may pass or not.
     Why {
         /// Between whom.
@@ -245,7 +247,14 @@ pub enum Request {
 impl Request {
     /// Whether it tells the drain thread something, instead of asking.
     pub fn is_news(&self) -> bool {
-        matches!(self, Self::Interfaces { .. } | Self::Names(_) | Self::PolicyFile(_) | Self::Stop)
+        matches!(
+            self,
+            Self::Interfaces { .. }
+                | Self::Names(_)
+                | Self::PolicyFile(_)
+                | Self::Kept(_)
+                | Self::Stop
+        )
     }
 }
 

@@ -216,6 +216,10 @@ fn audit_thread(told: &mpsc::Receiver<Message>, events: &mpsc::Sender<Event>) {
                 drop(reply.send(Ok(())));
                 event
             }
+            Message::Head(reply) => {
+                let _gone = reply.send(None);
+                continue;
+            }
             Message::Stop => return,
         };
         // A test that has ended listens no more.

@@ -2,10 +2,12 @@
 //!
 //! - an entry that was edited has not the hash that it should
 //! - one that was moved, put in or taken out leaves a hole in the numbers, or in the hashes
-//! - the newest entries, taken away, leave no trace in what is left: only a head that somebody kept
-//!   elsewhere shows it
+//! - the newest entries, taken away, and all of it, made anew, leave no trace in what is left: only
+//!   what the gateway's key has signed shows it, or a head that somebody kept elsewhere
 
-use super::{Checkpoint, Entry, Hash};
+use std::collections::BTreeMap;
+
+use super::{Anchor, Checkpoint, Entry, Hash, Signed};
 use crate::seal::PublicKey;
 
 /// Problems that are told; what is more is counted.
@@ -31,6 +33,14 @@ pub struct Verdict {
     pub cut_by: Option<PublicKey>,
     /// The newest one.
     pub head: Head,
+    /// The newest one that is as a known key has signed it, and when; what is before it is proven.
+    pub proven: Option<Anchor>,
+    /// Why nothing is proven, where that is not because something is wrong.
+    pub nothing_proven: Option<&'static str>,
+    /// Entries behind `proven`: nobody has signed them yet.
+    pub unproven: u64,
+    /// When the first of those was, in Unix milliseconds.
+    pub unproven_since_ms: Option<i64>,
     /// One line each; empty: all is as it was written.
     pub problems: Vec<String>,
     /// Problems that are not in `problems`.
@@ -41,25 +51,35 @@ pub struct Verdict {
 #[derive(Clone, Debug, Default)]
 pub struct Chain {
     known: Option<Head>,
+    /// Those whose entry has not come yet, by its number.
+    anchors: BTreeMap<u64, Vec<Anchor>>,
     verdict: Verdict,
     kept_seen: bool,
 }
 
 impl Chain {
-    /// Begins behind the last checkpoint, if there is one, which one of `keys` has to have signed, or
-    /// any where there are none. `known` is a head that was kept elsewhere.
-    pub fn new(checkpoint: Option<&Checkpoint>, known: Option<Head>, keys: &[PublicKey]) -> Self {
+    /// Begins behind the last checkpoint, if there is one, which one of the keys of `signed` has to
+    /// have signed, or any where there are none. `known` is a head that was kept elsewhere.
+    pub fn new(checkpoint: Option<&Checkpoint>, known: Option<Head>, signed: &Signed) -> Self {
+        let keys = &signed.keys;
         let head = checkpoint.map_or_else(Head::default, |Checkpoint { seq, hash, .. }| Head {
             seq: *seq,
             hash: *hash,
         });
-        let verdict = Verdict { cut: head.seq, head, ..Verdict::default() };
-        let mut chain = Self { known, verdict, kept_seen: false };
-        chain.compare(head);
+        let nothing_proven = signed.nothing;
+        let verdict = Verdict { cut: head.seq, head, nothing_proven, ..Verdict::default() };
+        let mut anchors: BTreeMap<u64, Vec<Anchor>> = BTreeMap::new();
+        for anchor in &signed.anchors {
+            anchors.entry(anchor.head.seq).or_default().push(*anchor);
+        }
+        let mut chain = Self { known, anchors, verdict, kept_seen: false };
+        signed.problems.iter().for_each(|problem| chain.problem(problem.clone()));
         match checkpoint.map(Checkpoint::signer) {
             None => {}
             Some(Some(key)) if keys.is_empty() || keys.contains(&key) => {
                 chain.verdict.cut_by = Some(key);
+                // What went before it went rightly.
+                chain.anchors = chain.anchors.split_off(&head.seq);
             }
             Some(Some(key)) => chain.problem(format!(
                 "entries up to {} were cut off, which {key} has signed: that is no known key",
@@ -70,6 +90,7 @@ impl Chain {
                 head.seq
             )),
         }
+        chain.compare(head);
         chain
     }
 
@@ -89,18 +110,19 @@ impl Chain {
         if entry.computed() != *hash {
             self.problem(format!("entry {seq} was edited"));
         }
-        self.verdict.entries += 1;
+        self.count(entry.at_ms);
         self.verdict.head = Head { seq: *seq, hash: *hash };
         self.compare(self.verdict.head);
     }
 
     /// Takes an entry with values that nobody writes; the next one goes on from what it says, if
     /// that is a number at all.
-    pub fn unreadable(&mut self, seq: i64, hash: Hash) {
+    pub fn unreadable(&mut self, seq: i64, at_ms: i64, hash: Hash) {
         self.problem(format!("entry {seq} was edited"));
-        self.verdict.entries += 1;
+        self.count(at_ms);
         if let Ok(seq) = u64::try_from(seq) {
             self.verdict.head = Head { seq, hash };
+            self.compare_signed(self.verdict.head);
         }
     }
 
@@ -112,6 +134,9 @@ impl Chain {
     /// What was found.
     pub fn finish(mut self) -> Verdict {
         let head = self.verdict.head;
+        for anchor in std::mem::take(&mut self.anchors).into_values().flatten() {
+            anchor.wrong(None, head.seq).into_iter().for_each(|problem| self.problem(problem));
+        }
         if let Some(known) = self.known.filter(|_| !self.kept_seen) {
             self.problem(if known.seq > head.seq {
                 format!("entries {} to {} are missing at the end", head.seq + 1, known.seq)
@@ -119,10 +144,34 @@ impl Chain {
                 format!("entry {} was cut off since its hash was kept", known.seq)
             });
         }
+        let Verdict { proven, nothing_proven, problems, .. } = &mut self.verdict;
+        if proven.is_none() && problems.is_empty() {
+            nothing_proven.get_or_insert("what is signed is of entries that were cut off");
+        }
         self.verdict
     }
 
+    /// One more entry, which is unproven until it, or one behind it, is as it was signed.
+    fn count(&mut self, at_ms: i64) {
+        self.verdict.entries += 1;
+        self.verdict.unproven += 1;
+        self.verdict.unproven_since_ms.get_or_insert(at_ms);
+    }
+
+    fn compare_signed(&mut self, head: Head) {
+        for anchor in self.anchors.remove(&head.seq).unwrap_or_default() {
+            match anchor.wrong(Some(head.hash), head.seq) {
+                Some(problem) => self.problem(problem),
+                None => {
+                    let Verdict { proven, unproven, unproven_since_ms, .. } = &mut self.verdict;
+                    (*proven, *unproven, *unproven_since_ms) = (Some(anchor), 0, None);
+                }
+            }
+        }
+    }
+
     fn compare(&mut self, head: Head) {
+        self.compare_signed(head);
         let Some(known) = self.known.filter(|known| known.seq == head.seq) else { return };
         self.kept_seen = true;
         if known.hash != head.hash {
@@ -143,12 +192,12 @@ impl Chain {
 mod tests {
     use super::{Chain, Head, Verdict};
     use crate::{
-        audit::{Checkpoint, Entry, Hash, Signature, entry::tests::three},
+        audit::{Checkpoint, Entry, Hash, Signature, Signed, entry::tests::three},
         seal::{PrivateKey, PublicKey},
     };
 
     fn verify(entries: &[Entry], known: Option<Head>) -> Verdict {
-        let mut chain = Chain::new(None, known, &[]);
+        let mut chain = Chain::new(None, known, &Signed::default());
         entries.iter().for_each(|entry| chain.add(entry));
         chain.finish()
     }
@@ -261,7 +310,8 @@ mod tests {
             checkpoint
         };
         let verify = |checkpoint: &Checkpoint, known, keys: &[PublicKey]| {
-            let mut chain = Chain::new(Some(checkpoint), known, keys);
+            let signed = Signed { keys: keys.to_vec(), ..Signed::default() };
+            let mut chain = Chain::new(Some(checkpoint), known, &signed);
             entries[1..].iter().for_each(|entry| chain.add(entry));
             chain.finish()
         };

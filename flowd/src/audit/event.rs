@@ -92,6 +92,8 @@ pub mod word {
     pub const AUDIT_CUT: &str = "audit.cut";
     /// Events that are not in this log, and how many.
     pub const AUDIT_GAP: &str = "audit.gap";
+    /// This log is not as it was signed; found at a start.
+    pub const AUDIT_BROKEN: &str = "audit.broken";
     /// A log before was damaged and is set aside.
     pub const AUDIT_SET_ASIDE: &str = "audit.set_aside";
     /// Somebody who may not.

@@ -8,7 +8,7 @@ use std::sync::{
 
 use tokio::sync::oneshot;
 
-use super::Event;
+use super::{Event, Head};
 
 /// Events that wait for the thread that writes them.
 const WAITING: usize = 8_192;
@@ -30,6 +30,8 @@ pub enum Message {
         /// Whether it is.
         reply: oneshot::Sender<Result<(), NotAudited>>,
     },
+    /// Write what there is, and say which entry is the newest; `None`: the disk took nothing yet.
+    Head(SyncSender<Option<Head>>),
     /// Write what there is, and end.
     Stop,
 }
@@ -70,6 +72,14 @@ impl Log {
         answer.await.unwrap_or_else(|_| Err(NotAudited("flowd is shutting down".to_owned())))
     }
 
+    /// Has what was told so far written, and waits for the newest entry, as the thread that wrote it
+    /// knows it: nothing is read from the file. `None`: there is none yet.
+    pub fn head(&self) -> Option<Head> {
+        let (reply, answer) = sync_channel(1);
+        self.messages.send(Message::Head(reply)).ok()?;
+        answer.recv().ok()?.filter(|head| head.seq > 0)
+    }
+
     /// Has what was told so far written, and the thread end.
     pub fn stop(&self) {
         // Waits for room: this is the last one. An error means that the thread has ended.
@@ -88,6 +98,12 @@ impl Teller {
         if let Some(log) = &self.0 {
             log.note(event);
         }
+    }
+
+    /// The newest entry of the log, with all that was told so far, as whoever wrote it knows it;
+    /// `None`: there is none.
+    pub fn head(&self) -> Option<Head> {
+        self.0.as_ref()?.head()
     }
 }
 

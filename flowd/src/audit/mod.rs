@@ -5,9 +5,11 @@
 //! - `entry.rs` gives it the place: a number, the hash before and its own, as docs/audit.md fixes them
 //! - `fold.rs` makes one event of many that say the same
 //! - `checkpoint.rs` is what is left of entries that were cut off
+//! - `anchor.rs` is what the gateway's key has said of the log
 //! - `chain.rs` finds what was edited, moved or removed
 //! - `log.rs` is the way from whoever has something to tell to the thread that writes
 
+mod anchor;
 mod chain;
 mod checkpoint;
 mod entry;
@@ -15,6 +17,7 @@ mod event;
 mod fold;
 mod log;
 
+pub use anchor::{Anchor, Signed};
 pub use chain::{Chain, Head, Verdict};
 pub use checkpoint::{Checkpoint, Signature};
 pub use entry::Entry;

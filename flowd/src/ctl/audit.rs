@@ -36,7 +36,8 @@ pub(super) enum AuditCommand {
     /// Who did and read what, newest first.
     #[command(after_help = "Example: flowctl audit list --event policy.* --since 7d")]
     List(AuditList),
-    /// Check that no entry was edited, moved or taken out.
+    /// Check that no entry was edited, moved or taken out, and with --key, that the log was neither
+    /// truncated nor made anew.
     ///
     /// Reads the file itself; no daemon is needed. Exits with 1 when anything is wrong.
     #[command(after_help = "Example: flowctl audit verify")]
@@ -50,8 +51,9 @@ pub(super) enum AuditCommand {
         /// What an earlier check said of the newest entry, as it was kept elsewhere.
         #[arg(long, value_name = "SEQ:HASH")]
         head: Option<String>,
-        /// A public key of the gateway that was kept elsewhere: it, or one that it vouches for, has to
-        /// have signed what retention cut off.
+        /// A public key of the gateway that was kept elsewhere: what it, or one that it vouches for,
+        /// has signed of the log in the `seals.chain` beside it has to be there, and it has to have
+        /// signed what retention cut off.
         #[arg(long = "key", value_name = "PUB")]
         keys: Vec<String>,
     },
@@ -294,6 +296,23 @@ fn offline(file: &Path, head: Option<&str>, keys: &[PublicKey]) -> Result<AuditV
     Ok(verdict.into())
 }
 
+/// What is proven by signatures, and what is not.
+fn signed(verdict: &AuditVerdict) -> String {
+    let AuditVerdict { proven_seq, proven_at, nothing_proven, unproven, unproven_since, .. } =
+        verdict;
+    let rest = match unproven_since {
+        Some(since) => format!("{unproven} entries since {since} are unproven"),
+        None => "none is unproven".to_owned(),
+    };
+    match (proven_at, nothing_proven) {
+        (Some(at), _) => format!("proven up to entry {proven_seq}, as was signed {at}; {rest}"),
+        (None, Some(why)) => {
+            format!("nothing is proven by signatures ({}); {rest}", text::visible(why))
+        }
+        (None, None) => format!("nothing is proven by signatures; {rest}"),
+    }
+}
+
 fn tell(screen: &mut Screen, format: Format, verdict: &AuditVerdict) -> Result<(), CtlError> {
     match format {
         Format::Table => {
@@ -315,6 +334,7 @@ fn tell(screen: &mut Screen, format: Format, verdict: &AuditVerdict) -> Result<(
                 };
                 screen.line(&format!("ok: {entries} entries{cut}"))?;
             }
+            screen.line(&signed(verdict))?;
             screen.line(&format!("head {head_seq}:{}", text::visible(head_hash)))?;
         }
         Format::Json => screen.json(verdict)?,
@@ -323,4 +343,50 @@ fn tell(screen: &mut Screen, format: Format, verdict: &AuditVerdict) -> Result<(
     }
     screen.flush()?;
     if verdict.is_whole { Ok(()) } else { Err(CtlError::Told) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::signed;
+    use crate::{
+        audit::{Anchor, Head, Verdict},
+        wire::AuditVerdict,
+    };
+
+    #[test]
+    fn what_is_unproven_is_said() {
+        let at_ms = 1_795_233_600_000;
+        let anchor = Anchor { head: Head { seq: 7, ..Head::default() }, at_ms };
+        let verdict = |proven, nothing_proven, unproven| {
+            let unproven_since_ms = (unproven > 0).then_some(at_ms + 1);
+            let found = Verdict {
+                proven,
+                nothing_proven,
+                unproven,
+                unproven_since_ms,
+                ..Verdict::default()
+            };
+            signed(&AuditVerdict::from(found))
+        };
+        let cases = [
+            (
+                verdict(Some(anchor), None, 2),
+                "proven up to entry 7, as was signed 2026-11-21T04:00:00.000Z; 2 entries since \
+                 2026-11-21T04:00:00.001Z are unproven",
+            ),
+            (
+                verdict(Some(anchor), None, 0),
+                "proven up to entry 7, as was signed 2026-11-21T04:00:00.000Z; none is unproven",
+            ),
+            (
+                verdict(None, Some("no key was given"), 3),
+                "nothing is proven by signatures (no key was given); 3 entries since \
+                 2026-11-21T04:00:00.001Z are unproven",
+            ),
+            (verdict(None, None, 0), "nothing is proven by signatures; none is unproven"),
+        ];
+        for (said, expected) in cases {
+            assert_eq!(said, expected);
+        }
+    }
 }

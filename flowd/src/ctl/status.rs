@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     flows::Counters,
-    wire::{Gap, InterfaceStatus, ProgramStatus, Status, TableStatus},
+    wire::{Gap, InterfaceStatus, ProgramStatus, Status, TableStatus, Timestamp},
 };
 
 /// Shows daemon, interfaces, losses, table, store.
@@ -55,11 +55,12 @@ pub(super) fn show(screen: &mut Screen, status: &Status) -> Result<(), CtlError>
         store.last_record_id
     ))?;
     if let Some(error) = &store.error {
-        let since = store.failing_since.map_or_else(String::new, |since| {
-            format!(", for {}", text::duration((status.now.0 - since.0).max(0)))
-        });
-        let error = text::visible(error);
+        let (error, since) = (text::visible(error), lasting(status, store.failing_since));
         screen.line(&format!("Store FAILS {error}; the kernel keeps the counts{since}"))?;
+    }
+    if let Some(error) = &store.keeper_error {
+        let (error, since) = (text::visible(error), lasting(status, store.keeper_failing_since));
+        screen.line(&format!("Keeper FAILS {error}; old days stay as they are{since}"))?;
     }
     for aside in &store.set_aside {
         screen.line(&format!("Store LOST  {}", text::visible(aside)))?;
@@ -73,6 +74,12 @@ pub(super) fn show(screen: &mut Screen, status: &Status) -> Result<(), CtlError>
         screen.line(&format!("Gaps OPEN   {named}{more}: see `flowctl gaps`"))?;
     }
     Ok(())
+}
+
+fn lasting(status: &Status, since: Option<Timestamp>) -> String {
+    since.map_or_else(String::new, |since| {
+        format!(", for {}", text::duration((status.now.0 - since.0).max(0)))
+    })
 }
 
 fn gap(gap: &Gap) -> String {

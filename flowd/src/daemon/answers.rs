@@ -272,6 +272,8 @@ impl Collector {
                 error: self.recorder.error.as_ref().map(|trouble| trouble.text.clone()),
                 failing_since: self.recorder.error.as_ref().map(|t| Timestamp(t.since_ms)),
                 set_aside: self.recorder.set_aside(),
+                keeper_error: self.keeper_error.as_ref().map(|(error, _)| error.clone()),
+                keeper_failing_since: self.keeper_error.as_ref().map(|(_, ms)| Timestamp(*ms)),
             },
             policy: wire::PolicyStatus {
                 revision: self.verdicts.revision(),

@@ -67,11 +67,15 @@ impl Drop for Running {
 }
 
 /// Starts it. `retention_days` 0: entries are kept for ever; `keys` is where the gateway's key is, which
-/// signs what is cut off.
-pub(super) fn start(writer: AuditWriter, retention_days: u32, keys: &Path) -> io::Result<Running> {
+/// signs what is cut off of the log of this store.
+pub(super) fn start(
+    writer: AuditWriter,
+    retention_days: u32,
+    (store, keys): (&Path, &Path),
+) -> io::Result<Running> {
     let (log, inbox, lost) = Log::new();
     let retention_ms = (retention_days > 0).then(|| i64::from(retention_days) * DAY_MS);
-    let auditor = Auditor::new(writer, lost, retention_ms, keys.to_owned());
+    let auditor = Auditor::new(writer, lost, retention_ms, (store, keys));
     let thread =
         thread::Builder::new().name("audit".to_owned()).spawn(move || auditor.run(&inbox))?;
     Ok(Running { log, thread: Some(thread) })
@@ -85,6 +89,7 @@ struct Auditor {
     lost: Arc<AtomicU64>,
     /// `None`: for ever.
     retention_ms: Option<i64>,
+    store: PathBuf,
     keys: PathBuf,
     fold: Fold,
     waiting: Vec<Folded>,
@@ -103,13 +108,14 @@ impl Auditor {
         writer: AuditWriter,
         lost: Arc<AtomicU64>,
         retention_ms: Option<i64>,
-        keys: PathBuf,
+        (store, keys): (&Path, &Path),
     ) -> Self {
         Self {
             writer,
             lost,
             retention_ms,
-            keys,
+            store: store.to_owned(),
+            keys: keys.to_owned(),
             fold: Fold::default(),
             waiting: Vec::new(),
             unwritten: BTreeMap::new(),
@@ -155,6 +161,12 @@ impl Auditor {
                     }
                 }
                 Message::Record { event, reply } => self.record(event, reply),
+                Message::Head(reply) => {
+                    // An error was told, and what could not be written is not the newest.
+                    let _told = self.write();
+                    // Whoever asked may have gone.
+                    let _gone = reply.send(self.writer.head());
+                }
                 Message::Stop => return false,
             }
         }
@@ -262,7 +274,11 @@ impl Auditor {
         }
         self.cut_ms = now_ms + DAY_MS;
         let sign = |message: &[u8]| store::sign(&self.keys, message);
-        match self.writer.cut(now_ms - retention_ms, now_ms, sign) {
+        let cut =
+            store::signed(&self.store, &self.keys).map_err(AuditError::from).and_then(|signed| {
+                self.writer.cut(&signed.anchors, now_ms - retention_ms, now_ms, sign)
+            });
+        match cut {
             Ok(None) => {}
             Ok(Some(checkpoint)) => {
                 let event = Event::new(now_ms, word::AUDIT_CUT, Actor::Auto, Outcome::Done)
@@ -306,6 +322,26 @@ pub(super) fn of_the_one_before(
     Ok(events)
 }
 
+/// What is wrong with the log by what the gateway's key has signed of it last: somebody changed the
+/// file while flowd did not run. Told, and gone on from: whoever checks finds it all the same.
+pub(super) fn of_what_was_signed(writer: &AuditWriter, store: &Path, keys: &Path) -> Option<Event> {
+    let compared = store::signed(store, keys)
+        .map_err(AuditError::from)
+        .and_then(|signed| writer.contradicts(&signed));
+    match compared {
+        Ok(None) => None,
+        Ok(Some(problem)) => {
+            tracing::error!(problem, "the audit log is not as it was signed: somebody changed it");
+            let event = Event::new(now_ms(), word::AUDIT_BROKEN, Actor::Auto, Outcome::Failed);
+            Some(event.with("problem", problem))
+        }
+        Err(error) => {
+            tracing::error!(%error, "the audit log is not compared with what was signed of it");
+            None
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{
@@ -317,6 +353,7 @@ mod tests {
     use crate::{
         audit::{Actor, Caller, Entry, Event, Outcome, word},
         config::Config,
+        seal::{PrivateKey, What, tests::chain},
         store::{AuditFilter, AuditReader, AuditWriter},
     };
 
@@ -344,7 +381,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_told_is_there_when_the_thread_has_ended() {
         let dir = tempfile::tempdir().unwrap();
-        let running = start(open(dir.path()), 0, dir.path()).unwrap();
+        let running = start(open(dir.path()), 0, (dir.path(), dir.path())).unwrap();
         let log = running.log();
         for _ in 0..3 * TOGETHER {
             log.note(event(word::QUERY, 1));
@@ -395,7 +432,7 @@ mod tests {
         let writer = open(dir.path());
         writer.fill();
         let lost = Arc::new(AtomicU64::new(7));
-        let mut auditor = Auditor::new(writer, lost.clone(), None, dir.path().to_owned());
+        let mut auditor = Auditor::new(writer, lost.clone(), None, (dir.path(), dir.path()));
         let (reply, mut answer) = tokio::sync::oneshot::channel();
         auditor.record(event(word::POLICY_REQUESTED, 0), reply);
         let error = answer.try_recv().unwrap().unwrap_err().to_string();
@@ -428,8 +465,13 @@ mod tests {
         std::fs::write(dir.path().join("gateway.ed25519"), "01".repeat(32)).unwrap();
         let mut writer = open(dir.path());
         writer.append(&[1, 2, 3].map(|n| event(word::QUERY, n).into())).unwrap();
-        let mut auditor = Auditor::new(writer, Arc::default(), Some(DAY_MS), dir.path().to_owned());
+        let places = (dir.path(), dir.path());
+        let mut auditor = Auditor::new(writer, Arc::default(), Some(DAY_MS), places);
         let now = Reading::now();
+        let said = What::Audit { sequence: 2, hash: entries(dir.path())[1].hash };
+        let said = [(now.wall, What::Key), (now.wall, said)];
+        let chain = chain(&PrivateKey::from_seed(&[1; 32]), &said);
+        std::fs::write(dir.path().join("seals.chain"), chain).unwrap();
         let after = |ms, apart| Reading { wall: now.wall + ms + apart, boot: now.boot + ms, ..now };
         let year = 365 * DAY_MS;
         for (now, left) in [

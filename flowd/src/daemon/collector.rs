@@ -70,6 +70,8 @@ pub(super) struct Collector {
     pub(super) window: i64,
     pub(super) ownership: Ownership,
     pub(super) drain_failing: bool,
+    /// What of days that are over cannot be done, and since when.
+    pub(super) keeper_error: Option<(String, i64)>,
     /// Where it is told what is done.
     pub(super) teller: Teller,
     /// Whether the last drain has left something for the next one.
@@ -114,6 +116,7 @@ impl Collector {
             window: window_of(now_ms()),
             ownership: Ownership::Same,
             drain_failing: false,
+            keeper_error: None,
             teller: Teller::default(),
             is_behind: false,
             is_outdated: false,
@@ -147,6 +150,11 @@ impl Collector {
         self.interfaces.update(found, now_ms(), &mut self.dataplane, &mut self.gaps);
     }
 
+    fn hear_of_keeper(&mut self, error: Option<String>) {
+        let since_ms = self.keeper_error.take().map_or_else(now_ms, |(_, since_ms)| since_ms);
+        self.keeper_error = error.map(|error| (error, since_ms));
+    }
+
     /// Drains and answers until it is told to stop; `beat` is called after every drain.
     pub(super) fn run(mut self, inbox: &Receiver<Request>, beat: impl Fn()) {
         // However long the start took, nothing is late yet.
@@ -163,6 +171,7 @@ impl Collector {
                 Ok(Request::Interfaces { found, gateway }) => self.update(found, gateway),
                 Ok(Request::Names(names)) => self.rename(names),
                 Ok(Request::PolicyFile(text)) => drop(self.take_policy_file(&text)),
+                Ok(Request::Kept(error)) => self.hear_of_keeper(error),
                 Ok(question) => {
                     let mut questions = vec![question];
                     while questions.len() < TOGETHER && next.is_none() {

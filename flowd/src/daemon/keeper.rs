@@ -1,5 +1,5 @@
 //! The keeper thread: seals the days that are over and removes the oldest, at start, when a day
-//! begins, and every hour; sooner when a day was left open.
+//! begins, and every hour; sooner when a day was left open. What it cannot do, `status` says.
 
 use std::{
     io,
@@ -12,7 +12,10 @@ use std::{
 };
 
 use super::collector::now_ms;
-use crate::store::Keeper;
+use crate::{
+    live::{Live, Request},
+    store::Keeper,
+};
 
 /// How often it looks whether a day has begun.
 const LOOK: Duration = Duration::from_secs(5);
@@ -29,32 +32,32 @@ pub(super) struct Running {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Starts it.
-pub(super) fn start(keeper: Keeper) -> io::Result<Running> {
+/// Starts it. The drain thread outlives it.
+pub(super) fn start(keeper: Keeper, live: Live) -> io::Result<Running> {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = stop.clone();
-    let thread =
-        thread::Builder::new().name("keeper".to_owned()).spawn(move || work(&keeper, &stopped))?;
+    let thread = thread::Builder::new()
+        .name("keeper".to_owned())
+        .spawn(move || work(&keeper, &live, &stopped))?;
     Ok(Running { stop, thread: Some(thread) })
 }
 
-fn work(keeper: &Keeper, stop: &AtomicBool) {
-    let (mut failing, mut again) = (false, AGAIN);
+fn work(keeper: &Keeper, live: &Live, stop: &AtomicBool) {
+    let (mut failing, mut again) = (None, AGAIN);
     while !stop.load(Ordering::Relaxed) {
         let (begun, newest) = (Instant::now(), keeper.newest());
-        let is_done = match keeper.run(now_ms()) {
-            Ok(kept) => {
-                failing = false;
-                kept.held == 0
-            }
-            Err(error) => {
-                if !failing {
-                    tracing::error!(%error, "old segments stay as they are; flowd tries again");
-                }
-                failing = true;
-                false
-            }
+        let (is_done, error) = match keeper.run(now_ms()) {
+            Ok(kept) => (kept.held == 0, None),
+            Err(error) => (false, Some(error.to_string())),
         };
+        if error != failing {
+            if let Some(error) = &error {
+                tracing::error!(error, "old segments stay as they are; flowd tries again");
+            }
+            // The drain thread has ended only when this one is about to.
+            let _ended = live.tell(Request::Kept(error.clone()));
+            failing = error;
+        }
         let pause = if is_done { WORK } else { again };
         again = if is_done { AGAIN } else { WORK.min(again * 2) };
         while !stop.load(Ordering::Relaxed) && begun.elapsed() < pause && keeper.newest() == newest

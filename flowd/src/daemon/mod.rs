@@ -238,7 +238,9 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         let event = Event::new(now_ms(), word::AUDIT_SET_ASIDE, Actor::Auto, Outcome::Failed);
         of_before.push(event.on(aside.display().to_string()));
     }
-    let auditor = auditor::start(audit, config.audit_retention_days, &config.keys)
+    of_before.extend(auditor::of_what_was_signed(&audit, &config.store, &config.keys));
+    let places = (config.store.as_path(), config.keys.as_path());
+    let auditor = auditor::start(audit, config.audit_retention_days, places)
         .map_err(system("start the audit thread"))?;
     let audit = auditor.log();
     let socket = api::bind(&config.socket)?;
@@ -276,7 +278,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         .with_tail_records(config.tail_records)
         .telling(audit.clone().into())
         .signing(&config.keys, &config.gateway);
-    let keeper = keeper::start(keeper).map_err(system("start the keeper thread"))?;
+    let keeper = keeper::start(keeper, live.clone()).map_err(system("start the keeper thread"))?;
     let compactor = store::Compactor::new(state.reader.clone(), config.tail_records);
     let compactor =
         compactor::start(compactor, live.clone()).map_err(system("start the compactor thread"))?;

@@ -23,4 +23,4 @@ pub use proof::{DayProof, DayState, Fault, FaultKind, Proof};
 pub use statement::{FORMAT, Seal, SectionSeal, Statement, Tombstone, What};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -49,6 +49,13 @@ pub enum What {
     Seal(Seal),
     /// What a day had that has gone.
     Tombstone(Tombstone),
+    /// The newest entry of the audit log at that time, as flowd itself wrote it.
+    Audit {
+        /// Its number.
+        sequence: u64,
+        /// Its hash.
+        hash: Hash,
+    },
 }
 
 /// What a day has that is over.

@@ -69,6 +69,26 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A file of statements under one key, each with its time.
+pub(crate) fn chain(key: &PrivateKey, said: &[(i64, What)]) -> String {
+    let mut previous = Hash::default();
+    let line = |(number, (at_ms, what)): (u64, &(i64, What))| {
+        let statement = Statement {
+            format: FORMAT,
+            number,
+            at_ms: *at_ms,
+            gateway: "gw".to_owned(),
+            key: key.public(),
+            previous,
+            what: what.clone(),
+        };
+        let (line, hash) = statement.signed(key);
+        previous = hash;
+        format!("{line}\n")
+    };
+    (1..).zip(said).map(line).collect()
+}
+
 /// As `docs/sealed.md` has it, field by field.
 #[test]
 fn a_record_is_these_bytes() {
@@ -203,6 +223,31 @@ fn a_statement_is_this_line() {
     assert_eq!((chain.head, chain.breaks.len(), chain.key()), ((1, hash), 0, Some(key.public())));
     assert_eq!(chain.proven(&[key.public()]), [true]);
     assert_eq!(Chain::read(b"nonsense\n").breaks, [Break::Unreadable(1)]);
+}
+
+/// The same key, after it said which one it is.
+#[test]
+fn what_is_said_of_the_audit_log_is_this_line() {
+    let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
+    let key = PrivateKey::from_seed(&seed.parse::<Hash>().unwrap().0);
+    let audit = What::Audit { sequence: 1_204, hash: Hash::of(b"abc") };
+    let text = chain(&key, &[(5, What::Key), (7, audit.clone())]);
+    assert_eq!(
+        text.lines().nth(1).unwrap(),
+        "{\"format\":1,\"number\":2,\"at_ms\":7,\"gateway\":\"gw\",\
+         \"key\":\"d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a\",\
+         \"previous\":\"116df615e1feb1296b3ca4bd73f05ed63ef42e9cea020f5f7e4c745bdeed7f38\",\
+         \"what\":{\"audit\":{\"sequence\":1204,\
+         \"hash\":\"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"}}}\t\
+         e7cd4680d9cf952ba344e225002e049112810324b3a805c8e24f8c5effeb4b12\
+         5bbe13f8ed3132508515002c13bb2702e9bc30fe478f161743a87ad9d1d87501"
+    );
+    let read = Chain::read(text.as_bytes());
+    assert_eq!((read.breaks.len(), &read.links[1].statement.what), (0, &audit));
+    assert_eq!(read.proven(&[key.public()]), [true, true]);
+    // A kind of statement that this version does not know is no statement.
+    let newer = text.replace("\"audit\"", "\"wisdom\"");
+    assert_eq!(Chain::read(newer.as_bytes()).breaks, [Break::Unreadable(2)]);
 }
 
 #[test]

@@ -6,13 +6,13 @@ use rusqlite::Connection;
 
 use super::{AuditError, AuditFilter, AuditReader, AuditWriter, SealError};
 use crate::{
-    audit::{Actor, Caller, Entry, Event, Folded, Head, Outcome, Signature, word},
+    audit::{Actor, Anchor, Caller, Entry, Event, Folded, Head, Outcome, Signature, word},
     seal::PrivateKey,
 };
 
-const NOW_MS: i64 = 1_795_233_600_000;
+pub(super) const NOW_MS: i64 = 1_795_233_600_000;
 
-fn query(n: i64) -> Folded {
+pub(super) fn query(n: i64) -> Folded {
     let name = if n % 2 == 0 { "alice" } else { "bob" };
     let caller = Caller {
         uid: 1000 + (n % 2) as u32,
@@ -28,14 +28,14 @@ fn query(n: i64) -> Folded {
         .into()
 }
 
-fn opened(store: &Path) -> AuditWriter {
+pub(super) fn opened(store: &Path) -> AuditWriter {
     let (writer, aside) = AuditWriter::open(store, "gw", NOW_MS).unwrap();
     assert_eq!(aside, None);
     writer
 }
 
 /// A log of entries 1 to 10.
-fn ten(store: &Path) -> Head {
+pub(super) fn ten(store: &Path) -> Head {
     let mut writer = opened(store);
     for n in 1..=5 {
         writer.append(&[query(2 * n - 1), query(2 * n)]).unwrap();
@@ -223,6 +223,24 @@ fn a_copy_is_left_as_it_is() {
     drop(writer);
 }
 
+/// Every entry, in order.
+pub(super) fn entries(store: &Path) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let mut each = |entry: Entry| {
+        entries.push(entry);
+        ControlFlow::Continue(())
+    };
+    let all = AuditFilter { after: Some(0), ..AuditFilter::default() };
+    AuditReader::new(store).list(&all, &mut each).unwrap();
+    entries
+}
+
+/// What is said of each of them when it is written.
+pub(super) fn anchors(store: &Path) -> Vec<Anchor> {
+    let anchor = |Entry { seq, hash, at_ms, .. }| Anchor { head: Head { seq, hash }, at_ms };
+    entries(store).into_iter().map(anchor).collect()
+}
+
 #[test]
 fn the_old_end_is_cut_at_a_checkpoint_and_the_rest_verifies() {
     let dir = tempfile::tempdir().unwrap();
@@ -230,16 +248,19 @@ fn the_old_end_is_cut_at_a_checkpoint_and_the_rest_verifies() {
     let mut writer = opened(dir.path());
     let key = PrivateKey::from_seed(&[7; 32]);
     let sign = |message: &[u8]| Ok(Signature { key: key.public(), bytes: key.sign(message) });
-    assert_eq!(writer.cut(NOW_MS, NOW_MS, sign).unwrap(), None);
+    assert_eq!(writer.cut(&anchors(dir.path()), NOW_MS, NOW_MS, sign).unwrap(), None);
     let keyless = |_: &[u8]| Err(SealError::NoKey("key".into()));
-    assert!(writer.cut(NOW_MS + 4_000, NOW_MS + 20_000, keyless).is_err());
-    let checkpoint = writer.cut(NOW_MS + 4_000, NOW_MS + 20_000, sign).unwrap().unwrap();
+    let (before, now) = (NOW_MS + 4_000, NOW_MS + 20_000);
+    assert!(writer.cut(&anchors(dir.path()), before, now, keyless).is_err());
+    assert_eq!(writer.cut(&[], before, now, sign).unwrap(), None, "nobody has signed them");
+    let cut = writer.cut(&anchors(dir.path()), before, now, sign);
+    let checkpoint = cut.unwrap().unwrap();
     assert_eq!((checkpoint.seq, checkpoint.at_ms), (3, NOW_MS + 3_000));
     writer.append(&[query(11)]).unwrap();
     let verdict = AuditReader::new(dir.path()).verify(Some(head), &[]).unwrap();
     assert_eq!((verdict.cut, verdict.entries, verdict.problems.len()), (3, 8, 0));
     // All but the newest.
-    writer.cut(i64::MAX, NOW_MS + 20_000, sign).unwrap().unwrap();
+    writer.cut(&anchors(dir.path()), i64::MAX, now, sign).unwrap().unwrap();
     drop(writer);
     opened(dir.path()).append(&[query(12)]).unwrap();
     let verdict = AuditReader::new(dir.path()).verify(None, &[]).unwrap();

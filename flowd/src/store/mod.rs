@@ -63,13 +63,15 @@ pub use proof::{ProveError, prove};
 pub use ranked::{Place, RankedPage};
 pub use reader::{Reader, StoredFlow};
 pub use retention::{KeepError, Keeper, Kept, MaxBytes, NotASize, Retention};
-pub use signing::{SealError, read_chain, rotate_key, sign};
+pub use signing::{SealError, read_chain, rotate_key, sign, signed};
 pub use state::{EntryId, Leaving, State, Sums};
 pub use step::{Compactor, Step, StepError, TAIL_RECORDS};
 pub use totals::TotalsError;
 pub use verify::{Verified, verify_files, verify_store};
 pub use writer::Writer;
 
+#[cfg(test)]
+mod anchor_tests;
 #[cfg(test)]
 mod audit_tests;
 #[cfg(test)]

@@ -21,9 +21,12 @@ use super::{
     signing::{chain_path, read_chain},
     totals, verify, writer,
 };
-use crate::seal::{
-    self, Chain, Content, Contents, DayProof, DayState, Fault, FaultKind, Hash, Proof, PublicKey,
-    Seal, Tombstone,
+use crate::{
+    audit::{Anchor, Signed},
+    seal::{
+        self, Chain, Content, Contents, DayProof, DayState, Fault, FaultKind, Hash, Proof,
+        PublicKey, Seal, Tombstone,
+    },
 };
 
 /// Checks of a store that goes on meanwhile, at most.
@@ -168,6 +171,12 @@ impl Check<'_> {
                 let detail = format!("statement {hash} is not in it: it was cut, or made anew");
                 self.fault(FaultKind::Cut, &name, detail);
             }
+        }
+        if let Some(Anchor { head, .. }) = Signed::of(self.chain, keys).anchors.last() {
+            let entry = head.seq;
+            self.proof.notes.push(format!(
+                "the audit log is signed up to entry {entry}: `flowctl audit verify --key` checks it"
+            ));
         }
         if self.chain.has_rest {
             let note = "the last line of the chain is incomplete: it was being written, or cut";

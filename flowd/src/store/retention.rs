@@ -2,6 +2,7 @@
 //!
 //! - A day that is over is sealed: its rows become chunks, its log is folded into the file, which
 //!   is then read-only, and what it has is said under the gateway's key (`sealing.rs`).
+//! - When something was said, and once a day, the newest entry of the audit log is signed.
 //! - Before a segment goes, a signed tombstone says what it had.
 //! - Before a segment goes, its sums are in `totals.sqlite`, safe on the disk. A crash in between
 //!   finds them there and removes the file.
@@ -21,7 +22,7 @@ use rusqlite::{Connection, OpenFlags};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    aside, failure, schema,
+    AuditReader, aside, failure, schema,
     sealing::{Closed, Sealer, told},
     signing::{SealError, Signer},
     step::{self, MakeError, StepError},
@@ -29,7 +30,8 @@ use super::{
     writer,
 };
 use crate::{
-    audit::{Event, Teller, word},
+    audit::{Anchor, Event, Teller, word},
+    seal::{Chain, What},
     size,
 };
 
@@ -37,6 +39,9 @@ use crate::{
 const MOST_HOLE_DAYS: i64 = 31;
 /// So many segments make it believed.
 const BELIEVED_AFTER_DAYS: usize = 8;
+
+/// The audit log is signed at least so often.
+const DAY_MS: i64 = 86_400_000;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,16 +193,35 @@ impl Keeper {
     pub fn run(&self, now_ms: i64) -> Result<Kept, KeepError> {
         let mut signer = self.sealer.as_ref().map(|sealer| sealer.open(now_ms)).transpose();
         let done = self.run_with(&mut signer, now_ms);
-        if let Ok(Some(signer)) = &signer {
+        let mut anchored = Ok(());
+        if let Ok(Some(signer)) = &mut signer {
             self.tell(signer);
+            anchored = self.anchor(signer, now_ms);
         }
-        signer.map_err(KeepError::from).and(done)
+        signer.and(anchored).map_err(KeepError::from).and(done)
     }
 
-    /// Tells the audit log what is new in the chain; on the first run, what this run added.
+    /// Says which entry of the audit log is the newest: when this run said something else, and once a
+    /// day.
+    fn anchor(&self, signer: &mut Signer, now_ms: i64) -> Result<(), SealError> {
+        let last = signer.signed().anchors.pop();
+        let is_old = |last: Anchor| !(0..DAY_MS).contains(&now_ms.saturating_sub(last.at_ms));
+        if signer.chain.links.len() == signer.known && !last.is_none_or(is_old) {
+            return Ok(());
+        }
+        let Some(head) = self.teller.head() else { return Ok(()) };
+        if last.is_some_and(|last| last.head == head) {
+            return Ok(());
+        }
+        signer.say(now_ms, What::Audit { sequence: head.seq, hash: head.hash }).map(drop)
+    }
+
+    /// Tells the audit log what is new in the chain: on the first run, what follows the statement that
+    /// it was told of last, or what this run added, where it was told of none that is there.
     fn tell(&self, signer: &Signer) {
         let links = &signer.chain.links;
-        let from = self.told.get().unwrap_or(signer.known);
+        let before = || self.told_before(&signer.chain).unwrap_or(signer.known);
+        let from = self.told.get().unwrap_or_else(before);
         for at in from..links.len() {
             let before = at.checked_sub(1).and_then(|before| links.get(before));
             if let Some(event) = told(&links[at], before) {
@@ -205,6 +229,13 @@ impl Keeper {
             }
         }
         self.told.set(Some(links.len()));
+    }
+
+    /// How many statements the audit log was told by a flowd before; `None`: it does not say, or
+    /// cannot be read.
+    fn told_before(&self, chain: &Chain) -> Option<usize> {
+        let last = AuditReader::new(&self.store).last_statement().ok()??;
+        Some(chain.links.iter().rposition(|link| link.hash == last)? + 1)
     }
 
     fn run_with(

@@ -176,7 +176,7 @@ impl Signer {
 }
 
 /// What the audit log has of a statement that follows another; nothing of a day that went, which it
-/// is told by who removes it.
+/// is told by who removes it, and nothing of one about itself.
 pub(super) fn told(link: &Link, before: Option<&Link>) -> Option<Event> {
     let Statement { at_ms, key, what, .. } = &link.statement;
     let event = |word| Event::auto(*at_ms, word).with("statement_sha256", link.hash.to_string());
@@ -198,7 +198,7 @@ pub(super) fn told(link: &Link, before: Option<&Link>) -> Option<Event> {
                 .with("last_record_id", seal.last_record_id)
                 .with("content_sha256", seal.content.to_string()),
         ),
-        What::Tombstone(_) => None,
+        What::Tombstone(_) | What::Audit { .. } => None,
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 
 use super::aside;
 use crate::{
-    audit::Signature,
+    audit::{Signature, Signed},
     seal::{Chain, FORMAT, Hash, PrivateKey, PublicKey, Statement, What},
 };
 
@@ -121,6 +121,17 @@ pub fn sign(keys: &Path, message: &[u8]) -> Result<Signature, SealError> {
     Ok(Signature { key: key.public(), bytes: key.sign(message) })
 }
 
+/// What the gateway's key, as it lies on the disk, proves of the audit log; nothing where nothing was
+/// said.
+pub fn signed(store: &Path, keys: &Path) -> Result<Signed, SealError> {
+    let chain = read_chain(store)?;
+    if chain.links.is_empty() {
+        return Ok(Signed::default());
+    }
+    let key = read_key(&keys.join(KEY))?.public();
+    Ok(Signed::of(&chain, &[key]))
+}
+
 /// Who may add to the chain.
 #[derive(Debug)]
 pub(super) struct Signer {
@@ -186,6 +197,11 @@ impl Signer {
         } else {
             Err(SealError::Broken(self.path.clone()))
         }
+    }
+
+    /// What it has said of the audit log, and keys for which it has its word.
+    pub(super) fn signed(&self) -> Signed {
+        Signed::of(&self.chain, &[self.key.public()])
     }
 
     /// Adds a statement. Its number and hash.

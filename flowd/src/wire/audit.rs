@@ -95,6 +95,17 @@ pub struct AuditVerdict {
     pub head_seq: u64,
     /// Its hash: kept elsewhere, it shows later that nothing up to here was taken away.
     pub head_hash: String,
+    /// Number of the newest entry that is as a known key has signed it; what is before it is proven,
+    /// unless `problems` says otherwise. 0: nothing is.
+    pub proven_seq: u64,
+    /// When that was signed.
+    pub proven_at: Option<Timestamp>,
+    /// Why nothing is proven, in a line; `null`: something is, or is wrong.
+    pub nothing_proven: Option<String>,
+    /// Entries that are there and behind `proven_seq`: nobody has signed them yet.
+    pub unproven: u64,
+    /// When the first of them was.
+    pub unproven_since: Option<Timestamp>,
     /// What is wrong, a line each.
     pub problems: Vec<String>,
     /// Problems that are not told.
@@ -103,7 +114,18 @@ pub struct AuditVerdict {
 
 impl From<Verdict> for AuditVerdict {
     fn from(verdict: Verdict) -> Self {
-        let Verdict { entries, cut, cut_by, head, problems, more_problems } = verdict;
+        let Verdict {
+            entries,
+            cut,
+            cut_by,
+            head,
+            proven,
+            nothing_proven,
+            unproven,
+            unproven_since_ms,
+            problems,
+            more_problems,
+        } = verdict;
         Self {
             is_whole: problems.is_empty(),
             entries,
@@ -111,6 +133,11 @@ impl From<Verdict> for AuditVerdict {
             cut_by: cut_by.map(|key| key.to_string()),
             head_seq: head.seq,
             head_hash: head.hash.to_string(),
+            proven_seq: proven.map_or(0, |anchor| anchor.head.seq),
+            proven_at: proven.map(|anchor| Timestamp(anchor.at_ms)),
+            nothing_proven: nothing_proven.map(str::to_owned),
+            unproven,
+            unproven_since: unproven_since_ms.map(Timestamp),
             problems,
             more_problems,
         }

@@ -132,6 +132,12 @@ pub struct StoreStatus {
     pub failing_since: Option<Timestamp>,
     /// Segments that went out of use since the start, damaged or taken away, a line each.
     pub set_aside: Vec<String>,
+    /// One line when days that are over could not be closed, sealed or removed the last time.
+    #[serde(default)]
+    pub keeper_error: Option<String>,
+    /// Since when that is so; `None`: all was done.
+    #[serde(default)]
+    pub keeper_failing_since: Option<Timestamp>,
 }
 
 /// The policy in force.

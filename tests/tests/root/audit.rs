@@ -10,7 +10,10 @@ use std::{
     thread,
 };
 
-use flowd::{audit::Hash, wire::AuditEntry};
+use flowd::{
+    audit::Hash,
+    wire::{AuditEntry, AuditVerdict},
+};
 use flowd_common::counter::Direction;
 use flowd_tests::{
     daemon::Daemon,
@@ -20,6 +23,7 @@ use flowd_tests::{
     topology::Topology,
     wait,
 };
+use serde_json::Value;
 
 /// Users and groups that no machine has.
 const READERS: u32 = 54_001;
@@ -251,6 +255,58 @@ fn an_auditor_needs_nothing_of_ours_and_finds_what_was_changed() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     }
     daemon.stop();
+}
+
+#[test]
+fn a_log_that_was_truncated_while_flowd_did_not_run_is_told_and_found_from_then_on() {
+    if Command::new("python3").arg("--version").output().is_err() {
+        skip!("no python3");
+    }
+    let (audited, daemon) = Audited::new();
+    let ctl = audited.site.flowctl(&audited.net.gateway);
+    let store = audited.site.path("store");
+    let log = store.join("audit.sqlite").display().to_string();
+    let keys: Value = ctl.json(&["keys", "show", "--store", &store.display().to_string()]);
+    let key = keys[0]["key"].as_str().expect("there is one");
+    let online = ["audit", "verify", "--online", "--key", key];
+    let offline = ["audit", "verify", &log, "--key", key];
+    let signed = wait::until_some(wait::SOON, "the log is signed", || {
+        let verdict: AuditVerdict = ctl.json(&online);
+        (verdict.proven_seq > 0).then_some(verdict.proven_seq)
+    });
+    daemon.stop();
+    assert!(ctl.run(&offline).status.success());
+    let daemon = audited.site.start(&audited.net.gateway);
+    wait::until(wait::SOON, "it tells of its start", || {
+        let entries = audited.entries().0;
+        assert!(entries.iter().all(|entry| entry.event != "audit.broken"), "nobody touched it");
+        entries.iter().filter(|entry| entry.event == "daemon.started").count() == 2
+    });
+    daemon.stop();
+
+    let script = format!(
+        "import sqlite3; db = sqlite3.connect({log:?}); db.execute('DROP TRIGGER entry_stays'); \
+         db.execute('DELETE FROM entry WHERE seq >= {signed}'); db.commit()"
+    );
+    let done = Command::new("python3").arg("-c").arg(script).status().expect("it is there");
+    assert!(done.success());
+    let daemon = audited.site.start(&audited.net.gateway);
+    let told = wait::until_some(wait::SOON, "it is told", || {
+        audited.entries().0.into_iter().find(|entry| entry.event == "audit.broken")
+    });
+    let problem = told.details["problem"].as_str().expect("a line");
+    assert!(problem.starts_with(&format!("truncated: entry {signed}, which was")), "{problem}");
+    let told = format!("WRONG: made anew: entry {signed} has another hash than was signed");
+    wait::until(wait::SOON, "flowd has gone on behind it", || {
+        let output = ctl.run(&online);
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8_lossy(&output.stdout).contains(&told)
+    });
+    assert!(daemon.log().contains("the audit log is not as it was signed"), "{}", daemon.log());
+    daemon.kill();
+    let output = ctl.run(&offline);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains(&told));
 }
 
 /// Each request is another one, from a user who may not ask at all.

@@ -1,6 +1,6 @@
 //! The sealed history of a gateway: keys that change, and what the daemon says of it.
 
-use std::{env, os::unix::process::ExitStatusExt as _, path::PathBuf};
+use std::{env, fs, os::unix::process::ExitStatusExt as _, path::PathBuf};
 
 use flowd::{
     seal::{DayState, Proof},
@@ -15,7 +15,7 @@ use flowd_tests::{
 };
 use serde_json::Value;
 
-use crate::{books::flowd_on, store::DAY_MS};
+use crate::{books::flowd_on, metrics::text, store::DAY_MS};
 
 /// A key of somebody else.
 const OTHER: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a";
@@ -117,4 +117,32 @@ fn the_daemon_checks_its_history_while_it_goes_on_and_writes_that_down() {
     });
     assert!(faults.entries.iter().all(|entry| entry.resource.as_deref() == Some("/v1/verify")));
     daemon.stop();
+}
+
+#[test]
+fn a_key_that_cannot_be_read_is_told_until_it_can() {
+    let net = Topology::new(1);
+    let (site, daemon) = flowd_on(&net, &Settings::default());
+    let ctl = site.flowctl(&net.gateway);
+    let path = site.path("store/keys/gateway.ed25519");
+    let key = wait::until_some(wait::SOON, "there is one", || fs::read(&path).ok());
+    assert_eq!(ctl.status().store.keeper_error, None);
+    daemon.stop();
+    fs::write(&path, "no key").expect("room");
+    let daemon = site.start(&net.gateway);
+    let status = wait::until_some(wait::SOON, "it is told", || {
+        let status = ctl.status();
+        status.store.keeper_error.is_some().then_some(status)
+    });
+    let error = status.store.keeper_error.expect("it was there");
+    assert!(error.contains("has no key of flowd: restore it from a backup"), "{error}");
+    let since = status.store.keeper_failing_since.expect("it has failed");
+    assert!((status.started..=status.now).contains(&since), "{since}");
+    let told = String::from_utf8_lossy(&ctl.run(&["status"]).stdout).into_owned();
+    assert!(told.contains(&format!("Keeper FAILS {error}")), "{told}");
+    assert!(text(&site).contains("\nflowd_keeper_failing 1\n"));
+    fs::write(&path, key).expect("room");
+    wait::until(3 * wait::SOON, "flowd tries again", || ctl.status().store.keeper_error.is_none());
+    assert!(text(&site).contains("\nflowd_keeper_failing 0\n"));
+    daemon.kill();
 }

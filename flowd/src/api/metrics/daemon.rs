@@ -50,6 +50,8 @@ fn store(text: &mut Text, metrics: &Metrics) {
     text.gauge("flowd_store_last_record_id", "Highest record id; 0: none.", store.last_record_id);
     let help = "1 while the database takes no records; the kernel keeps the counts.";
     text.gauge("flowd_store_failing", help, u64::from(store.error.is_some()));
+    let help = "1 while days that are over cannot be closed, sealed or removed.";
+    text.gauge("flowd_keeper_failing", help, u64::from(store.keeper_error.is_some()));
     let help = "Writes that the database did not take.";
     text.counter("flowd_store_write_failures_total", help, metrics.write_failures);
     let help = "Segments that went out of use, damaged or taken away.";

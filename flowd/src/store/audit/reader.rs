@@ -7,10 +7,11 @@ use std::{
 };
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
+use serde_json::Value;
 
 use super::{AuditError, AuditFilter, COLUMNS, path, version};
 use crate::{
-    audit::{Chain, Checkpoint, Entry, Hash, Head, Outcome, Signature, Verdict},
+    audit::{Chain, Checkpoint, Entry, Hash, Head, Outcome, Signature, Signed, Verdict, word},
     seal::PublicKey,
     store::{aside, failure, read_chain, salvage},
 };
@@ -79,20 +80,21 @@ impl AuditReader {
         })
     }
 
-    /// Checks every entry; `known` is a head that was kept elsewhere. What was cut off has to be signed
-    /// with one of `keys`, or with one for which the history beside the log has their word; with any
-    /// key where there are none.
+    /// Checks every entry, and what the chain beside the log says of it under `keys`, or under keys
+    /// for which it has their word; `known` is a head that was kept elsewhere. What was cut off has to
+    /// be signed with one of these keys; with any key where there are none.
     pub fn verify(&self, known: Option<Head>, keys: &[PublicKey]) -> Result<Verdict, AuditError> {
         let store = self.path.parent().unwrap_or(Path::new("."));
-        let keys = read_chain(store)?.trusted(keys);
+        // Before the log: what is signed is in it.
+        let signed = Signed::of(&read_chain(store)?, keys);
         self.read(|conn| {
             let mut chain = match last_checkpoint(conn) {
                 Err(error) if failure::is_damage(&error) => {
-                    let mut chain = Chain::new(None, known, &keys);
+                    let mut chain = Chain::new(None, known, &signed);
                     chain.unreadable_checkpoint();
                     chain
                 }
-                checkpoint => Chain::new(checkpoint?.as_ref(), known, &keys),
+                checkpoint => Chain::new(checkpoint?.as_ref(), known, &signed),
             };
             let mut query = conn.prepare(&format!("SELECT {COLUMNS} FROM entry ORDER BY seq"))?;
             let mut rows = query.query([])?;
@@ -101,13 +103,29 @@ impl AuditReader {
                     Ok(entry) => chain.add(&entry),
                     Err(error) if failure::is_damage(&error) => {
                         let hash = row.get(15).map(Hash).unwrap_or_default();
-                        chain.unreadable(row.get(0)?, hash);
+                        let at_ms = row.get(1).unwrap_or_default();
+                        chain.unreadable(row.get(0)?, at_ms, hash);
                     }
                     Err(error) => return Err(error),
                 }
             }
             Ok(chain.finish())
         })
+    }
+
+    /// Hash of the statement of the chain that the log was told of last; `None`: of none.
+    pub fn last_statement(&self) -> Result<Option<Hash>, AuditError> {
+        let words = [word::SEGMENT_SEALED, word::KEY_CREATED, word::KEY_ROTATED];
+        let details = self.read(|conn| {
+            let sql = "SELECT details FROM entry WHERE seq = \
+                       (SELECT max(seq) FROM entry WHERE event IN (?, ?, ?))";
+            conn.query_row(sql, words, |row| row.get::<_, String>(0)).optional()
+        })?;
+        let said = |details: String| -> Option<Hash> {
+            let details: Value = serde_json::from_str(&details).ok()?;
+            details["statement_sha256"].as_str()?.parse().ok()
+        };
+        Ok(details.and_then(said))
     }
 
     /// Everything that is read is of one instant.
@@ -146,7 +164,7 @@ fn open(path: &Path) -> rusqlite::Result<Connection> {
     }
 }
 
-fn last_checkpoint(conn: &Connection) -> rusqlite::Result<Option<Checkpoint>> {
+pub(super) fn last_checkpoint(conn: &Connection) -> rusqlite::Result<Option<Checkpoint>> {
     let sql = "SELECT seq, gateway, time, hash, cut, key, signature FROM checkpoint \
                ORDER BY seq DESC LIMIT 1";
     conn.query_row(sql, [], |row| {

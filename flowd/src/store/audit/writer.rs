@@ -9,9 +9,9 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{APPLICATION_ID, AuditError, COLUMNS, MIGRATIONS, path, version};
+use super::{APPLICATION_ID, AuditError, COLUMNS, MIGRATIONS, path, reader, version};
 use crate::{
-    audit::{Checkpoint, Entry, Folded, Hash, Head, Signature, word},
+    audit::{Anchor, Checkpoint, Entry, Folded, Hash, Head, Signature, Signed, word},
     store::{SealError, failure},
 };
 
@@ -96,10 +96,41 @@ impl AuditWriter {
             .map_err(|source| AuditError::Sqlite { path: self.path.clone(), source })
     }
 
-    /// Cuts the entries before an instant off and leaves a checkpoint, which `sign` signs. `None`: there
-    /// are none. The newest entry always stays.
+    /// The newest entry that this has written, or found when it opened the file; `None`: the disk
+    /// took nothing yet.
+    pub fn head(&self) -> Option<Head> {
+        self.file.as_ref().map(|file| file.head)
+    }
+
+    /// What is wrong with the log by what was signed of it last; `None`: nothing, or nothing was.
+    pub fn contradicts(&self, signed: &Signed) -> Result<Option<String>, AuditError> {
+        let (Some(OpenFile { conn, head }), Some(newest)) = (&self.file, signed.anchors.last())
+        else {
+            return Ok(None);
+        };
+        let found = || -> rusqlite::Result<Option<String>> {
+            let cut = match reader::last_checkpoint(conn) {
+                Err(error) if failure::is_damage(&error) => None,
+                cut => cut?,
+            };
+            let is_known =
+                |cut: &Checkpoint| cut.signer().is_some_and(|key| signed.keys.contains(&key));
+            let hash = match cut.filter(is_known) {
+                Some(cut) if cut.seq > newest.head.seq => return Ok(None),
+                Some(cut) if cut.seq == newest.head.seq => Some(cut.hash),
+                _ => entry(conn, newest.head.seq)?.map(|(_, hash)| hash),
+            };
+            Ok(newest.wrong(hash, head.seq))
+        };
+        found().map_err(|source| AuditError::Sqlite { path: self.path.clone(), source })
+    }
+
+    /// Cuts off entries that are before an instant, and leaves a checkpoint, which `sign` signs:
+    /// those up to the newest of `anchors` that is of before that instant, so that nothing goes but
+    /// what was there then. `None`: there are none. The newest entry always stays.
     pub fn cut(
         &mut self,
+        anchors: &[Anchor],
         before_ms: i64,
         now_ms: i64,
         sign: impl FnOnce(&[u8]) -> Result<Signature, SealError>,
@@ -107,10 +138,8 @@ impl AuditWriter {
         let Self { path, gateway, file } = self;
         let Some(OpenFile { conn, head }) = file else { return Ok(None) };
         let sqlite = |source| AuditError::Sqlite { path: path.clone(), source };
-        let Some((seq, at_ms, hash)) = last_before(conn, head.seq, before_ms).map_err(sqlite)?
-        else {
-            return Ok(None);
-        };
+        let found = last_signed_before(conn, head.seq, anchors, before_ms);
+        let Some((seq, at_ms, hash)) = found.map_err(sqlite)? else { return Ok(None) };
         let mut checkpoint = Checkpoint {
             gateway: gateway.clone(),
             seq,
@@ -135,20 +164,33 @@ impl AuditWriter {
     }
 }
 
-/// The last of the entries whose time is over: number, time and hash. In the order of numbers: a
-/// clock that was wrong for a while cuts nothing out.
-fn last_before(
+/// The last of the entries whose time is over and that are as they were signed then: number, time
+/// and hash. In the order of numbers: a clock that was wrong for a while cuts nothing out.
+fn last_signed_before(
     conn: &Connection,
     newest: u64,
+    anchors: &[Anchor],
     before_ms: i64,
 ) -> rusqlite::Result<Option<(u64, i64, Hash)>> {
-    let sql = "SELECT seq, time, hash FROM entry WHERE seq < coalesce((SELECT min(seq) FROM entry \
-               WHERE coalesce(until, time) >= ?), ?) AND seq < ? ORDER BY seq DESC LIMIT 1";
-    let newest = newest.cast_signed();
-    let last = conn.query_row(sql, [before_ms, newest, newest], |row| {
-        Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get(1)?, Hash(row.get(2)?)))
-    });
-    last.optional()
+    let sql = "SELECT min(seq) FROM entry WHERE coalesce(until, time) >= ?";
+    let kept: Option<i64> = conn.query_row(sql, [before_ms], |row| row.get(0))?;
+    let kept = kept.map_or(newest, |kept| newest.min(kept.cast_unsigned()));
+    let is_over = |anchor: &&Anchor| anchor.at_ms < before_ms && anchor.head.seq < kept;
+    for Anchor { head: Head { seq, hash }, .. } in anchors.iter().rev().filter(is_over) {
+        if let Some((at_ms, found)) = entry(conn, *seq)?
+            && found == *hash
+        {
+            return Ok(Some((*seq, at_ms, *hash)));
+        }
+    }
+    Ok(None)
+}
+
+/// Time and hash of an entry; `None`: it is not there.
+fn entry(conn: &Connection, seq: u64) -> rusqlite::Result<Option<(i64, Hash)>> {
+    let Ok(seq) = i64::try_from(seq) else { return Ok(None) };
+    let sql = "SELECT time, hash FROM entry WHERE seq = ?";
+    conn.query_row(sql, [seq], |row| Ok((row.get(0)?, Hash(row.get(1)?)))).optional()
 }
 
 impl OpenFile {
