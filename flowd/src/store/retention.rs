@@ -247,19 +247,22 @@ impl Keeper {
         let Some((newest, days)) = all.split_last() else {
             return Ok(Kept { removed: 0, held: 0 });
         };
-        let (mut failed, mut held) = (None, 0);
+        let (mut failed, mut held, mut is_next) = (None, 0, true);
         for day in days {
             let sealed = self.close(day, now_ms).and_then(|closed| {
                 held += usize::from(closed == Closed::NotYet);
+                is_next &= closed != Closed::NotYet;
                 match signer {
-                    // Days are sealed in their order.
-                    Ok(Some(signer)) if held == 0 => {
+                    Ok(Some(signer)) if is_next => {
                         signer.seal(&self.path(day), (day, &all), closed, now_ms)
                     }
                     _ => Ok(()),
                 }
             });
             if let Err(error) = sealed {
+                // Days are sealed in their order, so that one which may be sealed later holds the
+                // others up.
+                is_next &= is_for_good(&error);
                 failed.get_or_insert(error);
             }
         }
@@ -447,6 +450,11 @@ impl Keeper {
         );
         Ok(true)
     }
+}
+
+/// Whether a day that cannot be sealed now never will be.
+fn is_for_good(error: &KeepError) -> bool {
+    matches!(error, KeepError::Seal(SealError::Changed(_) | SealError::Behind(_)))
 }
 
 /// The day after the last one that is beyond doubt. After a hole of more than a month, a clock is

@@ -16,7 +16,9 @@ use super::{
 use crate::{
     chunk::{Encoded, Row},
     flows::{Bound, EndReason, Gap, Record, Stage, Verdict, sample},
-    seal::{DayState, FaultKind, Hash, Proof, PublicKey},
+    seal::{
+        Chain, DayState, FORMAT, FaultKind, Hash, PrivateKey, Proof, PublicKey, Statement, What,
+    },
 };
 
 const DAY: i64 = 86_400_000;
@@ -463,6 +465,93 @@ fn keys_follow_each_other_and_each_proves_all() {
     }
     let proof = prove(store.path(), &[first, third], &[]).unwrap();
     assert!(proof.is_good && proof.notes.len() == 1, "{proof:#?}");
+}
+
+/// Statements of somebody who has a key of his own, behind `lines`; the last one names `next`.
+fn usurped(lines: &str, next: PublicKey) -> String {
+    let key = PrivateKey::from_seed(&[7; 32]);
+    let mut chain = Chain::read(lines.as_bytes());
+    let mut all = lines.to_owned();
+    for what in [What::Key, What::Rotate { next }] {
+        let (last, previous) = chain.head;
+        let statement = Statement {
+            format: FORMAT,
+            number: last + 1,
+            at_ms: 5,
+            gateway: "gw".to_owned(),
+            key: key.public(),
+            previous,
+            what,
+        };
+        let (line, _hash) = statement.signed(&key);
+        all.push_str(&line);
+        all.push('\n');
+        chain = Chain::read(all.as_bytes());
+    }
+    assert!(chain.breaks.is_empty());
+    all
+}
+
+#[test]
+fn nobody_has_flowd_vouch_for_a_key_that_says_to_have_named_its_own() {
+    for is_behind in [false, true] {
+        let store = Store::of(20);
+        let (key, chain, keys) =
+            (store.key(), store.path().join("seals.chain"), store.path().join("keys"));
+        let lines = if is_behind { fs::read_to_string(&chain).unwrap() } else { String::new() };
+        let forged = usurped(&lines, key);
+        fs::write(&chain, &forged).unwrap();
+        let refused = "names the key that is in its place already";
+        for _ in 0..2 {
+            let error = keeper(store.path(), 0).run(2 * DAY).unwrap_err();
+            assert!(error.to_string().contains(refused), "{error}");
+            rotate_key(store.path(), &keys, 2 * DAY).unwrap_err();
+        }
+        assert_eq!(fs::read_to_string(&chain).unwrap(), forged, "flowd adds nothing to it");
+        let trusted = read_chain(store.path()).unwrap().trusted(&[key]);
+        assert!(trusted.iter().all(|trusted| *trusted == key), "{trusted:?}");
+        assert!(!prove(store.path(), &[key], &[]).unwrap().is_good);
+        // Nor where a rotation seems to have been cut off.
+        let next = keys.join("gateway.ed25519.next");
+        fs::copy(keys.join("gateway.ed25519"), &next).unwrap();
+        keeper(store.path(), 0).run(2 * DAY).unwrap_err();
+        assert!(!next.exists());
+        assert_eq!(fs::read_to_string(&chain).unwrap(), forged);
+    }
+}
+
+#[test]
+fn a_chain_that_somebody_adds_to_is_waited_for_and_then_left_alone() {
+    let store = Store::of(20);
+    let keys = fs::File::open(store.path().join("keys")).unwrap();
+    keys.lock().unwrap();
+    let error = keeper(store.path(), 0).run(2 * DAY).unwrap_err();
+    assert!(error.to_string().contains("is locked"), "{error}");
+    drop(keys);
+    // Whoever reads the chain holds nobody up.
+    let reader = fs::File::open(store.path().join("seals.chain")).unwrap();
+    reader.lock().unwrap();
+    keeper(store.path(), 0).run(2 * DAY).unwrap();
+}
+
+#[test]
+fn a_day_that_cannot_be_sealed_now_is_sealed_before_those_behind_it() {
+    let mut store = Store::of(20);
+    for day in 3..5 {
+        store.writer.commit(day * DAY, &mut [record(1)], &Leaving::default()).unwrap();
+    }
+    let path = store.path().join("segments/1970-01-03.sqlite");
+    let away = store.path().join("away");
+    fs::rename(&path, &away).unwrap();
+    fs::create_dir(&path).unwrap();
+    keeper(store.path(), 0).run(4 * DAY).unwrap_err();
+    let sealed = |store: &Store| read_chain(store.path()).unwrap().seals().len();
+    assert_eq!(sealed(&store), 2, "the one behind it waits");
+    fs::remove_dir(&path).unwrap();
+    fs::rename(&away, &path).unwrap();
+    store.keep(0, 4);
+    assert_eq!(sealed(&store), 4);
+    store.copy().assert_good();
 }
 
 #[test]

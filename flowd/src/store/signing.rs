@@ -3,27 +3,31 @@
 //!
 //! - A line is appended and safe on the disk before anything goes on. What a crash left of one is
 //!   cut off by the next who writes; it was never said.
-//! - The file is locked while somebody has it open for writing: the keeper, or `flowctl keys
-//!   rotate`.
-//! - A key that is to be the next lies beside the old one until the chain names it.
+//! - The directory of keys is locked while somebody may write: the keeper, or `flowctl keys rotate`.
+//! - A key that is to be the next lies beside the old one until the chain has the word of both.
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use super::aside;
 use crate::{
     audit::{Signature, Signed},
-    seal::{Chain, FORMAT, Hash, PrivateKey, PublicKey, Statement, What},
+    seal::{Chain, FORMAT, Hash, Link, PrivateKey, PublicKey, Statement, What},
 };
 
 /// Name of the chain in the store's directory.
 const CHAIN: &str = "seals.chain";
 /// Name of the key in the directory of keys.
 const KEY: &str = "gateway.ed25519";
+/// How long somebody else may take.
+const PATIENCE: Duration =
+    if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(10) };
 
 /// Something could not be sealed.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +52,17 @@ pub enum SealError {
     /// The key is another one than the chain's.
     #[error("the key in {0} is not the one that signs: start flowd, which says so in its chain")]
     OtherKey(PathBuf),
+    /// Somebody else is adding to the chain.
+    #[error(
+        "{0} is locked: another flowd or `flowctl keys rotate` has not ended; end it, or try again"
+    )]
+    Locked(PathBuf),
+    /// The chain says that another key has named the gateway's, which flowd never left so.
+    #[error(
+        "the last line of {0} names the key that is in its place already: flowd has not written it; \
+         put the last good copy back, or move the file away and keep it as evidence"
+    )]
+    Named(PathBuf),
     /// A day was sealed before with other records.
     #[error(
         "segment {0} is not as it was sealed, and is not sealed again: `flowctl verify` tells what \
@@ -89,16 +104,11 @@ pub fn rotate_key(
     let path = chain_path(store);
     let begun = read_chain(store)?.links.pop();
     let Some(last) = begun else { return Err(SealError::NotBegun(path)) };
-    let mut signer = Signer::lock(store, keys, &last.statement.gateway)?;
+    let mut signer = Signer::lock(store, keys, &last.statement.gateway, now_ms)?;
     let key_path = keys.join(KEY);
     let owner = fs::metadata(&key_path).map_err(io_at(&key_path))?;
-    let old = read_key(&key_path)?;
-    let said_last = signer.chain.links.last().map(|link| &link.statement.what);
-    if said_last == Some(&What::Rotate { next: old.public() }) {
-        // A rotation before was cut off when its key was in place.
-        signer.say(now_ms, What::Key)?;
-    }
-    if signer.chain.key() != Some(old.public()) {
+    let old = signer.key.public();
+    if signer.chain.key() != Some(old) {
         return Err(SealError::OtherKey(key_path));
     }
     let next_path = next_path(keys);
@@ -106,12 +116,10 @@ pub fn rotate_key(
     failpoint!("key-made");
     std::os::unix::fs::chown(&next_path, Some(owner.uid()), Some(owner.gid()))
         .map_err(io_at(&next_path))?;
-    let (old, new) = (old.public(), next.public());
+    let new = next.public();
     signer.say(now_ms, What::Rotate { next: new })?;
-    put_in_place(&next_path, &key_path)?;
-    failpoint!("key-put");
     signer.key = next;
-    signer.say(now_ms, What::Key)?;
+    signer.take_turn(keys, now_ms)?;
     Ok((old, new))
 }
 
@@ -137,6 +145,8 @@ pub fn signed(store: &Path, keys: &Path) -> Result<Signed, SealError> {
 pub(super) struct Signer {
     path: PathBuf,
     file: File,
+    /// The directory of keys, which nobody else can open: locked as long as this lives.
+    _lock: File,
     end: u64,
     gateway: String,
     key: PrivateKey,
@@ -153,9 +163,14 @@ impl Signer {
         gateway: &str,
         now_ms: i64,
     ) -> Result<Self, SealError> {
-        let mut signer = Self::lock(store, keys, gateway)?;
+        let mut signer = Self::lock(store, keys, gateway, now_ms)?;
         let key = signer.key.public();
         if signer.chain.key() != Some(key) {
+            let last = signer.chain.links.last();
+            if last.is_some_and(|last| last.statement.what == What::Rotate { next: key }) {
+                // Going on from there would vouch for whoever said it.
+                return Err(SealError::Named(signer.path));
+            }
             signer.say(now_ms, What::Key)?;
             tracing::info!(
                 %key,
@@ -166,14 +181,15 @@ impl Signer {
         Ok(signer)
     }
 
-    /// The same, which says nothing.
-    fn lock(store: &Path, keys: &Path, gateway: &str) -> Result<Self, SealError> {
+    /// The same, which says no more than what a rotation before left unsaid.
+    fn lock(store: &Path, keys: &Path, gateway: &str, now_ms: i64) -> Result<Self, SealError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(keys).map_err(io_at(keys))?;
+        let lock = locked(keys)?;
         let path = chain_path(store);
         let io = io_at(&path);
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true).mode(0o640);
         let mut file = options.open(&path).map_err(&io)?;
-        file.lock().map_err(&io)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(&io)?;
         let chain = Chain::read(&bytes);
@@ -185,9 +201,26 @@ impl Signer {
         if bytes.is_empty() {
             sync_directory(store)?;
         }
-        let key = key(keys, &chain)?;
-        let known = chain.links.len();
-        Ok(Self { path, file, end, gateway: gateway.to_owned(), key, chain, known })
+        let next = next_key(keys, &chain)?;
+        let is_rotating = next.is_some();
+        let key = next.map_or_else(|| key(keys, &chain), Ok)?;
+        let (gateway, known) = (gateway.to_owned(), chain.links.len());
+        let mut signer = Self { path, file, _lock: lock, end, gateway, key, chain, known };
+        if is_rotating {
+            signer.take_turn(keys, now_ms)?;
+        }
+        Ok(signer)
+    }
+
+    /// Says that the key that was named last signs from here on, and puts it into its place: in this
+    /// order, so that no key in its place ever follows one that somebody else says has named it.
+    fn take_turn(&mut self, keys: &Path, now_ms: i64) -> Result<(), SealError> {
+        if self.chain.key() != Some(self.key.public()) {
+            self.say(now_ms, What::Key)?;
+        }
+        put_in_place(&next_path(keys), &keys.join(KEY))?;
+        failpoint!("key-put");
+        Ok(())
     }
 
     /// An error when the chain is not as it was written. It goes on all the same.
@@ -238,22 +271,46 @@ fn append(file: &mut File, line: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The gateway's key, made where there is none.
-fn key(keys: &Path, chain: &Chain) -> Result<PrivateKey, SealError> {
-    let (path, next) = (keys.join(KEY), next_path(keys));
-    if next.exists() {
-        // A crash was in between.
-        let is_next = read_key(&next).is_ok_and(|key| {
-            let key = key.public();
-            let last = chain.links.last().map(|link| &link.statement.what);
-            chain.key() == Some(key) || last == Some(&What::Rotate { next: key })
-        });
-        if is_next {
-            put_in_place(&next, &path)?;
-        } else {
-            fs::remove_file(&next).map_err(io_at(&next))?;
+/// The directory of keys, locked.
+fn locked(keys: &Path) -> Result<File, SealError> {
+    let lock = File::open(keys).map_err(io_at(keys))?;
+    let begun = Instant::now();
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) if begun.elapsed() > PATIENCE => {
+                return Err(SealError::Locked(keys.to_owned()));
+            }
+            Err(TryLockError::WouldBlock) => thread::sleep(PATIENCE / 100),
+            Err(TryLockError::Error(source)) => return Err(io_at(keys)(source)),
         }
     }
+}
+
+/// The key of a rotation that a crash cut off, if the chain has its word or that of the key which is
+/// still in its place. One that nobody knows of is removed.
+fn next_key(keys: &Path, chain: &Chain) -> Result<Option<PrivateKey>, SealError> {
+    let next_path = next_path(keys);
+    if !next_path.exists() {
+        return Ok(None);
+    }
+    if let Ok(next) = read_key(&next_path) {
+        let names_it = |last: &Link| last.statement.what == What::Rotate { next: next.public() };
+        let is_next = match chain.links.last().filter(|last| last.is_signed && names_it(last)) {
+            Some(last) => last.statement.key == read_key(&keys.join(KEY))?.public(),
+            None => chain.key() == Some(next.public()),
+        };
+        if is_next {
+            return Ok(Some(next));
+        }
+    }
+    fs::remove_file(&next_path).map_err(io_at(&next_path))?;
+    Ok(None)
+}
+
+/// The gateway's key, made where there is none.
+fn key(keys: &Path, chain: &Chain) -> Result<PrivateKey, SealError> {
+    let path = keys.join(KEY);
     if path.try_exists().map_err(io_at(&path))? {
         return read_key(&path);
     }
@@ -264,7 +321,6 @@ fn key(keys: &Path, chain: &Chain) -> Result<PrivateKey, SealError> {
              not somebody else; keep both public keys"
         );
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(keys).map_err(io_at(keys))?;
     let new = aside::with(&path, ".new");
     make_key(&new)?;
     put_in_place(&new, &path)?;
