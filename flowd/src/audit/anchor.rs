@@ -3,7 +3,7 @@
 //! Whoever can write the file can take the newest entries away, or make all of it anew; not what was
 //! signed. What stands behind the last anchor nobody has signed yet.
 
-use super::{Hash, Head};
+use super::{Checkpoint, Hash, Head};
 use crate::seal::{Chain, PublicKey, Statement, What};
 
 /// The log had this entry, and it was the newest one that was written.
@@ -70,6 +70,9 @@ impl Signed {
         if keys.is_empty() {
             return signed;
         }
+        if let Some(nothing) = nothing {
+            signed.problems.push(format!("{nothing}: nothing of it is proven"));
+        }
         if !chain.breaks.is_empty() {
             let broken = "the `seals.chain` beside it is not as it was written: `flowctl verify` \
                           tells more";
@@ -91,5 +94,13 @@ impl Signed {
             ));
         }
         signed
+    }
+
+    /// What speaks of the entries that a cut has left, and of the last one that it took: what was said
+    /// before that one was signed went with it.
+    pub fn since(&self, cut: &Checkpoint) -> &[Anchor] {
+        let its = Head { seq: cut.seq, hash: cut.hash };
+        let from = self.anchors.iter().rposition(|anchor| anchor.head == its);
+        &self.anchors[from.unwrap_or(0)..]
     }
 }

@@ -53,6 +53,8 @@ pub struct Chain {
     known: Option<Head>,
     /// Those whose entry has not come yet, by its number.
     anchors: BTreeMap<u64, Vec<Anchor>>,
+    /// Those whose entry has another hash, and which.
+    other: Vec<(Anchor, Option<Hash>)>,
     verdict: Verdict,
     kept_seen: bool,
 }
@@ -68,27 +70,26 @@ impl Chain {
         });
         let nothing_proven = signed.nothing;
         let verdict = Verdict { cut: head.seq, head, nothing_proven, ..Verdict::default() };
-        let mut anchors: BTreeMap<u64, Vec<Anchor>> = BTreeMap::new();
-        for anchor in &signed.anchors {
-            anchors.entry(anchor.head.seq).or_default().push(*anchor);
-        }
-        let mut chain = Self { known, anchors, verdict, kept_seen: false };
+        let mut chain = Self { known, anchors: BTreeMap::new(), verdict, ..Self::default() };
         signed.problems.iter().for_each(|problem| chain.problem(problem.clone()));
-        match checkpoint.map(Checkpoint::signer) {
+        let mut anchors = &*signed.anchors;
+        match checkpoint.map(|cut| (cut, cut.signer())) {
             None => {}
-            Some(Some(key)) if keys.is_empty() || keys.contains(&key) => {
+            Some((cut, Some(key))) if keys.is_empty() || keys.contains(&key) => {
                 chain.verdict.cut_by = Some(key);
-                // What went before it went rightly.
-                chain.anchors = chain.anchors.split_off(&head.seq);
+                anchors = signed.since(cut);
             }
-            Some(Some(key)) => chain.problem(format!(
+            Some((_, Some(key))) => chain.problem(format!(
                 "entries up to {} were cut off, which {key} has signed: that is no known key",
                 head.seq
             )),
-            Some(None) => chain.problem(format!(
+            Some((_, None)) => chain.problem(format!(
                 "entries up to {} were cut off, which nobody has signed as it is",
                 head.seq
             )),
+        }
+        for anchor in anchors {
+            chain.anchors.entry(anchor.head.seq).or_default().push(*anchor);
         }
         chain.compare(head);
         chain
@@ -134,8 +135,12 @@ impl Chain {
     /// What was found.
     pub fn finish(mut self) -> Verdict {
         let head = self.verdict.head;
-        for anchor in std::mem::take(&mut self.anchors).into_values().flatten() {
-            anchor.wrong(None, head.seq).into_iter().for_each(|problem| self.problem(problem));
+        let missing = std::mem::take(&mut self.anchors).into_values().flatten();
+        let (within, behind): (Vec<_>, Vec<_>) = missing
+            .map(|anchor| (anchor, None))
+            .partition(|(anchor, _)| anchor.head.seq <= head.seq);
+        for wrong in [std::mem::take(&mut self.other), within, behind] {
+            self.wrong(&wrong, head.seq);
         }
         if let Some(known) = self.known.filter(|_| !self.kept_seen) {
             self.problem(if known.seq > head.seq {
@@ -160,14 +165,25 @@ impl Chain {
 
     fn compare_signed(&mut self, head: Head) {
         for anchor in self.anchors.remove(&head.seq).unwrap_or_default() {
-            match anchor.wrong(Some(head.hash), head.seq) {
-                Some(problem) => self.problem(problem),
-                None => {
-                    let Verdict { proven, unproven, unproven_since_ms, .. } = &mut self.verdict;
-                    (*proven, *unproven, *unproven_since_ms) = (Some(anchor), 0, None);
-                }
+            if anchor.head == head {
+                let Verdict { proven, unproven, unproven_since_ms, .. } = &mut self.verdict;
+                (*proven, *unproven, *unproven_since_ms) = (Some(anchor), 0, None);
+            } else {
+                self.other.push((anchor, Some(head.hash)));
             }
         }
+    }
+
+    /// One line for signed entries that are wrong in the same way, with what was found of each: many
+    /// of them hide nothing else.
+    fn wrong(&mut self, anchors: &[(Anchor, Option<Hash>)], last: u64) {
+        let Some(((first, found), others)) = anchors.split_first() else { return };
+        let Some(mut problem) = first.wrong(*found, last) else { return };
+        if let Some((end, _)) = others.last() {
+            let (count, seq) = (others.len(), end.head.seq);
+            problem.push_str(&format!("; {count} more like it, up to entry {seq}"));
+        }
+        self.problem(problem);
     }
 
     fn compare(&mut self, head: Head) {

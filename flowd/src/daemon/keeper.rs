@@ -14,7 +14,7 @@ use std::{
 use super::collector::now_ms;
 use crate::{
     live::{Live, Request},
-    store::Keeper,
+    store::{Keeper, Kept},
 };
 
 /// How often it looks whether a day has begun.
@@ -43,11 +43,25 @@ pub(super) fn start(keeper: Keeper, live: Live) -> io::Result<Running> {
 }
 
 fn work(keeper: &Keeper, live: &Live, stop: &AtomicBool) {
-    let (mut failing, mut again) = (None, AGAIN);
+    let (mut failing, mut again, mut held_since) = (None, AGAIN, None);
     while !stop.load(Ordering::Relaxed) {
         let (begun, newest) = (Instant::now(), keeper.newest());
         let (is_done, error) = match keeper.run(now_ms()) {
-            Ok(kept) => (kept.held == 0, None),
+            Ok(Kept { held: 0, .. }) => {
+                held_since = None;
+                (true, None)
+            }
+            Ok(Kept { held, .. }) => {
+                let since: Instant = *held_since.get_or_insert(begun);
+                let error = || {
+                    format!(
+                        "{held} days that are over stay open, because somebody has read them for \
+                         more than an hour: find him with `fuser -v` on the oldest file that is \
+                         not read-only"
+                    )
+                };
+                (false, (since.elapsed() >= WORK).then(error))
+            }
             Err(error) => (false, Some(error.to_string())),
         };
         if error != failing {

@@ -47,6 +47,11 @@ fn attacked(store: &Path) -> Connection {
     conn
 }
 
+/// The same, once more.
+fn attacked_before(store: &Path) -> Connection {
+    Connection::open(store.join("audit.sqlite")).unwrap()
+}
+
 fn truncate(store: &Path, last: u64) {
     attacked(store).execute("DELETE FROM entry WHERE seq > ?", [last.cast_signed()]).unwrap();
 }
@@ -109,6 +114,7 @@ fn what_is_behind_the_last_anchor_is_unproven_and_the_rest_proven() {
     let verdict = verify(dir.path(), &[key().public()]);
     let why = "there is no `seals.chain` beside it";
     assert_eq!((proven(&verdict).1, verdict.nothing_proven), (10, Some(why)));
+    assert_eq!(verdict.problems, [format!("{why}: nothing of it is proven")]);
 }
 
 #[test]
@@ -119,10 +125,11 @@ fn a_log_that_is_truncated_is_found_at_every_entry_that_was_signed() {
         assert_eq!(verify(dir.path(), &[]).problems, [] as [String; 0], "{last}: no key, no proof");
         let verdict = verify(dir.path(), &[key().public()]);
         let told = "truncated: entry 8, which was signed 2026-11-21T04:00:08.000Z, is not there";
+        let both = "truncated: entry 4, which was signed 2026-11-21T04:00:04.000Z, is not there; 1 \
+                    more like it, up to entry 8";
         match last {
             0..8 => {
-                assert_told(&verdict, told);
-                assert_eq!(verdict.problems.len(), 1 + usize::from(last < 4), "{last}");
+                assert_eq!(verdict.problems, [if last < 4 { both } else { told }], "{last}");
                 assert_eq!(contradiction(dir.path()).as_deref(), Some(told), "{last}");
             }
             _ => {
@@ -143,9 +150,11 @@ fn a_log_that_is_made_anew_is_found_from_every_entry_that_was_signed() {
         assert_eq!(verdict.problems, [] as [String; 0], "{from}: no key, no proof");
         let verdict = verify(dir.path(), &[key().public()]);
         let told = "made anew: entry 8 has another hash than was signed 2026-11-21T04:00:08.000Z";
+        let both = "made anew: entry 4 has another hash than was signed 2026-11-21T04:00:04.000Z; 1 \
+                    more like it, up to entry 8";
         match from {
             1..=8 => {
-                assert_told(&verdict, told);
+                assert_eq!(verdict.problems, [if from > 4 { told } else { both }], "{from}");
                 assert_eq!(proven(&verdict).0, if from > 4 { 4 } else { 0 }, "{from}");
                 assert_eq!(contradiction(dir.path()).as_deref(), Some(told), "{from}");
             }
@@ -159,7 +168,46 @@ fn a_log_that_is_made_anew_is_found_from_every_entry_that_was_signed() {
     let dir = signed();
     truncate(dir.path(), 2);
     (11..20).for_each(|n| opened(dir.path()).append(&[query(n)]).unwrap());
-    assert_told(&verify(dir.path(), &[key().public()]), "made anew: entry 8 ");
+    assert_told(&verify(dir.path(), &[key().public()]), "made anew: entry 4 ");
+    // Also when the line that was signed is left among others.
+    let dir = signed();
+    let kept = entries(dir.path()).remove(7).hash;
+    rechain(dir.path(), 1);
+    let sql = "UPDATE entry SET hash = ? WHERE seq = 8";
+    attacked_before(dir.path()).execute(sql, [kept.0]).unwrap();
+    let told = contradiction(dir.path()).unwrap();
+    assert!(told.starts_with("made anew: entry 8 "), "{told}");
+}
+
+#[test]
+fn a_log_that_comes_back_in_the_place_of_another_is_not_the_one_that_was_signed() {
+    let dir = signed();
+    let [log, chain] = ["audit.sqlite", "seals.chain"].map(|name| dir.path().join(name));
+    let signed_so_far = fs::read_to_string(&chain).unwrap();
+    let before = anchors(dir.path());
+    let sign = |message: &[u8]| Ok(Signature { key: key().public(), bytes: key().sign(message) });
+    opened(dir.path()).cut(&before[3..4], NOW_MS + 7_000, NOW_MS + 20_000, sign).unwrap().unwrap();
+    let kept = dir.path().join("kept");
+    fs::rename(&log, &kept).unwrap();
+    ten(dir.path());
+    opened(dir.path()).append(&[query(99)]).unwrap();
+    // Its second entry is signed, and another one is in its place.
+    let Anchor { head: Head { seq, hash }, .. } = anchors(dir.path())[1];
+    let said = [(NOW_MS, What::Key)].into_iter().chain(
+        [before[3], before[7]]
+            .map(|Anchor { head: Head { seq, hash }, at_ms }| {
+                (at_ms, What::Audit { sequence: seq, hash })
+            })
+            .into_iter()
+            .chain([(NOW_MS + 90_000, What::Audit { sequence: seq, hash: Hash::of(&hash.0) })]),
+    );
+    let said: Vec<_> = said.collect();
+    fs::write(&chain, self::chain(&key(), &said)).unwrap();
+    assert!(fs::read_to_string(&chain).unwrap().starts_with(&signed_so_far));
+    fs::rename(&kept, &log).unwrap();
+    let told = "entry 2, which was signed 2026-11-21T04:01:30.000Z, is not there";
+    assert_told(&verify(dir.path(), &[key().public()]), told);
+    assert_eq!(contradiction(dir.path()).as_deref(), Some(told));
 }
 
 #[test]
@@ -224,7 +272,8 @@ fn what_retention_cut_off_needs_no_anchor_if_the_key_has_signed_that() {
     let signed = [anchors(dir.path())[8]];
     opened(dir.path()).cut(&signed, i64::MAX, NOW_MS, sign).unwrap().unwrap();
     let told = "entry 8, which was signed 2026-11-21T04:00:08.000Z, is not there";
-    assert_told(&verify(dir.path(), &[key().public()]), told);
+    let both = "entry 4, which was signed 2026-11-21T04:00:04.000Z, is not there; 1 more like it, up";
+    assert_told(&verify(dir.path(), &[key().public()]), both);
     assert_eq!(contradiction(dir.path()).as_deref(), Some(told));
 }
 
@@ -243,7 +292,20 @@ fn flowd_cuts_off_nothing_that_somebody_made_old_or_made_anew() {
     }
     let dir = signed();
     attacked(dir.path()).execute("UPDATE entry SET time = 0, until = NULL", []).unwrap();
+    assert_eq!(cut(dir.path()), None, "what was edited stays");
+    let dir = signed();
+    let sql = "UPDATE entry SET time = 0, until = NULL WHERE seq NOT IN (4, 8)";
+    attacked(dir.path()).execute(sql, []).unwrap();
     assert_eq!(cut(dir.path()), Some(8), "what was signed later stays");
+    // The clock was behind when the newest was signed.
+    let dir = signed();
+    attacked(dir.path())
+        .execute("UPDATE entry SET time = 0, until = NULL WHERE seq < 8", [])
+        .unwrap();
+    let mut all = [3, 7].map(|at| anchors(dir.path())[at]);
+    (all[0].at_ms, all[1].at_ms) = (NOW_MS + 10_000, 0);
+    let cut = opened(dir.path()).cut(&all, NOW_MS + 9_000, NOW_MS + 20_000, sign).unwrap();
+    assert_eq!(cut, None, "it is not older than the one before");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use rusqlite::{Connection, OpenFlags};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    AuditReader, aside, failure, schema,
+    AuditError, AuditReader, aside, failure, schema,
     sealing::{Closed, Sealer, told},
     signing::{SealError, Signer},
     step::{self, MakeError, StepError},
@@ -220,22 +220,25 @@ impl Keeper {
     /// it was told of last, or what this run added, where it was told of none that is there.
     fn tell(&self, signer: &Signer) {
         let links = &signer.chain.links;
-        let before = || self.told_before(&signer.chain).unwrap_or(signer.known);
-        let from = self.told.get().unwrap_or_else(before);
+        let before = match self.told.get() {
+            Some(told) => Ok(Some(told.min(signer.known))),
+            None => self.told_before(&signer.chain),
+        };
+        let from = before.as_ref().ok().copied().flatten().unwrap_or(signer.known);
         for at in from..links.len() {
             let before = at.checked_sub(1).and_then(|before| links.get(before));
             if let Some(event) = told(&links[at], before) {
                 self.teller.tell(event);
             }
         }
-        self.told.set(Some(links.len()));
+        // A log that could not be read is asked again.
+        self.told.set(before.ok().map(|_| links.len()));
     }
 
-    /// How many statements the audit log was told by a flowd before; `None`: it does not say, or
-    /// cannot be read.
-    fn told_before(&self, chain: &Chain) -> Option<usize> {
-        let last = AuditReader::new(&self.store).last_statement().ok()??;
-        Some(chain.links.iter().rposition(|link| link.hash == last)? + 1)
+    /// How many statements the audit log was told by a flowd before; `None`: it does not say.
+    fn told_before(&self, chain: &Chain) -> Result<Option<usize>, AuditError> {
+        let Some(last) = AuditReader::new(&self.store).last_statement()? else { return Ok(None) };
+        Ok(chain.links.iter().rposition(|link| link.hash == last).map(|at| at + 1))
     }
 
     fn run_with(

@@ -68,11 +68,7 @@ impl AuditReader {
                 filter.before.map_or(i64::MAX, |seq| i64::try_from(seq).unwrap_or(i64::MAX)),
             ])?;
             while let Some(row) = rows.next()? {
-                let entry = match entry(row) {
-                    Err(error) if failure::is_damage(&error) => legible(row)?,
-                    entry => entry?,
-                };
-                if each(entry).is_break() {
+                if each(readable(row)?).is_break() {
                     break;
                 }
             }
@@ -183,6 +179,20 @@ pub(super) fn last_checkpoint(conn: &Connection) -> rusqlite::Result<Option<Chec
         })
     })
     .optional()
+}
+
+/// The entry of a number, as far as it can be read; `None`: it is not there.
+pub(super) fn at(conn: &Connection, seq: u64) -> rusqlite::Result<Option<Entry>> {
+    let Ok(seq) = i64::try_from(seq) else { return Ok(None) };
+    let sql = format!("SELECT {COLUMNS} FROM entry WHERE seq = ?");
+    conn.query_row(&sql, [seq], readable).optional()
+}
+
+fn readable(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    match entry(row) {
+        Err(error) if failure::is_damage(&error) => legible(row),
+        entry => entry,
+    }
 }
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {

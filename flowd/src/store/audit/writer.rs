@@ -104,10 +104,7 @@ impl AuditWriter {
 
     /// What is wrong with the log by what was signed of it last; `None`: nothing, or nothing was.
     pub fn contradicts(&self, signed: &Signed) -> Result<Option<String>, AuditError> {
-        let (Some(OpenFile { conn, head }), Some(newest)) = (&self.file, signed.anchors.last())
-        else {
-            return Ok(None);
-        };
+        let Some(OpenFile { conn, head }) = &self.file else { return Ok(None) };
         let found = || -> rusqlite::Result<Option<String>> {
             let cut = match reader::last_checkpoint(conn) {
                 Err(error) if failure::is_damage(&error) => None,
@@ -115,10 +112,12 @@ impl AuditWriter {
             };
             let is_known =
                 |cut: &Checkpoint| cut.signer().is_some_and(|key| signed.keys.contains(&key));
-            let hash = match cut.filter(is_known) {
-                Some(cut) if cut.seq > newest.head.seq => return Ok(None),
-                Some(cut) if cut.seq == newest.head.seq => Some(cut.hash),
-                _ => entry(conn, newest.head.seq)?.map(|(_, hash)| hash),
+            let cut = cut.filter(is_known);
+            let anchors = cut.as_ref().map_or(&*signed.anchors, |cut| signed.since(cut));
+            let Some(newest) = anchors.last() else { return Ok(None) };
+            let hash = match cut.filter(|cut| cut.seq == newest.head.seq) {
+                Some(cut) => Some(cut.hash),
+                None => reader::at(conn, newest.head.seq)?.map(|entry| entry.computed()),
             };
             Ok(newest.wrong(hash, head.seq))
         };
@@ -138,7 +137,7 @@ impl AuditWriter {
         let Self { path, gateway, file } = self;
         let Some(OpenFile { conn, head }) = file else { return Ok(None) };
         let sqlite = |source| AuditError::Sqlite { path: path.clone(), source };
-        let found = last_signed_before(conn, head.seq, anchors, before_ms);
+        let found = last_signed_before(conn, head.seq, anchors, (before_ms, now_ms));
         let Some((seq, at_ms, hash)) = found.map_err(sqlite)? else { return Ok(None) };
         let mut checkpoint = Checkpoint {
             gateway: gateway.clone(),
@@ -165,32 +164,30 @@ impl AuditWriter {
 }
 
 /// The last of the entries whose time is over and that are as they were signed then: number, time
-/// and hash. In the order of numbers: a clock that was wrong for a while cuts nothing out.
+/// and hash. In the order of numbers: a clock that was wrong for a while cuts nothing out, and what
+/// it was behind by makes no statement older than those before it.
 fn last_signed_before(
     conn: &Connection,
     newest: u64,
     anchors: &[Anchor],
-    before_ms: i64,
+    (before_ms, now_ms): (i64, i64),
 ) -> rusqlite::Result<Option<(u64, i64, Hash)>> {
     let sql = "SELECT min(seq) FROM entry WHERE coalesce(until, time) >= ?";
     let kept: Option<i64> = conn.query_row(sql, [before_ms], |row| row.get(0))?;
     let kept = kept.map_or(newest, |kept| newest.min(kept.cast_unsigned()));
-    let is_over = |anchor: &&Anchor| anchor.at_ms < before_ms && anchor.head.seq < kept;
-    for Anchor { head: Head { seq, hash }, .. } in anchors.iter().rev().filter(is_over) {
-        if let Some((at_ms, found)) = entry(conn, *seq)?
-            && found == *hash
+    let is_young = |anchor: &Anchor| (before_ms..=now_ms).contains(&anchor.at_ms);
+    let old = anchors.iter().take_while(|anchor| !is_young(anchor));
+    let over: Vec<&Anchor> =
+        old.filter(|anchor| anchor.at_ms < before_ms && anchor.head.seq < kept).collect();
+    for Anchor { head: Head { seq, hash }, .. } in over.into_iter().rev() {
+        if let Some(entry) = reader::at(conn, *seq)?
+            && entry.hash == *hash
+            && entry.computed() == *hash
         {
-            return Ok(Some((*seq, at_ms, *hash)));
+            return Ok(Some((*seq, entry.at_ms, *hash)));
         }
     }
     Ok(None)
-}
-
-/// Time and hash of an entry; `None`: it is not there.
-fn entry(conn: &Connection, seq: u64) -> rusqlite::Result<Option<(i64, Hash)>> {
-    let Ok(seq) = i64::try_from(seq) else { return Ok(None) };
-    let sql = "SELECT time, hash FROM entry WHERE seq = ?";
-    conn.query_row(sql, [seq], |row| Ok((row.get(0)?, Hash(row.get(1)?)))).optional()
 }
 
 impl OpenFile {
