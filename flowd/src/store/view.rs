@@ -5,9 +5,14 @@
 //! - Chunks lie before rows: every id in a chunk is below every id of a row.
 //! - What is held at a time are the matches of one chunk, or a bounded number of records.
 
-use std::{cell::OnceCell, ops::ControlFlow, path::Path, sync::Arc};
+use std::{
+    cell::OnceCell,
+    ops::ControlFlow,
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
-use rusqlite::{Connection, ToSql, ffi, named_params};
+use rusqlite::{Connection, ToSql, named_params};
 
 use super::{
     ReadError,
@@ -16,11 +21,12 @@ use super::{
     leash::Leash,
     reader::{open_file, read},
     row::{self, Names},
+    scan::{Scan, Source},
     tail::{Parts, Tail},
     wanted::Wanted,
 };
 use crate::{
-    chunk::{Chunk, ColumnId, ColumnSet, Member, Number, Page, Picked, Row},
+    chunk::{Chunk, ColumnId, ColumnSet, Member, Number, Picked, Row},
     flows::{Decider, Filter, Record, Verdict},
 };
 
@@ -44,6 +50,16 @@ pub(super) struct Segment {
     tail: Option<(Arc<Tail>, (u64, u64))>,
     /// The rows, once they are asked for, and the first and last id of this view.
     rows: OnceCell<Option<(Parts, (u64, u64))>>,
+}
+
+impl Source for Segment {
+    fn need(&self, stored: &Stored, of: ColumnSet) -> rusqlite::Result<()> {
+        stored.need(&self.conn, of)
+    }
+
+    fn leash(&self) -> &Leash {
+        &self.leash
+    }
 }
 
 impl Segment {
@@ -99,6 +115,18 @@ impl Segment {
     /// The digests, by ascending id.
     pub(super) fn digests(&self) -> rusqlite::Result<Vec<Extent>> {
         digests::list(&self.conn, self.version)
+    }
+
+    /// These chunks, to be looked at record by record.
+    pub(super) fn scan<'s>(&'s mut self, chunks: Vec<Stored>, wanted: &'s Wanted) -> Scan<'s> {
+        let Self { conn, names, leash, .. } = self;
+        Scan {
+            conn: Mutex::new(conn),
+            names,
+            leash,
+            wanted,
+            chunks: Mutex::new(chunks.into_iter()),
+        }
     }
 
     /// What the filter asks of chunks, whose ids lie in a range too.
@@ -283,30 +311,6 @@ impl Segment {
         Ok(())
     }
 
-    /// The pages of a chunk with what may be wanted, narrowed to it. A column is read only if what
-    /// was read before it left anything.
-    pub(super) fn matching<'s>(
-        &self,
-        stored: &'s Stored,
-        wanted: &Wanted,
-    ) -> rusqlite::Result<Vec<Page<'s>>> {
-        let Some(plan) = wanted.plan(&self.conn, stored)? else { return Ok(Vec::new()) };
-        let mut pages: Vec<Page<'_>> = stored.chunk.pages().collect();
-        for step in plan.steps() {
-            if pages.is_empty() {
-                break;
-            }
-            stored.need(&self.conn, step.columns())?;
-            let mut left = Vec::with_capacity(pages.len());
-            for page in pages {
-                self.heed_leash()?;
-                left.extend(step.narrow(page).map_err(damaged)?);
-            }
-            pages = left;
-        }
-        Ok(pages)
-    }
-
     fn show(
         &self,
         row: &Row,
@@ -315,17 +319,6 @@ impl Segment {
     ) -> ControlFlow<()> {
         let record = self.names.record(row);
         if filter.matches(&record) { sink(record) } else { ControlFlow::Continue(()) }
-    }
-
-    /// An error as of an interrupted query, when nobody waits for the answer.
-    pub(super) fn heed_leash(&self) -> rusqlite::Result<()> {
-        match self.leash.over() {
-            None => Ok(()),
-            Some(_) => {
-                let interrupted = ffi::Error::new(ffi::SQLITE_INTERRUPT);
-                Err(rusqlite::Error::SqliteFailure(interrupted, None))
-            }
-        }
     }
 
     /// Shows rows. `narrow` and `order` are SQL of ours; SQL judges what it can cheaply, and the

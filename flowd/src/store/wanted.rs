@@ -5,11 +5,11 @@
 use std::{collections::HashSet, net::IpAddr, ops::RangeInclusive, sync::Arc};
 
 use ipnet::IpNet;
-use rusqlite::Connection;
 
 use super::{
     chunks::{Stored, damaged},
     row::Names,
+    scan::Source,
 };
 use crate::{
     chunk::{ColumnId, ColumnSet, End, Kind, Member, NameId, Number, Plan, Predicate},
@@ -64,7 +64,7 @@ impl Wanted {
     /// What a chunk makes of it; `None`: it has nothing of the kind.
     pub(super) fn plan(
         &self,
-        conn: &Connection,
+        source: &(impl Source + ?Sized),
         stored: &Stored,
     ) -> rusqlite::Result<Option<Plan>> {
         let header = stored.chunk.header();
@@ -76,7 +76,7 @@ impl Wanted {
             return Ok(None);
         }
         if !self.members.is_empty() {
-            stored.need(conn, ColumnSet::default().with(ColumnId::Members))?;
+            source.need(stored, ColumnSet::default().with(ColumnId::Members))?;
             let members = stored.chunk.members().map_err(damaged)?;
             let may_have = |any: &Vec<Member>| any.iter().any(|key| members.may_have(*key));
             if !self.members.iter().all(may_have) {
@@ -87,7 +87,7 @@ impl Wanted {
             self.ranges.iter().map(|(number, range)| Predicate::Number(*number, range.clone()));
         // What is cheap to read comes first: ranges of times need the ids too.
         let predicate = Predicate::All(self.predicates.iter().cloned().chain(ranges).collect());
-        stored.need(conn, predicate.dictionaries())?;
+        source.need(stored, predicate.dictionaries())?;
         let plan = Plan::of(&predicate, &stored.chunk).map_err(damaged)?;
         Ok((!plan.is_nothing()).then_some(plan))
     }
