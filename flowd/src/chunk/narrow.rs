@@ -15,15 +15,14 @@ pub(super) struct Left {
 impl Page<'_> {
     /// The same page with those runs only that are true here.
     fn keep(self, runs: &[bool]) -> Result<Self, ChunkError> {
-        let Runs { flow_of, states } = self.runs()?;
         let flows = places(runs.len(), |flow| runs[flow]);
-        let records = places(flow_of.len(), |record| runs[usize::from(flow_of[record])]);
-        let mut renumbered = vec![0; runs.len()];
-        flows.iter().zip(0..).for_each(|(flow, new)| renumbered[usize::from(*flow)] = new);
-        let runs = Runs {
-            flow_of: at(flow_of, &records).map(|flow| renumbered[usize::from(flow)]).collect(),
-            states: at(states, &records).collect(),
-        };
+        let runs = self.runs()?;
+        let (mut records, mut starts) = (Vec::new(), Vec::with_capacity(flows.len()));
+        for flow in &flows {
+            starts.push(records.len() as u16);
+            records.extend(runs.range(usize::from(*flow)).map(|record| record as u16));
+        }
+        let runs = Runs::new(starts, records.len());
         let before = |left: &[u16], now: &[u16]| at(left, now).collect();
         Ok(Self {
             wanted: self.wanted.at(&records),
@@ -50,10 +49,9 @@ impl Page<'_> {
         let Selection::Some(wanted) = &self.wanted else {
             return Ok((self.wanted == Selection::All).then_some(self));
         };
-        let mut runs = vec![false; self.flow_count()];
-        for (flow, wanted) in self.runs()?.flow_of.iter().zip(wanted) {
-            runs[usize::from(*flow)] |= wanted;
-        }
+        let runs = self.runs()?;
+        let has_any = |run| wanted[runs.range(run)].contains(&true);
+        let runs: Vec<bool> = (0..self.flow_count()).map(has_any).collect();
         Ok(Some(if is_most(&runs) { self } else { self.keep(&runs)? }))
     }
 
@@ -73,7 +71,7 @@ fn is_most(wanted: &[bool]) -> bool {
 }
 
 /// The positions at which it holds, of so many.
-fn places(count: usize, holds: impl Fn(usize) -> bool) -> Vec<u16> {
+pub(super) fn places(count: usize, holds: impl Fn(usize) -> bool) -> Vec<u16> {
     let mut places = vec![0; count + 1];
     let mut found = 0;
     for place in 0..count {

@@ -7,6 +7,7 @@ use super::{
     bins::{Bins, Table},
     bytes::{Reader, put_bytes, put_varint},
     error::damaged,
+    narrow::places,
     plane::{Packer, Plane, Unpacker},
 };
 
@@ -161,26 +162,55 @@ impl Numbers {
             is_short |= own.is_none();
             T::of(start.wrapping_add(own.unwrap_or_default().cast_signed()))
         };
-        let places = places.iter().map(|place| usize::from(*place));
+        let each = places.iter().map(|place| usize::from(*place));
         match plane {
             Plane::Equal(bin) => {
                 let (_, width) = table.bin(bin);
-                out.extend(places.map(|place| value(bin, place * usize::from(width))));
+                out.extend(each.map(|place| value(bin, place * usize::from(width))));
             }
             Plane::Each(bins) if table.widest == 0 => {
-                out.extend(places.map(|place| T::of(table.bin(bins[place]).0)));
+                out.extend(each.map(|place| T::of(table.bin(bins[place]).0)));
             }
             Plane::Each(bins) => {
-                let (mut at, mut before) = (0, 0);
-                out.extend(places.map(|place| {
-                    let width = |bin: &u8| usize::from(table.widths[usize::from(*bin)]);
-                    at += bins[before..place].iter().map(width).sum::<usize>();
-                    before = place;
-                    value(bins[place], at)
-                }));
+                let each = each.zip(offsets(table, bins, places));
+                out.extend(each.map(|(place, at)| value(bins[place], at as usize)));
             }
         }
         if is_short { damaged("bits are missing") } else { Ok(()) }
+    }
+
+    /// The places on a page, which has `count` numbers, of those that it holds for; `None`: there is
+    /// no such number. It is asked of the bins, and of those numbers only that have bits besides.
+    pub(super) fn places(
+        &self,
+        blob: &[u8],
+        (page, count): (usize, usize),
+        holds: impl Fn(i64) -> Option<bool>,
+        unpacker: &mut Unpacker,
+    ) -> Result<Vec<u16>, ChunkError> {
+        let (plane, _, bits) = self.open(blob, page, count, unpacker)?;
+        let table = &*self.table;
+        let starts = table.starts[..table.count].iter();
+        let Some(of_bins) = starts.map(|start| holds(*start)).collect::<Option<Vec<bool>>>() else {
+            return damaged("a value is in no dictionary");
+        };
+        let bins = match plane {
+            Plane::Equal(bin) => &vec![bin; count],
+            Plane::Each(bins) => bins,
+        };
+        let mut held: Vec<bool> = bins.iter().map(|bin| of_bins[usize::from(*bin)]).collect();
+        let mut at = 0;
+        for place in places(count, |place| table.bin(bins[place]).1 > 0) {
+            let place = usize::from(place);
+            let (start, width) = table.bin(bins[place]);
+            let own = many_bits(bits, at, width).map(|own| start.wrapping_add(own.cast_signed()));
+            let Some(of_value) = own.and_then(&holds) else {
+                return damaged("a value is in no dictionary");
+            };
+            held[place] = of_value;
+            at += usize::from(width);
+        }
+        Ok(places(count, |place| held[place]))
     }
 
     /// The bins of a page, how many bytes of bits it has, and these with what follows them: the
@@ -207,6 +237,24 @@ impl Numbers {
         }
         Ok((plane, bits, &blob[range.end - bits..]))
     }
+}
+
+/// Where the bits begin of the values at these places, which ascend.
+fn offsets(table: &Table, bins: &[u8], places: &[u16]) -> Vec<u32> {
+    let Some(last) = places.last() else { return Vec::new() };
+    let bins = &bins[..=usize::from(*last)];
+    let mut is_wanted = vec![false; bins.len()];
+    places.iter().for_each(|place| is_wanted[usize::from(*place)] = true);
+    let mut offsets = vec![0; places.len() + 1];
+    let (mut at, mut found) = (0, 0);
+    for (bin, is_wanted) in bins.iter().zip(is_wanted) {
+        // The next one takes the place of one that is not wanted: nothing has to be foretold.
+        offsets[found] = at;
+        found += usize::from(is_wanted);
+        at += u32::from(table.widths[usize::from(*bin)]);
+    }
+    offsets.truncate(found);
+    offsets
 }
 
 /// All values are in one bin. Gives the number of bits that were read, as do the next two.

@@ -188,6 +188,18 @@ impl Chunk {
         }
     }
 
+    /// Where on a page, which has `count` records, runs start.
+    pub(super) fn starts(&self, (page, count): (usize, usize)) -> Result<Vec<u16>, ChunkError> {
+        let states = self.states()?;
+        let starts = |state| {
+            let state = usize::try_from(state).ok().and_then(|state: usize| states.get(state));
+            state.map(|state| state.starts)
+        };
+        let (numbers, body) = self.numbers(ColumnId::State)?;
+        let unpacker = &mut *self.unpacker.borrow_mut();
+        numbers.places(body, (page, count), starts, unpacker)
+    }
+
     fn read<T: Lane>(
         &self,
         column: ColumnId,

@@ -1,6 +1,6 @@
 //! One page of a chunk: its columns as typed vectors, each decoded when it is first asked for.
 
-use std::{array, cell::OnceCell};
+use std::{array, cell::OnceCell, ops::Range};
 
 use super::{
     Chunk, ChunkError, ColumnId, ColumnSet, Number, Selection,
@@ -53,16 +53,42 @@ impl Code {
 
 /// The runs of a page.
 pub(super) struct Runs {
-    /// Of each record, the position of its flow on the page.
-    pub(super) flow_of: Vec<u16>,
-    pub(super) states: Vec<u32>,
+    /// Where each one starts among the records.
+    pub(super) starts: Vec<u16>,
+    rows: usize,
+    flow_of: OnceCell<Vec<u16>>,
 }
 
 impl Runs {
+    /// The first one starts with the first record.
+    pub(super) fn new(starts: Vec<u16>, rows: usize) -> Self {
+        Self { starts, rows, flow_of: OnceCell::new() }
+    }
+
+    /// The records of a run.
+    pub(super) fn range(&self, run: usize) -> Range<usize> {
+        let end = self.starts.get(run + 1).map_or(self.rows, |end| usize::from(*end));
+        usize::from(self.starts[run])..end
+    }
+
+    /// Of each record, the position of its flow on the page.
+    pub(super) fn flow_of(&self) -> &[u16] {
+        self.flow_of.get_or_init(|| {
+            let mut flow_of = vec![0; self.rows];
+            self.starts.iter().skip(1).for_each(|start| flow_of[usize::from(*start)] = 1);
+            let mut flow = 0;
+            for of in &mut flow_of {
+                flow += *of;
+                *of = flow;
+            }
+            flow_of
+        })
+    }
+
     /// Of each record, the position of its flow and whether it is the first of its run.
     fn iter(&self) -> impl Iterator<Item = (usize, bool)> {
         let mut before = u16::MAX;
-        self.flow_of.iter().map(move |flow| {
+        self.flow_of().iter().map(move |flow| {
             let starts = *flow != before;
             before = *flow;
             (usize::from(*flow), starts)
@@ -125,11 +151,10 @@ impl<'c> Page<'c> {
 
     /// A code of each record. Every one is a position in its dictionary, or a port.
     pub fn codes(&self, code: Code) -> Result<&[u32], ChunkError> {
-        if code == Code::State {
-            return Ok(&self.runs()?.states);
-        }
-        let made =
-            once(&self.codes[code as usize], || self.each_record(self.codes_of_runs(code)?))?;
+        let made = once(&self.codes[code as usize], || match code {
+            Code::State => self.states(),
+            _ => self.each_record(self.codes_of_runs(code)?),
+        })?;
         Ok(made)
     }
 
@@ -202,27 +227,23 @@ impl<'c> Page<'c> {
     pub(super) fn runs(&self) -> Result<&Runs, ChunkError> {
         once(&self.runs, || {
             let Shape { rows, flows, .. } = self.whole;
-            let table: Vec<u16> =
-                self.chunk.states()?.iter().map(|state| u16::from(state.starts)).collect();
-            let page = (self.number, rows);
-            let states = self.chunk.codes(ColumnId::State, page, None, table.len())?;
-            let mut flow = u16::MAX;
-            let of = |state: &u32| {
-                flow = flow.wrapping_add(table[*state as usize]);
-                flow
-            };
-            let flow_of: Vec<u16> = states.iter().map(of).collect();
-            // Pages have fewer records than would wrap around.
-            if flow_of.first() != Some(&0) || usize::from(flow) + 1 != flows {
+            let starts = self.chunk.starts((self.number, rows))?;
+            if starts.first() != Some(&0) || starts.len() != flows {
                 return damaged("a page has more or fewer flows than it says");
             }
-            Ok(Runs { flow_of, states })
+            Ok(Runs::new(starts, rows))
         })
+    }
+
+    fn states(&self) -> Result<Vec<u32>, ChunkError> {
+        let left = self.left.as_ref().map(|left| &left.records[..]);
+        let limit = self.chunk.states()?.len();
+        self.chunk.codes(ColumnId::State, (self.number, self.whole.rows), left, limit)
     }
 
     /// Values of flows as those of their records.
     pub(super) fn each_record<T: Copy>(&self, flows: &[T]) -> Result<Vec<T>, ChunkError> {
-        Ok(self.runs()?.flow_of.iter().map(|flow| flows[usize::from(*flow)]).collect())
+        Ok(self.runs()?.flow_of().iter().map(|flow| flows[usize::from(*flow)]).collect())
     }
 
     /// A code of each flow.
