@@ -3,7 +3,7 @@
 
 use std::{cell::OnceCell, mem};
 
-use super::{ChunkError, Page, Selection, page::Runs};
+use super::{ChunkError, Page, Selection, runs::Runs};
 
 /// What is left of a page that was narrowed: positions on the whole one, ascending.
 pub(super) struct Left {
@@ -17,10 +17,14 @@ impl Page<'_> {
     fn keep(self, runs: &[bool]) -> Result<Self, ChunkError> {
         let flows = places(runs.len(), |flow| runs[flow]);
         let runs = self.runs()?;
-        let (mut records, mut starts) = (Vec::new(), Vec::with_capacity(flows.len()));
+        let mut records = Vec::with_capacity(self.rows());
+        let mut starts = Vec::with_capacity(flows.len());
         for flow in &flows {
             starts.push(records.len() as u16);
-            records.extend(runs.range(usize::from(*flow)).map(|record| record as u16));
+            // Most runs have one record or two.
+            for record in runs.range(usize::from(*flow)) {
+                records.push(record as u16);
+            }
         }
         let runs = Runs::new(starts, records.len());
         let before = |left: &[u16], now: &[u16]| at(left, now).collect();
@@ -55,6 +59,14 @@ impl Page<'_> {
         Ok(Some(if is_most(&runs) { self } else { self.keep(&runs)? }))
     }
 
+    /// The same page, and which of its runs are wanted. Where these are few, it has no others.
+    pub(super) fn keep_few(self, runs: Selection) -> Result<(Self, Selection), ChunkError> {
+        match runs {
+            Selection::Some(runs) if are_few(&runs) => Ok((self.keep(&runs)?, Selection::All)),
+            runs => Ok((self, runs)),
+        }
+    }
+
     /// The same page, of whose runs those are wanted that are true here.
     pub(super) fn want_runs(self, runs: &[bool]) -> Result<Option<Self>, ChunkError> {
         if !is_most(runs) {
@@ -68,6 +80,11 @@ impl Page<'_> {
 /// Whether so many are wanted that reading only these takes longer than reading all.
 fn is_most(wanted: &[bool]) -> bool {
     wanted.iter().filter(|wanted| **wanted).count() * 4 > wanted.len() * 3
+}
+
+/// Whether so few are wanted that asking the others once more takes longer than leaving them out.
+fn are_few(wanted: &[bool]) -> bool {
+    wanted.iter().filter(|wanted| **wanted).count() * 4 < wanted.len()
 }
 
 /// The positions at which it holds, of so many.

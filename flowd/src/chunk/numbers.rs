@@ -1,6 +1,6 @@
 //! One column of numbers: bins, then a page after the other. A page is read without the others.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use super::{
     ChunkError,
@@ -179,38 +179,39 @@ impl Numbers {
         if is_short { damaged("bits are missing") } else { Ok(()) }
     }
 
-    /// The places on a page, which has `count` numbers, of those that it holds for; `None`: there is
-    /// no such number. It is asked of the bins, and of those numbers only that have bits besides.
-    pub(super) fn places(
+    /// Of each number of a page, which has `count` of them, what `judge` says. It is asked of the bins
+    /// first, and where it does not say the same of all that may be in one, of the numbers there; of
+    /// a single one that can be, it says something.
+    pub(super) fn judged(
         &self,
         blob: &[u8],
         (page, count): (usize, usize),
-        holds: impl Fn(i64) -> Option<bool>,
+        judge: impl Fn(RangeInclusive<i64>) -> Option<bool>,
         unpacker: &mut Unpacker,
-    ) -> Result<Vec<u16>, ChunkError> {
+    ) -> Result<Vec<bool>, ChunkError> {
         let (plane, _, bits) = self.open(blob, page, count, unpacker)?;
         let table = &*self.table;
-        let starts = table.starts[..table.count].iter();
-        let Some(of_bins) = starts.map(|start| holds(*start)).collect::<Option<Vec<bool>>>() else {
-            return damaged("a value is in no dictionary");
-        };
+        let of_bins: Vec<Option<bool>> = table.ranges().map(&judge).collect();
         let bins = match plane {
             Plane::Equal(bin) => &vec![bin; count],
             Plane::Each(bins) => bins,
         };
-        let mut held: Vec<bool> = bins.iter().map(|bin| of_bins[usize::from(*bin)]).collect();
-        let mut at = 0;
-        for place in places(count, |place| table.bin(bins[place]).1 > 0) {
-            let place = usize::from(place);
-            let (start, width) = table.bin(bins[place]);
-            let own = many_bits(bits, at, width).map(|own| start.wrapping_add(own.cast_signed()));
-            let Some(of_value) = own.and_then(&holds) else {
-                return damaged("a value is in no dictionary");
-            };
-            held[place] = of_value;
-            at += usize::from(width);
+        let is = |bin: &u8| of_bins[usize::from(*bin)] == Some(true);
+        let mut judged: Vec<bool> = bins.iter().map(is).collect();
+        if of_bins.contains(&None) {
+            let open = places(count, |place| of_bins[usize::from(bins[place])].is_none());
+            for (place, at) in open.iter().zip(offsets(table, bins, &open)) {
+                let place = usize::from(*place);
+                let (start, width) = table.bin(bins[place]);
+                let own = many_bits(bits, at as usize, width);
+                let value = own.map(|own| start.wrapping_add(own.cast_signed()));
+                let Some(of_value) = value.and_then(|value| judge(value..=value)) else {
+                    return damaged("a value is in no dictionary");
+                };
+                judged[place] = of_value;
+            }
         }
-        Ok(places(count, |place| held[place]))
+        Ok(judged)
     }
 
     /// The bins of a page, how many bytes of bits it has, and these with what follows them: the
@@ -323,7 +324,7 @@ fn many_bits(bits: &[u8], at: usize, width: u8) -> Option<u64> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Numbers, Packer, Unpacker, encode};
+    use super::{Numbers, Packer, RangeInclusive, Unpacker, encode};
 
     fn encoded(values: &[i64], pages: &[usize]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -375,6 +376,25 @@ mod tests {
             let page = (0, values.len());
             numbers.some(&blob, page, &places, &mut unpacker, &mut out).unwrap();
             prop_assert_eq!(out, expected);
+        }
+
+        #[test]
+        fn what_is_judged_of_bins_is_true_of_each_number(
+            values in values(),
+            ends in (-3_i64..200, prop_oneof![-3_i64..1_100, any::<i64>()]),
+        ) {
+            let range = ends.0.min(ends.1)..=ends.0.max(ends.1);
+            let blob = encoded(&values, &[values.len()]);
+            let inside = |bin: RangeInclusive<i64>| {
+                let (first, last) = (range.contains(bin.start()), range.contains(bin.end()));
+                let is_around = bin.contains(range.start());
+                if first && last { Some(true) } else { (!first && !last && !is_around).then_some(false) }
+            };
+            let numbers = Numbers::parse(&blob, 1).unwrap();
+            let page = (0, values.len());
+            let judged = numbers.judged(&blob, page, inside, &mut Unpacker::default()).unwrap();
+            let expected: Vec<bool> = values.iter().map(|value| range.contains(value)).collect();
+            prop_assert_eq!(judged, expected);
         }
 
         #[test]

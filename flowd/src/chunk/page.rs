@@ -1,6 +1,6 @@
 //! One page of a chunk: its columns as typed vectors, each decoded when it is first asked for.
 
-use std::{array, cell::OnceCell, ops::Range};
+use std::{array, cell::OnceCell};
 
 use super::{
     Chunk, ChunkError, ColumnId, ColumnSet, Number, Selection,
@@ -8,6 +8,7 @@ use super::{
     layout::Shape,
     narrow::{Left, at},
     opened::sum_up,
+    runs::Runs,
 };
 
 /// A fact of a record that stands as a small number.
@@ -33,7 +34,7 @@ impl Code {
         [Self::Peer, Self::Remote, Self::Kind, Self::State, Self::SrcPort, Self::DstPort];
 
     /// The column of a code, and its dictionary.
-    const fn place(self) -> (ColumnId, Option<ColumnId>) {
+    pub(super) const fn place(self) -> (ColumnId, Option<ColumnId>) {
         match self {
             Self::Peer => (ColumnId::Peer, Some(ColumnId::PeerEnds)),
             Self::Remote => (ColumnId::Remote, Some(ColumnId::RemoteEnds)),
@@ -48,51 +49,6 @@ impl Code {
     pub fn columns(self) -> ColumnSet {
         let (column, dictionary) = self.place();
         [ColumnId::States, ColumnId::State, column].into_iter().chain(dictionary).collect()
-    }
-}
-
-/// The runs of a page.
-pub(super) struct Runs {
-    /// Where each one starts among the records.
-    pub(super) starts: Vec<u16>,
-    rows: usize,
-    flow_of: OnceCell<Vec<u16>>,
-}
-
-impl Runs {
-    /// The first one starts with the first record.
-    pub(super) fn new(starts: Vec<u16>, rows: usize) -> Self {
-        Self { starts, rows, flow_of: OnceCell::new() }
-    }
-
-    /// The records of a run.
-    pub(super) fn range(&self, run: usize) -> Range<usize> {
-        let end = self.starts.get(run + 1).map_or(self.rows, |end| usize::from(*end));
-        usize::from(self.starts[run])..end
-    }
-
-    /// Of each record, the position of its flow on the page.
-    pub(super) fn flow_of(&self) -> &[u16] {
-        self.flow_of.get_or_init(|| {
-            let mut flow_of = vec![0; self.rows];
-            self.starts.iter().skip(1).for_each(|start| flow_of[usize::from(*start)] = 1);
-            let mut flow = 0;
-            for of in &mut flow_of {
-                flow += *of;
-                *of = flow;
-            }
-            flow_of
-        })
-    }
-
-    /// Of each record, the position of its flow and whether it is the first of its run.
-    fn iter(&self) -> impl Iterator<Item = (usize, bool)> {
-        let mut before = u16::MAX;
-        self.flow_of().iter().map(move |flow| {
-            let starts = *flow != before;
-            before = *flow;
-            (usize::from(*flow), starts)
-        })
     }
 }
 
@@ -205,7 +161,7 @@ impl<'c> Page<'c> {
         self.left.as_ref().map_or(self.whole.flows, |left| left.flows.len())
     }
 
-    fn flows(&self, column: ColumnId) -> Result<Vec<i64>, ChunkError> {
+    pub(super) fn flows(&self, column: ColumnId) -> Result<Vec<i64>, ChunkError> {
         let left = self.left.as_ref().map(|left| &left.flows[..]);
         self.chunk.values(column, (self.number, self.whole.flows), left)
     }
@@ -276,16 +232,23 @@ impl<'c> Page<'c> {
         Ok(self.left_of(codes))
     }
 
-    fn record_ids(&self) -> Result<Vec<i64>, ChunkError> {
-        let (least, most) = self.chunk.header().zones[Number::RecordId as usize];
-        let Shape { rows, flows, .. } = self.whole;
+    /// The first id of each run.
+    pub(super) fn first_ids(&self) -> Result<Vec<i64>, ChunkError> {
+        let (least, _) = self.chunk.header().zones[Number::RecordId as usize];
         // These are differences from flow to flow, left or not.
-        let mut firsts = self.chunk.values(ColumnId::FirstId, (self.number, flows), None)?;
+        let page = (self.number, self.whole.flows);
+        let mut firsts = self.chunk.values(ColumnId::FirstId, page, None)?;
         if let Some(first) = firsts.first_mut() {
             *first = first.wrapping_add(least);
         }
         sum_up(&mut firsts);
-        let firsts = self.left_of(firsts);
+        Ok(self.left_of(firsts))
+    }
+
+    fn record_ids(&self) -> Result<Vec<i64>, ChunkError> {
+        let (least, most) = self.chunk.header().zones[Number::RecordId as usize];
+        let Shape { rows, flows, .. } = self.whole;
+        let firsts = self.first_ids()?;
         let page = (self.number, rows - flows);
         let later = self.later()?;
         let mut later = self.chunk.values(ColumnId::LaterId, page, later.as_deref())?;
@@ -315,11 +278,14 @@ impl<'c> Page<'c> {
     }
 
     fn window_ends(&self) -> Result<Vec<i64>, ChunkError> {
+        self.ends_of(self.records(ColumnId::WindowEnd)?, self.numbers(Number::RecordId)?)
+    }
+
+    /// When windows ended that were so long before the clock of these ids.
+    pub(super) fn ends_of(&self, mut ends: Vec<i64>, ids: &[i64]) -> Result<Vec<i64>, ChunkError> {
         let header = self.chunk.header();
         let (least, _) = header.zones[Number::RecordId as usize];
         let times_ms = self.chunk.times_ms()?;
-        let ids = self.numbers(Number::RecordId)?;
-        let mut ends = self.records(ColumnId::WindowEnd)?;
         for (end, id) in ends.iter_mut().zip(ids) {
             let slot = (id.wrapping_sub(least).cast_unsigned() >> header.clock_shift) as usize;
             let Some(time_ms) = times_ms.get(slot) else {
