@@ -240,12 +240,14 @@ impl Numbers {
     }
 }
 
-/// Where the bits begin of the values at these places, which ascend.
+/// Where the bits begin of the values at these places, which ascend; anywhere, if one has none.
 fn offsets(table: &Table, bins: &[u8], places: &[u16]) -> Vec<u32> {
-    let Some(last) = places.last() else { return Vec::new() };
-    let bins = &bins[..=usize::from(*last)];
+    let has_bits = |place: &u16| table.bin(bins[usize::from(*place)]).1 > 0;
+    // What is behind the last one that has bits is not looked at.
+    let Some(last) = places.iter().rposition(has_bits) else { return vec![0; places.len()] };
+    let bins = &bins[..=usize::from(places[last])];
     let mut is_wanted = vec![false; bins.len()];
-    places.iter().for_each(|place| is_wanted[usize::from(*place)] = true);
+    places[..=last].iter().for_each(|place| is_wanted[usize::from(*place)] = true);
     let mut offsets = vec![0; places.len() + 1];
     let (mut at, mut found) = (0, 0);
     for (bin, is_wanted) in bins.iter().zip(is_wanted) {
@@ -254,7 +256,7 @@ fn offsets(table: &Table, bins: &[u8], places: &[u16]) -> Vec<u32> {
         found += usize::from(is_wanted);
         at += u32::from(table.widths[usize::from(*bin)]);
     }
-    offsets.truncate(found);
+    offsets.truncate(places.len());
     offsets
 }
 

@@ -4,7 +4,7 @@
 //! - Where chunks are asked for whole, and have sums by the property, these are added.
 //! - Which records match, a plan says; a test holds it against [`Filter::matches`].
 
-use std::{collections::HashMap, ops::ControlFlow};
+use std::{array, collections::HashMap, ops::ControlFlow};
 
 use foldhash::fast::RandomState;
 
@@ -79,8 +79,8 @@ impl<'f> Tallies<'f> {
 
     fn empty(filter: &'f Filter, by: Vec<By>, step: Option<Step>, watermark: u64) -> Self {
         let keys = by.iter().map(|_| Keys::default()).collect();
-        let (slots, places, sums) = (HashMap::default(), Vec::new(), Vec::new());
-        Self { filter, watermark, by, step, keys, slots, places, sums }
+        let (slots, places) = (HashMap::default(), Vec::new());
+        Self { filter, watermark, by, step, keys, slots, places, sums: Vec::new() }
     }
 
     /// For the same question, without anything.
@@ -91,13 +91,12 @@ impl<'f> Tallies<'f> {
     /// Adds what others of the same question are.
     pub(super) fn absorb(&mut self, others: Tallies<'_>) {
         for ((theirs, start_ms), slot) in others.slots {
-            let mut ids = Ids::default();
-            let keys = self.keys.iter_mut().zip(&others.keys);
-            for ((id, their), (own, keys)) in ids.iter_mut().zip(theirs).zip(keys) {
-                *id = own.id(keys.key(their));
-            }
-            let slot_here = self.slot((ids, start_ms));
-            for (own, added) in self.sums[slot_here].iter_mut().zip(&others.sums[slot]) {
+            let ids = array::from_fn(|at| {
+                let own = self.keys.get_mut(at);
+                own.map_or(0, |own| own.id(others.keys[at].key(theirs[at])))
+            });
+            let own_slot = self.slot((ids, start_ms));
+            for (own, added) in self.sums[own_slot].iter_mut().zip(&others.sums[slot]) {
                 own.flows += added.flows;
                 own.flows_of_step += added.flows_of_step;
                 own.counters += added.counters;
@@ -136,18 +135,17 @@ impl<'f> Tallies<'f> {
         second: &Second,
         mut behind: impl FnMut(&mut Self) -> ControlFlow<()>,
     ) -> rusqlite::Result<()> {
-        let wanted = segment.wanted(self.filter, 0, self.watermark);
+        let wanted = segment.wanted(self.filter, 0, self.watermark)?;
         let served = match self.step {
-            None => Served::of(&self.by, self.filter, &segment.names),
+            None => Served::of(&self.by, self.filter, || segment.names())?,
             Some(_) => None,
         };
         let Some(served) = served else {
             let chunks = segment.chunks(0, self.watermark)?;
-            return segment.scan(chunks, &wanted).run(self, second, behind);
+            return segment.scan(chunks, &wanted)?.run(self, second, behind);
         };
-        let mut after = 0;
         // Chunks that a digest answers for are not even listed.
-        let mut parts: Vec<(u64, u64)> = Vec::new();
+        let (mut after, mut parts) = (0, Vec::new());
         for extent in segment.digests()? {
             segment.heed_leash()?;
             if served.is_whole(&extent, self.watermark)
@@ -163,7 +161,7 @@ impl<'f> Tallies<'f> {
             for stored in segment.chunks(after, last)? {
                 segment.heed_leash()?;
                 if !self.add_sums(segment, &served, &stored)? {
-                    self.add_chunk(segment, &segment.names, &stored, &wanted)?;
+                    self.add_chunk(segment, segment.names()?, &stored, &wanted)?;
                 }
                 if behind(self).is_break() {
                     return Ok(());
@@ -335,7 +333,7 @@ impl<'f> Tallies<'f> {
         stored.need(&segment.conn, served.columns())?;
         let (summed, remote_ends) = (stored.chunk.summed(), stored.chunk.remote_ends().ok());
         let add = |key, fate, sum: &Sum| self.add_keyed(key, fate, sum);
-        served.add(&summed, remote_ends, &segment.names, add).map_err(damaged)
+        served.add(&summed, remote_ends, segment.names()?, add).map_err(damaged)
     }
 
     /// The same of a digest.
@@ -354,7 +352,7 @@ impl<'f> Tallies<'f> {
         let summed = digest.summed();
         let add = |key, fate, sum: &Sum| self.add_keyed(key, fate, sum);
         let remote_ends = summed.remotes.map(|(ends, _)| ends);
-        served.add(&summed, remote_ends, &segment.names, add).map_err(damaged)
+        served.add(&summed, remote_ends, segment.names()?, add).map_err(damaged)
     }
 
     fn add_keyed(&mut self, key: Option<Key>, fate: Fate, sum: &Sum) {
