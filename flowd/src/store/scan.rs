@@ -112,11 +112,14 @@ pub(super) struct Scan<'s> {
 
 impl Source for Scan<'_> {
     fn need(&self, stored: &Stored, of: ColumnSet) -> rusqlite::Result<()> {
-        for column in stored.chunk.missing(of).iter() {
-            let body = stored.read(&lock(&self.conn), column)?;
-            stored.chunk.load(column, body).map_err(damaged)?;
-        }
-        Ok(())
+        let read: Vec<_> = {
+            // All at once: they lie beside each other.
+            let conn = lock(&self.conn);
+            let read = |column| Ok((column, stored.read(&conn, column)?));
+            stored.chunk.missing(of).iter().map(read).collect::<rusqlite::Result<_>>()?
+        };
+        read.into_iter()
+            .try_for_each(|(column, body)| stored.chunk.load(column, body).map_err(damaged))
     }
 
     fn leash(&self) -> &Leash {
