@@ -6,6 +6,8 @@
 //!   more than their entropy, and nothing is out of range.
 //! - zstd sees the bytes of the bins only. The bits are noise.
 
+use std::ops::RangeInclusive;
+
 use super::{
     ChunkError,
     bytes::{Reader, put_signed, put_varint},
@@ -244,6 +246,12 @@ impl Table {
     /// The lowest value of a bin and how many bits its values have.
     pub(super) fn bin(&self, bin: u8) -> (i64, u8) {
         (self.starts[usize::from(bin)], self.widths[usize::from(bin)])
+    }
+
+    /// Between what the values of each bin lie.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = RangeInclusive<i64>> {
+        let bins = self.starts[..self.count].iter().zip(&self.widths);
+        bins.map(|(start, width)| *start..=start.wrapping_add((1_i64 << width) - 1))
     }
 
     /// Whether all values of all bins are `u32`s.

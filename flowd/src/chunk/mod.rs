@@ -35,6 +35,7 @@ mod plane;
 mod predicate;
 mod row;
 mod rows;
+mod runs;
 mod sheet;
 mod sums;
 mod tally;

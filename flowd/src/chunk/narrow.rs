@@ -3,7 +3,7 @@
 
 use std::{cell::OnceCell, mem};
 
-use super::{ChunkError, Page, Selection, page::Runs};
+use super::{ChunkError, Page, Selection, runs::Runs};
 
 /// What is left of a page that was narrowed: positions on the whole one, ascending.
 pub(super) struct Left {
@@ -15,15 +15,18 @@ pub(super) struct Left {
 impl Page<'_> {
     /// The same page with those runs only that are true here.
     fn keep(self, runs: &[bool]) -> Result<Self, ChunkError> {
-        let Runs { flow_of, states } = self.runs()?;
         let flows = places(runs.len(), |flow| runs[flow]);
-        let records = places(flow_of.len(), |record| runs[usize::from(flow_of[record])]);
-        let mut renumbered = vec![0; runs.len()];
-        flows.iter().zip(0..).for_each(|(flow, new)| renumbered[usize::from(*flow)] = new);
-        let runs = Runs {
-            flow_of: at(flow_of, &records).map(|flow| renumbered[usize::from(flow)]).collect(),
-            states: at(states, &records).collect(),
-        };
+        let runs = self.runs()?;
+        let mut records = Vec::with_capacity(self.rows());
+        let mut starts = Vec::with_capacity(flows.len());
+        for flow in &flows {
+            starts.push(records.len() as u16);
+            // Most runs have one record or two.
+            for record in runs.range(usize::from(*flow)) {
+                records.push(record as u16);
+            }
+        }
+        let runs = Runs::new(starts, records.len());
         let before = |left: &[u16], now: &[u16]| at(left, now).collect();
         Ok(Self {
             wanted: self.wanted.at(&records),
@@ -50,11 +53,18 @@ impl Page<'_> {
         let Selection::Some(wanted) = &self.wanted else {
             return Ok((self.wanted == Selection::All).then_some(self));
         };
-        let mut runs = vec![false; self.flow_count()];
-        for (flow, wanted) in self.runs()?.flow_of.iter().zip(wanted) {
-            runs[usize::from(*flow)] |= wanted;
-        }
+        let runs = self.runs()?;
+        let has_any = |run| wanted[runs.range(run)].contains(&true);
+        let runs: Vec<bool> = (0..self.flow_count()).map(has_any).collect();
         Ok(Some(if is_most(&runs) { self } else { self.keep(&runs)? }))
+    }
+
+    /// The same page, and which of its runs are wanted. Where these are few, it has no others.
+    pub(super) fn keep_few(self, runs: Selection) -> Result<(Self, Selection), ChunkError> {
+        match runs {
+            Selection::Some(runs) if are_few(&runs) => Ok((self.keep(&runs)?, Selection::All)),
+            runs => Ok((self, runs)),
+        }
     }
 
     /// The same page, of whose runs those are wanted that are true here.
@@ -72,8 +82,13 @@ fn is_most(wanted: &[bool]) -> bool {
     wanted.iter().filter(|wanted| **wanted).count() * 4 > wanted.len() * 3
 }
 
+/// Whether so few are wanted that asking the others once more takes longer than leaving them out.
+fn are_few(wanted: &[bool]) -> bool {
+    wanted.iter().filter(|wanted| **wanted).count() * 4 < wanted.len()
+}
+
 /// The positions at which it holds, of so many.
-fn places(count: usize, holds: impl Fn(usize) -> bool) -> Vec<u16> {
+pub(super) fn places(count: usize, holds: impl Fn(usize) -> bool) -> Vec<u16> {
     let mut places = vec![0; count + 1];
     let mut found = 0;
     for place in 0..count {

@@ -1,12 +1,13 @@
 //! One column of numbers: bins, then a page after the other. A page is read without the others.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use super::{
     ChunkError,
     bins::{Bins, Table},
     bytes::{Reader, put_bytes, put_varint},
     error::damaged,
+    narrow::places,
     plane::{Packer, Plane, Unpacker},
 };
 
@@ -161,26 +162,56 @@ impl Numbers {
             is_short |= own.is_none();
             T::of(start.wrapping_add(own.unwrap_or_default().cast_signed()))
         };
-        let places = places.iter().map(|place| usize::from(*place));
+        let each = places.iter().map(|place| usize::from(*place));
         match plane {
             Plane::Equal(bin) => {
                 let (_, width) = table.bin(bin);
-                out.extend(places.map(|place| value(bin, place * usize::from(width))));
+                out.extend(each.map(|place| value(bin, place * usize::from(width))));
             }
             Plane::Each(bins) if table.widest == 0 => {
-                out.extend(places.map(|place| T::of(table.bin(bins[place]).0)));
+                out.extend(each.map(|place| T::of(table.bin(bins[place]).0)));
             }
             Plane::Each(bins) => {
-                let (mut at, mut before) = (0, 0);
-                out.extend(places.map(|place| {
-                    let width = |bin: &u8| usize::from(table.widths[usize::from(*bin)]);
-                    at += bins[before..place].iter().map(width).sum::<usize>();
-                    before = place;
-                    value(bins[place], at)
-                }));
+                let each = each.zip(offsets(table, bins, places));
+                out.extend(each.map(|(place, at)| value(bins[place], at as usize)));
             }
         }
         if is_short { damaged("bits are missing") } else { Ok(()) }
+    }
+
+    /// Of each number of a page, which has `count` of them, what `judge` says. It is asked of the bins
+    /// first, and where it does not say the same of all that may be in one, of the numbers there; of
+    /// a single one that can be, it says something.
+    pub(super) fn judged(
+        &self,
+        blob: &[u8],
+        (page, count): (usize, usize),
+        judge: impl Fn(RangeInclusive<i64>) -> Option<bool>,
+        unpacker: &mut Unpacker,
+    ) -> Result<Vec<bool>, ChunkError> {
+        let (plane, _, bits) = self.open(blob, page, count, unpacker)?;
+        let table = &*self.table;
+        let of_bins: Vec<Option<bool>> = table.ranges().map(&judge).collect();
+        let bins = match plane {
+            Plane::Equal(bin) => &vec![bin; count],
+            Plane::Each(bins) => bins,
+        };
+        let is = |bin: &u8| of_bins[usize::from(*bin)] == Some(true);
+        let mut judged: Vec<bool> = bins.iter().map(is).collect();
+        if of_bins.contains(&None) {
+            let open = places(count, |place| of_bins[usize::from(bins[place])].is_none());
+            for (place, at) in open.iter().zip(offsets(table, bins, &open)) {
+                let place = usize::from(*place);
+                let (start, width) = table.bin(bins[place]);
+                let own = many_bits(bits, at as usize, width);
+                let value = own.map(|own| start.wrapping_add(own.cast_signed()));
+                let Some(of_value) = value.and_then(|value| judge(value..=value)) else {
+                    return damaged("a value is in no dictionary");
+                };
+                judged[place] = of_value;
+            }
+        }
+        Ok(judged)
     }
 
     /// The bins of a page, how many bytes of bits it has, and these with what follows them: the
@@ -207,6 +238,26 @@ impl Numbers {
         }
         Ok((plane, bits, &blob[range.end - bits..]))
     }
+}
+
+/// Where the bits begin of the values at these places, which ascend; anywhere, if one has none.
+fn offsets(table: &Table, bins: &[u8], places: &[u16]) -> Vec<u32> {
+    let has_bits = |place: &u16| table.bin(bins[usize::from(*place)]).1 > 0;
+    // What is behind the last one that has bits is not looked at.
+    let Some(last) = places.iter().rposition(has_bits) else { return vec![0; places.len()] };
+    let bins = &bins[..=usize::from(places[last])];
+    let mut is_wanted = vec![false; bins.len()];
+    places[..=last].iter().for_each(|place| is_wanted[usize::from(*place)] = true);
+    let mut offsets = vec![0; places.len() + 1];
+    let (mut at, mut found) = (0, 0);
+    for (bin, is_wanted) in bins.iter().zip(is_wanted) {
+        // The next one takes the place of one that is not wanted: nothing has to be foretold.
+        offsets[found] = at;
+        found += usize::from(is_wanted);
+        at += u32::from(table.widths[usize::from(*bin)]);
+    }
+    offsets.truncate(places.len());
+    offsets
 }
 
 /// All values are in one bin. Gives the number of bits that were read, as do the next two.
@@ -275,7 +326,7 @@ fn many_bits(bits: &[u8], at: usize, width: u8) -> Option<u64> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Numbers, Packer, Unpacker, encode};
+    use super::{Numbers, Packer, RangeInclusive, Unpacker, encode};
 
     fn encoded(values: &[i64], pages: &[usize]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -327,6 +378,25 @@ mod tests {
             let page = (0, values.len());
             numbers.some(&blob, page, &places, &mut unpacker, &mut out).unwrap();
             prop_assert_eq!(out, expected);
+        }
+
+        #[test]
+        fn what_is_judged_of_bins_is_true_of_each_number(
+            values in values(),
+            ends in (-3_i64..200, prop_oneof![-3_i64..1_100, any::<i64>()]),
+        ) {
+            let range = ends.0.min(ends.1)..=ends.0.max(ends.1);
+            let blob = encoded(&values, &[values.len()]);
+            let inside = |bin: RangeInclusive<i64>| {
+                let (first, last) = (range.contains(bin.start()), range.contains(bin.end()));
+                let is_around = bin.contains(range.start());
+                if first && last { Some(true) } else { (!first && !last && !is_around).then_some(false) }
+            };
+            let numbers = Numbers::parse(&blob, 1).unwrap();
+            let page = (0, values.len());
+            let judged = numbers.judged(&blob, page, inside, &mut Unpacker::default()).unwrap();
+            let expected: Vec<bool> = values.iter().map(|value| range.contains(value)).collect();
+            prop_assert_eq!(judged, expected);
         }
 
         #[test]

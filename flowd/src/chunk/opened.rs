@@ -1,6 +1,9 @@
 //! A chunk that is being read: its header, and those of its columns that the reader has loaded.
 
-use std::cell::{OnceCell, RefCell};
+use std::{
+    cell::{OnceCell, RefCell},
+    ops::RangeInclusive,
+};
 
 use super::{
     ChunkError, ColumnId, ColumnSet, Header, Number, dictionary,
@@ -8,6 +11,7 @@ use super::{
     error::damaged,
     header::{Seal, version},
     members::Members,
+    narrow::places,
     numbers::{Lane, Numbers},
     page::Page,
     plane::Unpacker,
@@ -186,6 +190,30 @@ impl Chunk {
         } else {
             damaged("a value is in no dictionary")
         }
+    }
+
+    /// Where on a page, which has `count` records, runs start.
+    pub(super) fn starts(&self, (page, count): (usize, usize)) -> Result<Vec<u16>, ChunkError> {
+        let states = self.states()?;
+        let start = |codes: RangeInclusive<i64>| {
+            let (first, last) = codes.into_inner();
+            let states = states.get(usize::try_from(first).ok()?..=usize::try_from(last).ok()?)?;
+            let start = states.first()?.starts;
+            states.iter().all(|state| state.starts == start).then_some(start)
+        };
+        let starts = self.judged(ColumnId::State, (page, count), start)?;
+        Ok(places(count, |record| starts[record]))
+    }
+
+    /// Of the numbers of a column on a page, of which there are so many, what `judge` says of each.
+    pub(super) fn judged(
+        &self,
+        column: ColumnId,
+        page: (usize, usize),
+        judge: impl Fn(RangeInclusive<i64>) -> Option<bool>,
+    ) -> Result<Vec<bool>, ChunkError> {
+        let (numbers, body) = self.numbers(column)?;
+        numbers.judged(body, page, judge, &mut self.unpacker.borrow_mut())
     }
 
     fn read<T: Lane>(

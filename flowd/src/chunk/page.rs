@@ -8,6 +8,7 @@ use super::{
     layout::Shape,
     narrow::{Left, at},
     opened::sum_up,
+    runs::Runs,
 };
 
 /// A fact of a record that stands as a small number.
@@ -33,7 +34,7 @@ impl Code {
         [Self::Peer, Self::Remote, Self::Kind, Self::State, Self::SrcPort, Self::DstPort];
 
     /// The column of a code, and its dictionary.
-    const fn place(self) -> (ColumnId, Option<ColumnId>) {
+    pub(super) const fn place(self) -> (ColumnId, Option<ColumnId>) {
         match self {
             Self::Peer => (ColumnId::Peer, Some(ColumnId::PeerEnds)),
             Self::Remote => (ColumnId::Remote, Some(ColumnId::RemoteEnds)),
@@ -48,25 +49,6 @@ impl Code {
     pub fn columns(self) -> ColumnSet {
         let (column, dictionary) = self.place();
         [ColumnId::States, ColumnId::State, column].into_iter().chain(dictionary).collect()
-    }
-}
-
-/// The runs of a page.
-pub(super) struct Runs {
-    /// Of each record, the position of its flow on the page.
-    pub(super) flow_of: Vec<u16>,
-    pub(super) states: Vec<u32>,
-}
-
-impl Runs {
-    /// Of each record, the position of its flow and whether it is the first of its run.
-    fn iter(&self) -> impl Iterator<Item = (usize, bool)> {
-        let mut before = u16::MAX;
-        self.flow_of.iter().map(move |flow| {
-            let starts = *flow != before;
-            before = *flow;
-            (usize::from(*flow), starts)
-        })
     }
 }
 
@@ -125,11 +107,10 @@ impl<'c> Page<'c> {
 
     /// A code of each record. Every one is a position in its dictionary, or a port.
     pub fn codes(&self, code: Code) -> Result<&[u32], ChunkError> {
-        if code == Code::State {
-            return Ok(&self.runs()?.states);
-        }
-        let made =
-            once(&self.codes[code as usize], || self.each_record(self.codes_of_runs(code)?))?;
+        let made = once(&self.codes[code as usize], || match code {
+            Code::State => self.states(),
+            _ => self.each_record(self.codes_of_runs(code)?),
+        })?;
         Ok(made)
     }
 
@@ -180,7 +161,7 @@ impl<'c> Page<'c> {
         self.left.as_ref().map_or(self.whole.flows, |left| left.flows.len())
     }
 
-    fn flows(&self, column: ColumnId) -> Result<Vec<i64>, ChunkError> {
+    pub(super) fn flows(&self, column: ColumnId) -> Result<Vec<i64>, ChunkError> {
         let left = self.left.as_ref().map(|left| &left.flows[..]);
         self.chunk.values(column, (self.number, self.whole.flows), left)
     }
@@ -202,27 +183,23 @@ impl<'c> Page<'c> {
     pub(super) fn runs(&self) -> Result<&Runs, ChunkError> {
         once(&self.runs, || {
             let Shape { rows, flows, .. } = self.whole;
-            let table: Vec<u16> =
-                self.chunk.states()?.iter().map(|state| u16::from(state.starts)).collect();
-            let page = (self.number, rows);
-            let states = self.chunk.codes(ColumnId::State, page, None, table.len())?;
-            let mut flow = u16::MAX;
-            let of = |state: &u32| {
-                flow = flow.wrapping_add(table[*state as usize]);
-                flow
-            };
-            let flow_of: Vec<u16> = states.iter().map(of).collect();
-            // Pages have fewer records than would wrap around.
-            if flow_of.first() != Some(&0) || usize::from(flow) + 1 != flows {
+            let starts = self.chunk.starts((self.number, rows))?;
+            if starts.first() != Some(&0) || starts.len() != flows {
                 return damaged("a page has more or fewer flows than it says");
             }
-            Ok(Runs { flow_of, states })
+            Ok(Runs::new(starts, rows))
         })
+    }
+
+    fn states(&self) -> Result<Vec<u32>, ChunkError> {
+        let left = self.left.as_ref().map(|left| &left.records[..]);
+        let limit = self.chunk.states()?.len();
+        self.chunk.codes(ColumnId::State, (self.number, self.whole.rows), left, limit)
     }
 
     /// Values of flows as those of their records.
     pub(super) fn each_record<T: Copy>(&self, flows: &[T]) -> Result<Vec<T>, ChunkError> {
-        Ok(self.runs()?.flow_of.iter().map(|flow| flows[usize::from(*flow)]).collect())
+        Ok(self.runs()?.flow_of().iter().map(|flow| flows[usize::from(*flow)]).collect())
     }
 
     /// A code of each flow.
@@ -255,16 +232,23 @@ impl<'c> Page<'c> {
         Ok(self.left_of(codes))
     }
 
-    fn record_ids(&self) -> Result<Vec<i64>, ChunkError> {
-        let (least, most) = self.chunk.header().zones[Number::RecordId as usize];
-        let Shape { rows, flows, .. } = self.whole;
+    /// The first id of each run.
+    pub(super) fn first_ids(&self) -> Result<Vec<i64>, ChunkError> {
+        let (least, _) = self.chunk.header().zones[Number::RecordId as usize];
         // These are differences from flow to flow, left or not.
-        let mut firsts = self.chunk.values(ColumnId::FirstId, (self.number, flows), None)?;
+        let page = (self.number, self.whole.flows);
+        let mut firsts = self.chunk.values(ColumnId::FirstId, page, None)?;
         if let Some(first) = firsts.first_mut() {
             *first = first.wrapping_add(least);
         }
         sum_up(&mut firsts);
-        let firsts = self.left_of(firsts);
+        Ok(self.left_of(firsts))
+    }
+
+    fn record_ids(&self) -> Result<Vec<i64>, ChunkError> {
+        let (least, most) = self.chunk.header().zones[Number::RecordId as usize];
+        let Shape { rows, flows, .. } = self.whole;
+        let firsts = self.first_ids()?;
         let page = (self.number, rows - flows);
         let later = self.later()?;
         let mut later = self.chunk.values(ColumnId::LaterId, page, later.as_deref())?;
@@ -294,11 +278,14 @@ impl<'c> Page<'c> {
     }
 
     fn window_ends(&self) -> Result<Vec<i64>, ChunkError> {
+        self.ends_of(self.records(ColumnId::WindowEnd)?, self.numbers(Number::RecordId)?)
+    }
+
+    /// When windows ended that were so long before the clock of these ids.
+    pub(super) fn ends_of(&self, mut ends: Vec<i64>, ids: &[i64]) -> Result<Vec<i64>, ChunkError> {
         let header = self.chunk.header();
         let (least, _) = header.zones[Number::RecordId as usize];
         let times_ms = self.chunk.times_ms()?;
-        let ids = self.numbers(Number::RecordId)?;
-        let mut ends = self.records(ColumnId::WindowEnd)?;
         for (end, id) in ends.iter_mut().zip(ids) {
             let slot = (id.wrapping_sub(least).cast_unsigned() >> header.clock_shift) as usize;
             let Some(time_ms) = times_ms.get(slot) else {

@@ -1,6 +1,6 @@
 //! Which records are wanted: a predicate, what a chunk makes of it, and what it selects of a page.
 
-use std::{fmt, ops::RangeInclusive, sync::Arc};
+use std::{fmt, ops::RangeInclusive, slice, sync::Arc};
 
 use super::{Chunk, ChunkError, Code, ColumnId, ColumnSet, End, Kind, Number, Page, State};
 
@@ -83,6 +83,13 @@ pub enum Plan {
     Not(Box<Self>),
 }
 
+/// Of what a plan selects.
+#[derive(Clone, Copy)]
+enum Each {
+    Run,
+    Record,
+}
+
 impl Plan {
     /// Needs the dictionaries of the predicate.
     pub fn of(predicate: &Predicate, chunk: &Chunk) -> Result<Self, ChunkError> {
@@ -148,9 +155,20 @@ impl Plan {
     /// for all records of a run comes first.
     pub fn steps(self) -> Vec<Self> {
         let Self::All(parts) = self else { return vec![self] };
-        let (of_runs, rest): (Vec<_>, Vec<_>) = parts.into_iter().partition(Self::is_of_runs);
+        let (mut of_runs, rest): (Vec<_>, Vec<_>) = parts.into_iter().partition(Self::is_of_runs);
+        of_runs.sort_by_key(Self::rank);
         let of_runs = (!of_runs.is_empty()).then_some(Self::All(of_runs));
         of_runs.into_iter().chain(rest).collect()
+    }
+
+    /// What is asked earlier is cheap, or leaves less.
+    fn rank(&self) -> u8 {
+        match self {
+            Self::Port(..) => 0,
+            Self::Code(Code::Kind, _) => 2,
+            Self::Number(..) => 3,
+            _ => 1,
+        }
     }
 
     /// Whether it says the same of all records of a run.
@@ -158,7 +176,7 @@ impl Plan {
         match self {
             Self::Always(_) | Self::Port(..) => true,
             Self::Code(code, _) => *code != Code::State,
-            Self::Number(..) => false,
+            Self::Number(number, _) => *number == Number::FirstSeen,
             Self::All(parts) | Self::Any(parts) => parts.iter().all(Self::is_of_runs),
             Self::Not(part) => part.is_of_runs(),
         }
@@ -179,29 +197,35 @@ impl Plan {
     }
 
     /// What is left of a page, and which of its records are wanted; `None`: none.
-    pub fn narrow<'c>(&self, page: Page<'c>) -> Result<Option<Page<'c>>, ChunkError> {
+    pub fn narrow<'c>(&self, mut page: Page<'c>) -> Result<Option<Page<'c>>, ChunkError> {
         if !self.is_of_runs() {
-            let records = self.select(&page)?;
+            let records = self.select(&page, Each::Record)?;
             return page.want(records);
         }
-        match self.select_by(&page, &Page::codes_of_runs)? {
-            Selection::Nothing => Ok(None),
-            Selection::All => Ok(Some(page)),
+        let parts = match self {
+            Self::All(parts) => parts,
+            one => slice::from_ref(one),
+        };
+        let mut runs = Selection::All;
+        for part in parts {
+            runs = runs.and(part.select(&page, Each::Run)?);
+            if runs == Selection::Nothing {
+                return Ok(None);
+            }
+            (page, runs) = page.keep_few(runs)?;
+        }
+        match runs {
             Selection::Some(runs) => page.want_runs(&runs),
+            _ => Ok(Some(page)),
         }
     }
 
     /// Those of a page for which it holds.
-    fn select(&self, page: &Page<'_>) -> Result<Selection, ChunkError> {
-        self.select_by(page, &Page::codes)
-    }
-
-    /// The same of whatever `codes` gives the codes of.
-    fn select_by<'p, 'c>(
-        &self,
-        page: &'p Page<'c>,
-        codes: &impl Fn(&'p Page<'c>, Code) -> Result<&'p [u32], ChunkError>,
-    ) -> Result<Selection, ChunkError> {
+    fn select(&self, page: &Page<'_>, of: Each) -> Result<Selection, ChunkError> {
+        let codes = |code| match of {
+            Each::Run => page.codes_of_runs(code),
+            Each::Record => page.codes(code),
+        };
         Ok(match self {
             Self::Always(true) => Selection::All,
             Self::Always(false) => Selection::Nothing,
@@ -217,16 +241,23 @@ impl Plan {
                         return Ok(Selection::All);
                     }
                 }
-                Selection::of(codes(page, *code)?.iter().map(|code| wanted[*code as usize]))
+                Selection::of(codes(*code)?.iter().map(|code| wanted[*code as usize]))
             }
-            Self::Port(code, range) => {
-                let inside = |port: &u32| range.contains(&i64::from(*port));
-                Selection::of(codes(page, *code)?.iter().map(inside))
-            }
+            Self::Port(code, range) => match of {
+                Each::Run => Selection::some(page.ports_within(*code, range)?),
+                Each::Record => {
+                    let inside = |port: &u32| range.contains(&i64::from(*port));
+                    Selection::of(codes(*code)?.iter().map(inside))
+                }
+            },
             Self::Number(number, range) => {
                 let (start, width) = (*range.start(), range.end().abs_diff(*range.start()));
                 let inside = |value: &i64| value.wrapping_sub(start).cast_unsigned() <= width;
-                Selection::of(page.numbers(*number)?.iter().map(inside))
+                match of {
+                    // It is the only one that runs have.
+                    Each::Run => Selection::of(page.first_seens_of_runs()?.iter().map(inside)),
+                    Each::Record => Selection::of(page.numbers(*number)?.iter().map(inside)),
+                }
             }
             Self::All(parts) => {
                 let mut selection = Selection::All;
@@ -234,7 +265,7 @@ impl Plan {
                     if selection == Selection::Nothing {
                         break;
                     }
-                    selection = selection.and(part.select_by(page, codes)?);
+                    selection = selection.and(part.select(page, of)?);
                 }
                 selection
             }
@@ -245,11 +276,11 @@ impl Plan {
                     if failing == Selection::Nothing {
                         break;
                     }
-                    failing = failing.and(part.select_by(page, codes)?.not());
+                    failing = failing.and(part.select(page, of)?.not());
                 }
                 failing.not()
             }
-            Self::Not(part) => part.select_by(page, codes)?.not(),
+            Self::Not(part) => part.select(page, of)?.not(),
         })
     }
 }

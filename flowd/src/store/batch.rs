@@ -85,12 +85,12 @@ impl Segment {
         watermark: u64,
         (most, need): (usize, Need),
     ) -> rusqlite::Result<(Batch, u64)> {
-        let wanted = self.wanted(filter, after, watermark);
+        let wanted = self.wanted(filter, after, watermark)?;
         for stored in self.chunks(after, watermark)? {
             let picked = self.pick(&stored, &wanted, need.of)?;
             if !picked.is_empty() {
                 let picked = if need.is_by_id { picked.by_id() } else { picked };
-                return Ok((Batch::Chunk(Box::new((picked, self.names))), stored.last));
+                return Ok((Batch::Chunk(Box::new((picked, self.into_names()?))), stored.last));
             }
         }
         let mut records = Vec::new();

@@ -34,17 +34,21 @@ impl Stored {
 
     /// Reads columns, unless they are there already.
     pub(super) fn need(&self, conn: &Connection, of: ColumnSet) -> rusqlite::Result<()> {
-        let mut query = conn.prepare_cached("SELECT body FROM chunk_column WHERE place = ?")?;
         for column in self.chunk.missing(of).iter() {
-            let body = match query.query_row([place(self.first, column)], |row| row.get(0)) {
-                Err(rusqlite::Error::QueryReturnedNoRows) => {
-                    Err(damaged(ChunkError::Damaged("a column is missing")))
-                }
-                read => read,
-            }?;
-            self.chunk.load(column, body).map_err(damaged)?;
+            self.chunk.load(column, self.read(conn, column)?).map_err(damaged)?;
         }
         Ok(())
+    }
+
+    /// A column as it lies in the segment.
+    pub(super) fn read(&self, conn: &Connection, column: ColumnId) -> rusqlite::Result<Vec<u8>> {
+        let mut query = conn.prepare_cached("SELECT body FROM chunk_column WHERE place = ?")?;
+        match query.query_row([place(self.first, column)], |row| row.get(0)) {
+            Err(rusqlite::Error::QueryReturnedNoRows) => {
+                Err(damaged(ChunkError::Damaged("a column is missing")))
+            }
+            read => read,
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, ops::ControlFlow};
 
-use rusqlite::OptionalExtension as _;
+use rusqlite::{OptionalExtension as _, config::DbConfig};
 
 use super::{ReadError, Reader, leash::Leash, segment::record_ids, view::Segment};
 use crate::{
@@ -76,6 +76,10 @@ impl Reader {
                 .and_then(|()| record_ids(&segment.conn))
                 .map_err(self.failed(&path))?
                 .map(|(first, _)| first);
+            // Or SQLite prepares the look-up anew for each flow, since other values might ask for
+            // another plan.
+            let plans = segment.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true);
+            plans.map_err(self.failed(&path))?;
             newest.get_or_insert(segment);
             if first.is_some_and(|first| first <= watermark.saturating_add(1)) {
                 break;

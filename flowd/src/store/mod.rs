@@ -31,6 +31,7 @@ mod reader;
 mod retention;
 mod row;
 mod salvage;
+mod scan;
 mod schema;
 mod sealing;
 mod segment;

@@ -41,7 +41,7 @@ impl Segment {
         }
         let newest = |stored: &Stored| *stored.chunk.header().zone(Number::FirstSeen).end();
         chunks.sort_by_key(|stored| std::cmp::Reverse(newest(stored)));
-        let wanted = self.wanted(filter, 0, watermark);
+        let wanted = self.wanted(filter, 0, watermark)?;
         let (mut last, mut room): (Option<Key>, usize) = (None, FIRST_ROOM);
         loop {
             let mut best = Best { room, below: last.take(), records: BTreeMap::new() };

@@ -27,6 +27,7 @@ use super::{
     leash::{Leash, Over},
     opened::{Opened, Reached},
     proof::{self, ProveError},
+    scan::Second,
     schema, step,
     tail::Tail,
     tallies::{Tallies, Tally},
@@ -64,6 +65,7 @@ pub struct Reader {
     /// Whether one is being looked at.
     is_looking: Arc<AtomicBool>,
     tail: Arc<Tail>,
+    second: Second,
     leash: Leash,
 }
 
@@ -76,6 +78,7 @@ impl Reader {
             reports: None,
             is_looking: Arc::default(),
             tail: Arc::default(),
+            second: Second::new(),
             leash: Leash::default(),
         }
     }
@@ -115,9 +118,9 @@ impl Reader {
             return Ok(sum);
         };
         for opened in self.opened(filter)? {
-            let (path, segment) = opened?;
+            let (path, mut segment) = opened?;
             let mut add = || {
-                tallies.add_chunks(&segment, |_| ControlFlow::Continue(()))?;
+                tallies.add_chunks(&mut segment, &self.second, |_| ControlFlow::Continue(()))?;
                 segment.each_of_tail(filter, watermark, |record| {
                     sum.absorb(&record, opening);
                     ControlFlow::Continue(())
@@ -151,13 +154,13 @@ impl Reader {
             None => self.each(filter, watermark, &mut absorb)?,
             Some(mut tallies) => {
                 for opened in self.opened(filter)? {
-                    let (path, segment) = opened?;
+                    let (path, mut segment) = opened?;
                     let are_few = |tallies: &mut Tallies<'_>| match tallies.groups() > GROUPS {
                         true => ControlFlow::Break(()),
                         false => ControlFlow::Continue(()),
                     };
                     tallies
-                        .add_chunks(&segment, are_few)
+                        .add_chunks(&mut segment, &self.second, are_few)
                         .and_then(|()| segment.each_of_tail(filter, watermark, &mut absorb))
                         .map_err(self.failed(&path))?;
                     if tallies.groups() > GROUPS {
@@ -187,10 +190,10 @@ impl Reader {
             return Ok(series);
         };
         for opened in self.opened(filter)? {
-            let (path, segment) = opened?;
+            let (path, mut segment) = opened?;
             let mut add = || {
                 // A series has few lines, whatever a chunk has.
-                tallies.add_chunks(&segment, |tallies| {
+                tallies.add_chunks(&mut segment, &self.second, |tallies| {
                     tallies.take(|tally| {
                         let Tally { group, start_ms, sum, of_step } = tally;
                         series.add(&group, start_ms, &sum, &of_step);

@@ -7,7 +7,7 @@ use flowd_common::packet::has_ports;
 use super::{digests::Extent, keys::of_peer, row::Names};
 use crate::{
     chunk::{ChunkError, ColumnId, ColumnSet, End, Fate, NameId, Sum, Summed, Sums, end, peers_of},
-    flows::{By, Filter, Key},
+    flows::{By, Filter, Identity, Key},
 };
 
 /// By what the sums are that answer.
@@ -37,7 +37,11 @@ pub(super) struct Served<'f> {
 
 impl<'f> Served<'f> {
     /// `None`: sums by more than one property would be needed.
-    pub(super) fn of(by: &[By], filter: &'f Filter, names: &Names) -> Option<Self> {
+    pub(super) fn of<'n>(
+        by: &[By],
+        filter: &'f Filter,
+        names: impl FnOnce() -> rusqlite::Result<&'n Names>,
+    ) -> rusqlite::Result<Option<Self>> {
         let Filter {
             since_ms: _,
             until_ms: _,
@@ -65,7 +69,7 @@ impl<'f> Served<'f> {
             || min_bytes.is_some()
             || state.is_some();
         if is_beside || by.len() > 1 {
-            return None;
+            return Ok(None);
         }
         let by = by.first().copied();
         let of_by = match by {
@@ -74,7 +78,7 @@ impl<'f> Served<'f> {
             Some(By::Src) => Some(Table::Sources),
             Some(By::Dst) => Some(Table::Destinations),
             Some(By::DstPort | By::Protocol) => Some(Table::Ports),
-            Some(By::Rule) => return None,
+            Some(By::Rule) => return Ok(None),
         };
         let asked = [
             (peer.is_some() || user.is_some()).then_some(Table::Peers),
@@ -85,21 +89,22 @@ impl<'f> Served<'f> {
         ];
         let mut tables = asked.into_iter().chain([of_by]).flatten();
         let table = tables.next().unwrap_or(Table::Totals);
-        let is_meant = |id: &i64| {
-            let identity = &names.peers[id];
+        let is_meant = |identity: &Identity| {
             peer.as_ref().is_none_or(|peer| identity.is(peer))
                 && user.as_ref().is_none_or(|user| identity.user.as_ref() == Some(user))
         };
         // Both at once may mean an end each.
         if !tables.all(|other| other == table) || (peer.is_some() && user.is_some()) {
-            return None;
+            return Ok(None);
         }
-        let peers = (peer.is_some() || user.is_some()).then(|| {
-            let ids = names.peers.keys().filter(|id| is_meant(id));
-            ids.filter_map(|id| Some(NameId::from(NonZeroU32::new((*id).try_into().ok()?))))
-                .collect()
-        });
-        Some(Self { table, by, filter, peers })
+        let peers = if peer.is_some() || user.is_some() {
+            let meant = names()?.peers.iter().filter(|(_, identity)| is_meant(identity));
+            let ids = meant.filter_map(|(id, _)| Some(NonZeroU32::new((*id).try_into().ok()?)));
+            Some(ids.collect())
+        } else {
+            None
+        };
+        Ok(Some(Self { table, by, filter, peers }))
     }
 
     /// Whether the sums of these records are those of what is asked for: they lie in the range whole,

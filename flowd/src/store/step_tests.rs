@@ -285,6 +285,16 @@ fn a_segment_with_a_bad_chunk_is_set_aside_and_what_goes_on_is_recorded_once() {
 }
 
 #[test]
+fn names_that_nobody_asks_for_are_not_read() {
+    let (dir, mut writer) = store(20);
+    compact(dir.path(), &mut writer, 10, 9);
+    conn(&writer).execute_batch("ALTER TABLE peer RENAME TO elsewhere").unwrap();
+    let reader = Reader::new(dir.path(), "gw");
+    assert_eq!(reader.summary(&Filter::default(), ALL).unwrap().flows, 20);
+    reader.top(&Filter::default(), By::Peer, ALL).unwrap_err();
+}
+
+#[test]
 fn a_column_that_nobody_asks_for_is_not_read() {
     let (dir, mut writer) = store(20);
     compact(dir.path(), &mut writer, 10, 9);

@@ -33,10 +33,10 @@ struct Kept {
 impl Tail {
     /// All rows as the transaction of `conn` sees them, and perhaps others beyond the range of ids
     /// that comes with them; `None`: they are too many, or somebody with a later view was here.
-    pub(super) fn of(
+    pub(super) fn of<'n>(
         &self,
         conn: &Connection,
-        names: &Names,
+        names: impl FnOnce() -> rusqlite::Result<&'n Names>,
         (columns, file): (&str, (u64, u64)),
     ) -> rusqlite::Result<Option<(Parts, (u64, u64))>> {
         let (first, last): (Option<i64>, Option<i64>) = conn.query_row(
@@ -61,7 +61,7 @@ impl Tail {
         }
         let new = known.map_or(ids.0, |(_, last)| last + 1);
         if new <= ids.1 {
-            let part = read(conn, names, columns, (new, ids.1))?;
+            let part = read(conn, names()?, columns, (new, ids.1))?;
             kept.parts.push_back(part.into());
         }
         while kept

@@ -4,7 +4,7 @@
 //! - Where chunks are asked for whole, and have sums by the property, these are added.
 //! - Which records match, a plan says; a test holds it against [`Filter::matches`].
 
-use std::{collections::HashMap, ops::ControlFlow};
+use std::{array, collections::HashMap, ops::ControlFlow};
 
 use foldhash::fast::RandomState;
 
@@ -13,6 +13,7 @@ use super::{
     digests::{self, Extent},
     keys::{Keys, Table},
     row::Names,
+    scan::{Second, Source},
     served::Served,
     view::Segment,
     wanted::Wanted,
@@ -73,16 +74,34 @@ impl<'f> Tallies<'f> {
         step: Option<Step>,
         watermark: u64,
     ) -> Option<Self> {
-        filter.state.is_none().then(|| Self {
-            filter,
-            watermark,
-            by: by.to_vec(),
-            step,
-            keys: by.iter().map(|_| Keys::default()).collect(),
-            slots: HashMap::default(),
-            places: Vec::new(),
-            sums: Vec::new(),
-        })
+        filter.state.is_none().then(|| Self::empty(filter, by.to_vec(), step, watermark))
+    }
+
+    fn empty(filter: &'f Filter, by: Vec<By>, step: Option<Step>, watermark: u64) -> Self {
+        let keys = by.iter().map(|_| Keys::default()).collect();
+        let (slots, places) = (HashMap::default(), Vec::new());
+        Self { filter, watermark, by, step, keys, slots, places, sums: Vec::new() }
+    }
+
+    /// For the same question, without anything.
+    pub(super) fn anew(&self) -> Self {
+        Self::empty(self.filter, self.by.clone(), self.step, self.watermark)
+    }
+
+    /// Adds what others of the same question are.
+    pub(super) fn absorb(&mut self, others: Tallies<'_>) {
+        for ((theirs, start_ms), slot) in others.slots {
+            let ids = array::from_fn(|at| {
+                let own = self.keys.get_mut(at);
+                own.map_or(0, |own| own.id(others.keys[at].key(theirs[at])))
+            });
+            let own_slot = self.slot((ids, start_ms));
+            for (own, added) in self.sums[own_slot].iter_mut().zip(&others.sums[slot]) {
+                own.flows += added.flows;
+                own.flows_of_step += added.flows_of_step;
+                own.counters += added.counters;
+            }
+        }
     }
 
     /// How many groups and steps there are.
@@ -112,39 +131,37 @@ impl<'f> Tallies<'f> {
     /// Adds the records of a segment's chunks; `behind` each, it may stop.
     pub(super) fn add_chunks(
         &mut self,
-        segment: &Segment,
+        segment: &mut Segment,
+        second: &Second,
         mut behind: impl FnMut(&mut Self) -> ControlFlow<()>,
     ) -> rusqlite::Result<()> {
-        let wanted = segment.wanted(self.filter, 0, self.watermark);
+        let wanted = segment.wanted(self.filter, 0, self.watermark)?;
         let served = match self.step {
-            None => Served::of(&self.by, self.filter, &segment.names),
+            None => Served::of(&self.by, self.filter, || segment.names())?,
             Some(_) => None,
         };
-        let mut after = 0;
+        let Some(served) = served else {
+            let chunks = segment.chunks(0, self.watermark)?;
+            return segment.scan(chunks, &wanted)?.run(self, second, behind);
+        };
         // Chunks that a digest answers for are not even listed.
-        let mut parts: Vec<(u64, u64)> = Vec::new();
-        if let Some(served) = &served {
-            for extent in segment.digests()? {
-                segment.heed_leash()?;
-                if served.is_whole(&extent, self.watermark)
-                    && self.add_digest(segment, served, &extent)?
-                {
-                    let (first, last) = (*extent.ids.start(), *extent.ids.end());
-                    parts.push((after, first.cast_unsigned().saturating_sub(1)));
-                    after = last.cast_unsigned();
-                }
+        let (mut after, mut parts) = (0, Vec::new());
+        for extent in segment.digests()? {
+            segment.heed_leash()?;
+            if served.is_whole(&extent, self.watermark)
+                && self.add_digest(segment, &served, &extent)?
+            {
+                let (first, last) = (*extent.ids.start(), *extent.ids.end());
+                parts.push((after, first.cast_unsigned().saturating_sub(1)));
+                after = last.cast_unsigned();
             }
         }
         parts.push((after, self.watermark));
         for (after, last) in parts.into_iter().filter(|(after, last)| after < last) {
             for stored in segment.chunks(after, last)? {
                 segment.heed_leash()?;
-                let is_added = match &served {
-                    Some(served) => self.add_sums(segment, served, &stored)?,
-                    None => false,
-                };
-                if !is_added {
-                    self.add_chunk(segment, &stored, &wanted)?;
+                if !self.add_sums(segment, &served, &stored)? {
+                    self.add_chunk(segment, segment.names()?, &stored, &wanted)?;
                 }
                 if behind(self).is_break() {
                     return Ok(());
@@ -154,22 +171,24 @@ impl<'f> Tallies<'f> {
         Ok(())
     }
 
-    fn add_chunk(
+    /// Adds the records of a chunk, one by one.
+    pub(super) fn add_chunk(
         &mut self,
-        segment: &Segment,
+        source: &impl Source,
+        names: &Names,
         stored: &Stored,
         wanted: &Wanted,
     ) -> rusqlite::Result<()> {
-        let pages = segment.matching(stored, wanted)?;
+        let pages = source.matching(stored, wanted)?;
         if pages.is_empty() {
             return Ok(());
         }
-        stored.need(&segment.conn, self.columns(&stored.chunk))?;
+        source.need(stored, self.columns(&stored.chunk))?;
         let tables = self.by.iter().map(|by| Table::of(*by, &stored.chunk));
         let mut tables = tables.collect::<Result<Vec<_>, _>>().map_err(damaged)?;
         for page in pages {
-            segment.heed_leash()?;
-            self.add_page(&page, &mut tables, &segment.names).map_err(damaged)?;
+            source.heed_leash()?;
+            self.add_page(&page, &mut tables, names).map_err(damaged)?;
         }
         Ok(())
     }
@@ -314,7 +333,7 @@ impl<'f> Tallies<'f> {
         stored.need(&segment.conn, served.columns())?;
         let (summed, remote_ends) = (stored.chunk.summed(), stored.chunk.remote_ends().ok());
         let add = |key, fate, sum: &Sum| self.add_keyed(key, fate, sum);
-        served.add(&summed, remote_ends, &segment.names, add).map_err(damaged)
+        served.add(&summed, remote_ends, segment.names()?, add).map_err(damaged)
     }
 
     /// The same of a digest.
@@ -333,7 +352,7 @@ impl<'f> Tallies<'f> {
         let summed = digest.summed();
         let add = |key, fate, sum: &Sum| self.add_keyed(key, fate, sum);
         let remote_ends = summed.remotes.map(|(ends, _)| ends);
-        served.add(&summed, remote_ends, &segment.names, add).map_err(damaged)
+        served.add(&summed, remote_ends, segment.names()?, add).map_err(damaged)
     }
 
     fn add_keyed(&mut self, key: Option<Key>, fate: Fate, sum: &Sum) {

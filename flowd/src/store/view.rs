@@ -5,9 +5,14 @@
 //! - Chunks lie before rows: every id in a chunk is below every id of a row.
 //! - What is held at a time are the matches of one chunk, or a bounded number of records.
 
-use std::{cell::OnceCell, ops::ControlFlow, path::Path, sync::Arc};
+use std::{
+    cell::OnceCell,
+    ops::ControlFlow,
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
-use rusqlite::{Connection, ToSql, ffi, named_params};
+use rusqlite::{Connection, ToSql, named_params};
 
 use super::{
     ReadError,
@@ -16,11 +21,12 @@ use super::{
     leash::Leash,
     reader::{open_file, read},
     row::{self, Names},
+    scan::{Scan, Source},
     tail::{Parts, Tail},
     wanted::Wanted,
 };
 use crate::{
-    chunk::{Chunk, ColumnId, ColumnSet, Member, Number, Page, Picked, Row},
+    chunk::{Chunk, ColumnId, ColumnSet, Member, Number, Picked, Row},
     flows::{Decider, Filter, Record, Verdict},
 };
 
@@ -34,7 +40,7 @@ const LOOK: usize = 64;
 /// A segment at one instant.
 pub(super) struct Segment {
     pub(super) conn: Connection,
-    pub(super) names: Names,
+    names: OnceCell<Names>,
     /// What to select of a record. The writer brings the newest segments up to date; older ones
     /// stay of their version.
     columns: String,
@@ -46,6 +52,16 @@ pub(super) struct Segment {
     rows: OnceCell<Option<(Parts, (u64, u64))>>,
 }
 
+impl Source for Segment {
+    fn need(&self, stored: &Stored, of: ColumnSet) -> rusqlite::Result<()> {
+        stored.need(&self.conn, of)
+    }
+
+    fn leash(&self) -> &Leash {
+        &self.leash
+    }
+}
+
 impl Segment {
     /// `None` when the file is only just being made, or has gone.
     pub(super) fn open(path: &Path, leash: &Leash) -> Result<Option<Self>, ReadError> {
@@ -53,13 +69,28 @@ impl Segment {
         leash.hold(&mut conn).map_err(read(path))?;
         let look = || {
             conn.execute_batch("BEGIN")?;
-            let version: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            let words = chunks::words(&conn, version as usize)?;
-            Ok((version as usize, Names { words, ..Names::read(&conn)? }))
+            conn.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0))
         };
-        let (version, names) = look().map_err(read(path))?;
+        let version = look().map_err(read(path))? as usize;
         let (columns, leash) = (row::columns(version), leash.clone());
-        Ok(Some(Self { conn, names, columns, version, leash, tail: None, rows: OnceCell::new() }))
+        let (names, rows) = (OnceCell::new(), OnceCell::new());
+        Ok(Some(Self { conn, names, columns, version, leash, tail: None, rows }))
+    }
+
+    /// What records point to. Not every question needs it.
+    pub(super) fn names(&self) -> rusqlite::Result<&Names> {
+        if let Some(names) = self.names.get() {
+            return Ok(names);
+        }
+        let words = chunks::words(&self.conn, self.version)?;
+        let names = Names { words, ..Names::read(&self.conn)? };
+        Ok(self.names.get_or_init(|| names))
+    }
+
+    /// The same of a segment that nothing else is asked.
+    pub(super) fn into_names(self) -> rusqlite::Result<Names> {
+        self.names()?;
+        Ok(self.names.into_inner().unwrap_or_default())
     }
 
     /// The same, whose rows are kept as those of `file`.
@@ -74,7 +105,9 @@ impl Segment {
     ) -> rusqlite::Result<Option<impl Iterator<Item = &Record>>> {
         if self.rows.get().is_none() {
             let rows = match &self.tail {
-                Some((tail, file)) => tail.of(&self.conn, &self.names, (&self.columns, *file))?,
+                Some((tail, file)) => {
+                    tail.of(&self.conn, || self.names(), (&self.columns, *file))?
+                }
                 None => None,
             };
             self.rows.get_or_init(|| rows);
@@ -101,11 +134,28 @@ impl Segment {
         digests::list(&self.conn, self.version)
     }
 
+    /// These chunks, to be looked at record by record.
+    pub(super) fn scan<'s>(
+        &'s mut self,
+        chunks: Vec<Stored>,
+        wanted: &'s Wanted,
+    ) -> rusqlite::Result<Scan<'s>> {
+        self.names()?;
+        let Self { conn, names, leash, .. } = self;
+        let (conn, chunks) = (Mutex::new(conn), Mutex::new(chunks.into_iter()));
+        Ok(Scan { conn, names: names.get_or_init(Names::default), leash, wanted, chunks })
+    }
+
     /// What the filter asks of chunks, whose ids lie in a range too.
-    pub(super) fn wanted(&self, filter: &Filter, after: u64, watermark: u64) -> Wanted {
+    pub(super) fn wanted(
+        &self,
+        filter: &Filter,
+        after: u64,
+        watermark: u64,
+    ) -> rusqlite::Result<Wanted> {
         let clamp = |id: u64| i64::try_from(id).unwrap_or(i64::MAX);
-        Wanted::of(filter, &self.names)
-            .within(Number::RecordId, clamp(after).saturating_add(1)..=clamp(watermark))
+        let ids = clamp(after).saturating_add(1)..=clamp(watermark);
+        Ok(Wanted::of(filter, || self.names())?.within(Number::RecordId, ids))
     }
 
     /// Shows the matching records with ids above `after`, by ascending id.
@@ -116,14 +166,14 @@ impl Segment {
         after: u64,
         mut sink: impl FnMut(Record) -> ControlFlow<()>,
     ) -> rusqlite::Result<()> {
-        let wanted = self.wanted(filter, after, watermark);
+        let wanted = self.wanted(filter, after, watermark)?;
         for stored in self.chunks(after, watermark)? {
             let found = self.pick(&stored, &wanted, Chunk::row_columns())?.by_id();
             for (place, row) in found.iter().enumerate() {
                 if place.is_multiple_of(LOOK) {
                     self.heed_leash()?;
                 }
-                if self.show(&row, filter, &mut sink).is_break() {
+                if show(self.names()?, &row, filter, &mut sink).is_break() {
                     return Ok(());
                 }
             }
@@ -163,7 +213,7 @@ impl Segment {
         watermark: u64,
         mut sink: impl FnMut(Record) -> ControlFlow<()>,
     ) -> rusqlite::Result<()> {
-        let wanted = self.wanted(filter, 0, watermark);
+        let wanted = self.wanted(filter, 0, watermark)?;
         for stored in self.chunks(0, watermark)? {
             if self.each_of(&stored, &wanted, filter, &mut sink)?.is_break() {
                 return Ok(());
@@ -190,11 +240,11 @@ impl Segment {
         filter: &Filter,
         sink: &mut impl FnMut(Record) -> ControlFlow<()>,
     ) -> rusqlite::Result<ControlFlow<()>> {
-        let mut flow = ControlFlow::Continue(());
+        let (mut flow, names) = (ControlFlow::Continue(()), self.names()?);
         self.pages(stored, wanted, |rows| {
             for row in &rows {
                 if flow.is_continue() {
-                    flow = self.show(row, filter, sink);
+                    flow = show(names, row, filter, sink);
                 }
             }
         })?;
@@ -209,14 +259,16 @@ impl Segment {
         mut sink: impl FnMut(Record),
     ) -> rusqlite::Result<()> {
         let wanted = self
-            .wanted(&Filter::default(), 0, watermark)
+            .wanted(&Filter::default(), 0, watermark)?
             .within(Number::FirstSeen, first_seen_ms..=first_seen_ms);
         for stored in self.chunks(0, watermark)? {
             if !self.may_have_flow(&stored, first_seen_ms)? {
                 continue;
             }
             let found = self.pick(&stored, &wanted, Chunk::row_columns())?.by_id();
-            found.iter().for_each(|row| sink(self.names.record(&row)));
+            for row in found.iter() {
+                sink(self.names()?.record(&row));
+            }
         }
         if let Some(rows) = self.kept(watermark)? {
             rows.filter(|row| row.first_seen_ms == first_seen_ms).cloned().for_each(sink);
@@ -283,51 +335,6 @@ impl Segment {
         Ok(())
     }
 
-    /// The pages of a chunk with what may be wanted, narrowed to it. A column is read only if what
-    /// was read before it left anything.
-    pub(super) fn matching<'s>(
-        &self,
-        stored: &'s Stored,
-        wanted: &Wanted,
-    ) -> rusqlite::Result<Vec<Page<'s>>> {
-        let Some(plan) = wanted.plan(&self.conn, stored)? else { return Ok(Vec::new()) };
-        let mut pages: Vec<Page<'_>> = stored.chunk.pages().collect();
-        for step in plan.steps() {
-            if pages.is_empty() {
-                break;
-            }
-            stored.need(&self.conn, step.columns())?;
-            let mut left = Vec::with_capacity(pages.len());
-            for page in pages {
-                self.heed_leash()?;
-                left.extend(step.narrow(page).map_err(damaged)?);
-            }
-            pages = left;
-        }
-        Ok(pages)
-    }
-
-    fn show(
-        &self,
-        row: &Row,
-        filter: &Filter,
-        sink: &mut impl FnMut(Record) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
-        let record = self.names.record(row);
-        if filter.matches(&record) { sink(record) } else { ControlFlow::Continue(()) }
-    }
-
-    /// An error as of an interrupted query, when nobody waits for the answer.
-    pub(super) fn heed_leash(&self) -> rusqlite::Result<()> {
-        match self.leash.over() {
-            None => Ok(()),
-            Some(_) => {
-                let interrupted = ffi::Error::new(ffi::SQLITE_INTERRUPT);
-                Err(rusqlite::Error::SqliteFailure(interrupted, None))
-            }
-        }
-    }
-
     /// Shows rows. `narrow` and `order` are SQL of ours; SQL judges what it can cheaply, and the
     /// filter itself has the last word.
     pub(super) fn tail(
@@ -368,10 +375,21 @@ impl Segment {
         let mut query = self.conn.prepare_cached(sql)?;
         let mut rows = query.query(parameters)?;
         while let Some(row) = rows.next()? {
-            if sink(row::record(row, &self.names)?).is_break() {
+            if sink(row::record(row, self.names()?)?).is_break() {
                 break;
             }
         }
         Ok(())
     }
+}
+
+/// Shows a row of a chunk, if it is wanted.
+fn show(
+    names: &Names,
+    row: &Row,
+    filter: &Filter,
+    sink: &mut impl FnMut(Record) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let record = names.record(row);
+    if filter.matches(&record) { sink(record) } else { ControlFlow::Continue(()) }
 }

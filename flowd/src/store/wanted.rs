@@ -5,15 +5,15 @@
 use std::{collections::HashSet, net::IpAddr, ops::RangeInclusive, sync::Arc};
 
 use ipnet::IpNet;
-use rusqlite::Connection;
 
 use super::{
     chunks::{Stored, damaged},
     row::Names,
+    scan::Source,
 };
 use crate::{
     chunk::{ColumnId, ColumnSet, End, Kind, Member, NameId, Number, Plan, Predicate},
-    flows::{Filter, Identity, Initiator},
+    flows::{Decider, Filter, Identity, Initiator},
 };
 
 /// What is asked of the records of one segment's chunks.
@@ -28,21 +28,24 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    pub(super) fn of(filter: &Filter, names: &Names) -> Self {
+    pub(super) fn of<'n>(
+        filter: &Filter,
+        names: impl Fn() -> rusqlite::Result<&'n Names>,
+    ) -> rusqlite::Result<Self> {
         let mut wanted = Self::default();
         if filter.since_ms.is_some() || filter.until_ms.is_some() {
             let since_ms = filter.since_ms.unwrap_or(i64::MIN);
             let until_ms = filter.until_ms.map_or(i64::MAX, |until| until.saturating_sub(1));
             wanted.ranges.push((Number::WindowEnd, since_ms..=until_ms));
         }
-        wanted.kinds(filter, names);
+        wanted.kinds(filter, &names)?;
         wanted.ports(filter);
         wanted.addresses(filter);
         if let Some(peer) = &filter.peer {
-            wanted.peers(names, |identity| identity.is(peer));
+            wanted.peers(names()?, |identity| identity.is(peer));
         }
         if filter.user.is_some() {
-            wanted.peers(names, |identity| identity.user == filter.user);
+            wanted.peers(names()?, |identity| identity.user == filter.user);
         }
         // Both directions together are that much only if one of them is half of it.
         if let Some(least) = filter.min_bytes {
@@ -51,7 +54,7 @@ impl Wanted {
             let both = [Number::RxBytesTotal, Number::TxBytesTotal].map(one_way);
             wanted.predicates.push(Predicate::Any(both.into()));
         }
-        wanted
+        Ok(wanted)
     }
 
     /// The same, and that a number lies in a range.
@@ -64,7 +67,7 @@ impl Wanted {
     /// What a chunk makes of it; `None`: it has nothing of the kind.
     pub(super) fn plan(
         &self,
-        conn: &Connection,
+        source: &(impl Source + ?Sized),
         stored: &Stored,
     ) -> rusqlite::Result<Option<Plan>> {
         let header = stored.chunk.header();
@@ -76,7 +79,7 @@ impl Wanted {
             return Ok(None);
         }
         if !self.members.is_empty() {
-            stored.need(conn, ColumnSet::default().with(ColumnId::Members))?;
+            source.need(stored, ColumnSet::default().with(ColumnId::Members))?;
             let members = stored.chunk.members().map_err(damaged)?;
             let may_have = |any: &Vec<Member>| any.iter().any(|key| members.may_have(*key));
             if !self.members.iter().all(may_have) {
@@ -87,35 +90,42 @@ impl Wanted {
             self.ranges.iter().map(|(number, range)| Predicate::Number(*number, range.clone()));
         // What is cheap to read comes first: ranges of times need the ids too.
         let predicate = Predicate::All(self.predicates.iter().cloned().chain(ranges).collect());
-        stored.need(conn, predicate.dictionaries())?;
+        source.need(stored, predicate.dictionaries())?;
         let plan = Plan::of(&predicate, &stored.chunk).map_err(damaged)?;
         Ok((!plan.is_nothing()).then_some(plan))
     }
 
     /// What is the same for all records of a run.
-    fn kinds(&mut self, filter: &Filter, names: &Names) {
+    fn kinds<'n>(
+        &mut self,
+        filter: &Filter,
+        names: &impl Fn() -> rusqlite::Result<&'n Names>,
+    ) -> rusqlite::Result<()> {
         let Filter { src, dst, ip, port, src_port, dst_port, .. } = filter;
         let Filter { protocol, verdict, initiator, .. } = *filter;
         let any_address = src.is_some() || dst.is_some() || ip.is_some();
         let any_port = port.is_some() || src_port.is_some() || dst_port.is_some();
         let of_flows = any_address || any_port || protocol.is_some() || initiator.is_some();
         // A rule or an interface that the segment does not know decided nothing in it.
-        let rule: Option<Vec<NameId>> = filter.rule.as_ref().map(|rule| match rule.rule() {
-            Some(text) => names
-                .words
-                .iter()
-                .filter(|(_, word)| &***word == text)
-                .map(|(id, _)| NameId::from(std::num::NonZeroU32::new(*id)))
-                .collect(),
-            None => vec![None],
-        });
-        let interface: Option<Vec<i64>> = filter.interface.as_ref().map(|wanted| {
-            let known = names.interfaces.iter().filter(|(_, name)| &***name == wanted.as_str());
-            known.map(|(id, _)| *id).collect()
-        });
+        let rule: Option<Vec<NameId>> = match filter.rule.as_ref().map(Decider::rule) {
+            None => None,
+            Some(None) => Some(vec![None]),
+            Some(Some(text)) => {
+                let known = names()?.words.iter().filter(|(_, word)| &***word == text);
+                Some(known.map(|(id, _)| std::num::NonZeroU32::new(*id)).collect())
+            }
+        };
+        let interface: Option<Vec<i64>> = match &filter.interface {
+            None => None,
+            Some(wanted) => {
+                let known = names()?.interfaces.iter();
+                let known = known.filter(|(_, name)| &***name == wanted.as_str());
+                Some(known.map(|(id, _)| *id).collect())
+            }
+        };
         let is_asked = of_flows || verdict.is_some() || rule.is_some() || interface.is_some();
         if !is_asked {
-            return;
+            return Ok(());
         }
         let judge = move |kind: &Kind| {
             !(kind.overflow && of_flows)
@@ -129,6 +139,7 @@ impl Wanted {
                 && (!any_port || flowd_common::packet::has_ports(kind.protocol))
         };
         self.predicates.push(Predicate::Kind(Arc::new(judge)));
+        Ok(())
     }
 
     fn ports(&mut self, filter: &Filter) {
