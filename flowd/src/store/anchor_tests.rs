@@ -272,7 +272,8 @@ fn what_retention_cut_off_needs_no_anchor_if_the_key_has_signed_that() {
     let signed = [anchors(dir.path())[8]];
     opened(dir.path()).cut(&signed, i64::MAX, NOW_MS, sign).unwrap().unwrap();
     let told = "entry 8, which was signed 2026-11-21T04:00:08.000Z, is not there";
-    let both = "entry 4, which was signed 2026-11-21T04:00:04.000Z, is not there; 1 more like it, up";
+    let both =
+        "entry 4, which was signed 2026-11-21T04:00:04.000Z, is not there; 1 more like it, up";
     assert_told(&verify(dir.path(), &[key().public()]), both);
     assert_eq!(contradiction(dir.path()).as_deref(), Some(told));
 }
@@ -411,4 +412,22 @@ fn a_key_that_changed_while_no_flowd_ran_is_told_once() {
 
 fn own(store: &Path) -> PublicKey {
     read_chain(store).unwrap().key().unwrap()
+}
+
+/// Written by the first version that signed the log: it has to verify for ever.
+#[test]
+fn a_golden_log_verifies() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/golden/audit-1");
+    let text = |name: &str| fs::read_to_string(golden.join(name)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("seals.chain"), text("seals.chain")).unwrap();
+    let packed = fs::read(golden.join("audit.sqlite.zst")).unwrap();
+    let log = zstd::bulk::decompress(&packed, 1 << 24).unwrap();
+    fs::write(dir.path().join("audit.sqlite"), log).unwrap();
+    let head = Head { seq: 10, hash: text("head").parse().unwrap() };
+    let keys = [text("key").parse().unwrap()];
+    let verdict = AuditReader::new(dir.path()).verify(Some(head), &keys).unwrap();
+    assert_eq!(verdict.problems, [] as [String; 0]);
+    assert_eq!((verdict.cut, verdict.cut_by, verdict.entries), (4, Some(keys[0]), 6));
+    assert_eq!(proven(&verdict), (8, 2, Some(NOW_MS + 9_000)));
 }

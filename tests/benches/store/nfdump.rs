@@ -234,11 +234,10 @@ impl Collector {
         self.wait_for(|waiting| waiting == Some(0))?;
         let pid = self.child.id().cast_signed();
         let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
-        // SAFETY: the process is a child that nobody has waited for, and the kernel writes to this stack.
-        let ended = unsafe {
-            libc::kill(pid, libc::SIGTERM);
-            libc::wait4(pid, &raw mut status, 0, usage.as_mut_ptr())
-        };
+        // SAFETY: the process is a child that nobody has waited for.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+        // SAFETY: the same, and the kernel writes to this stack.
+        let ended = unsafe { libc::wait4(pid, &raw mut status, 0, usage.as_mut_ptr()) };
         if ended != pid || status != 0 {
             return Err(format!("nfcapd ended with {status}").into());
         }
