@@ -122,7 +122,8 @@ pub(crate) fn cargo(words: &[&str]) -> Command {
 }
 
 /// As [`cargo`], for what makes or uses release binaries: they do not say in whose home the sources
-/// of other crates were, so that everybody who builds them gets the same bytes.
+/// of other crates were, nor have an id that the linker takes from symbols with paths, so that
+/// everybody who builds them gets the same bytes.
 pub(crate) fn cargo_release(words: &[&str]) -> Command {
     let mut cargo = cargo(words);
     cargo.envs(release_flags());
@@ -135,7 +136,8 @@ pub(crate) fn release_flags() -> Option<(&'static str, String)> {
     let default = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo"));
     let home = home.or_else(default)?;
     let remap = format!("--remap-path-prefix={}=/cargo", home.display());
-    Some(("CARGO_ENCODED_RUSTFLAGS", remap))
+    let flags = [&*remap, "-Clink-arg=-Wl,--build-id=none"];
+    Some(("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")))
 }
 
 /// The command as a person would type it.

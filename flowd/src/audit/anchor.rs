@@ -97,10 +97,22 @@ impl Signed {
     }
 
     /// What speaks of the entries that a cut has left, and of the last one that it took: what was said
-    /// before that one was signed went with it.
-    pub fn since(&self, cut: &Checkpoint) -> &[Anchor] {
+    /// before that one was signed went with it. `None`: nobody has said that it was there.
+    pub fn since(&self, cut: &Checkpoint) -> Option<&[Anchor]> {
         let its = Head { seq: cut.seq, hash: cut.hash };
-        let from = self.anchors.iter().rposition(|anchor| anchor.head == its);
-        &self.anchors[from.unwrap_or(0)..]
+        let from = self.anchors.iter().rposition(|anchor| anchor.head == its)?;
+        Some(&self.anchors[from..])
+    }
+
+    /// What is wrong with a cut of which nobody has said that its entry was there; `None`: nothing was
+    /// said at all.
+    pub fn without(&self, cut: &Checkpoint) -> Option<String> {
+        (!self.anchors.is_empty()).then(|| {
+            let seq = cut.seq;
+            format!(
+                "entries up to {seq} were cut off, of which the `seals.chain` beside it says \
+                 nothing: is it an older copy?"
+            )
+        })
     }
 }

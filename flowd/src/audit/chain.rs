@@ -72,12 +72,18 @@ impl Chain {
         let verdict = Verdict { cut: head.seq, head, nothing_proven, ..Verdict::default() };
         let mut chain = Self { known, anchors: BTreeMap::new(), verdict, ..Self::default() };
         signed.problems.iter().for_each(|problem| chain.problem(problem.clone()));
-        let mut anchors = &*signed.anchors;
+        let mut anchors = signed.anchors.clone();
         match checkpoint.map(|cut| (cut, cut.signer())) {
             None => {}
             Some((cut, Some(key))) if keys.is_empty() || keys.contains(&key) => {
                 chain.verdict.cut_by = Some(key);
-                anchors = signed.since(cut);
+                match signed.since(cut) {
+                    Some(since) => anchors = since.to_vec(),
+                    None => {
+                        anchors.retain(|anchor| anchor.head.seq > cut.seq);
+                        signed.without(cut).into_iter().for_each(|problem| chain.problem(problem));
+                    }
+                }
             }
             Some((_, Some(key))) => chain.problem(format!(
                 "entries up to {} were cut off, which {key} has signed: that is no known key",
@@ -89,7 +95,7 @@ impl Chain {
             )),
         }
         for anchor in anchors {
-            chain.anchors.entry(anchor.head.seq).or_default().push(*anchor);
+            chain.anchors.entry(anchor.head.seq).or_default().push(anchor);
         }
         chain.compare(head);
         chain

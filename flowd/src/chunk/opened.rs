@@ -213,6 +213,9 @@ impl Chunk {
         judge: impl Fn(RangeInclusive<i64>) -> Option<bool>,
     ) -> Result<Vec<bool>, ChunkError> {
         let (numbers, body) = self.numbers(column)?;
+        if !numbers.is_short() {
+            return damaged("a column of codes has other numbers");
+        }
         numbers.judged(body, page, judge, &mut self.unpacker.borrow_mut())
     }
 

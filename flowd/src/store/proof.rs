@@ -16,6 +16,7 @@ use super::{
     content::{self, Derived},
     failure,
     leash::{Leash, Over},
+    schema,
     sealing::closed_ms,
     segment::record_ids,
     signing::{chain_path, read_chain},
@@ -125,6 +126,8 @@ struct Found {
     day: String,
     gateway: String,
     closed_ms: Option<i64>,
+    /// Whether its tables are flowd's.
+    is_own: bool,
     /// Rows that point to nothing.
     has_strays: bool,
     contents: Contents,
@@ -258,7 +261,11 @@ impl Check<'_> {
         }
         let content = Content::new(seal.record_ids(), seal.range_ids);
         match self.read(&seal.day, |_| content)? {
-            Ok(Found { day, gateway, closed_ms, has_strays, contents }) => {
+            Ok(Found { day, gateway, closed_ms, is_own, has_strays, contents }) => {
+                if !is_own {
+                    let detail = "it has tables, views or triggers that are not flowd's";
+                    self.fault(FaultKind::Edited, file, detail);
+                }
                 if day != seal.day {
                     self.fault(FaultKind::Reordered, file, format!("it is the segment of {day}"));
                 }
@@ -306,6 +313,7 @@ impl Check<'_> {
                 day,
                 gateway,
                 closed_ms: closed_ms(&conn, version)?,
+                is_own: schema::is_own(&conn, version)?,
                 has_strays: conn.prepare("PRAGMA foreign_key_check")?.exists([])?,
                 contents: content::of(&conn, version, content, Derived::Checked)?,
             })

@@ -147,6 +147,8 @@ pub struct Keeper {
     sealer: Option<Sealer>,
     /// Statements of the chain that the audit log was told.
     told: Cell<Option<usize>>,
+    /// Statements that it had before the first run.
+    begun: Cell<Option<usize>>,
 }
 
 impl Keeper {
@@ -161,6 +163,7 @@ impl Keeper {
             teller: Teller::default(),
             sealer: None,
             told: Cell::new(None),
+            begun: Cell::new(None),
         }
     }
 
@@ -220,24 +223,28 @@ impl Keeper {
     /// it was told of last, or what this run added, where it was told of none that is there.
     fn tell(&self, signer: &Signer) {
         let links = &signer.chain.links;
-        let before = match self.told.get() {
-            Some(told) => Ok(Some(told.min(signer.known))),
-            None => self.told_before(&signer.chain),
-        };
-        let from = before.as_ref().ok().copied().flatten().unwrap_or(signer.known);
+        let begun = self.begun.get().unwrap_or(signer.known);
+        self.begun.set(Some(begun));
+        let before = || Some(self.told_before(&signer.chain).ok()?.unwrap_or(begun));
+        let known = self.told.get().map(|told| told.min(signer.known));
+        // Where the log cannot be read, the next run tells what this one has said, too.
+        let Some(from) = known.or_else(before) else { return };
         for at in from..links.len() {
             let before = at.checked_sub(1).and_then(|before| links.get(before));
             if let Some(event) = told(&links[at], before) {
                 self.teller.tell(event);
             }
         }
-        // A log that could not be read is asked again.
-        self.told.set(before.ok().map(|_| links.len()));
+        self.told.set(Some(links.len()));
     }
 
     /// How many statements the audit log was told by a flowd before; `None`: it does not say.
     fn told_before(&self, chain: &Chain) -> Result<Option<usize>, AuditError> {
-        let Some(last) = AuditReader::new(&self.store).last_statement()? else { return Ok(None) };
+        let last = match AuditReader::new(&self.store).last_statement() {
+            Err(AuditError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => None,
+            last => last?,
+        };
+        let Some(last) = last else { return Ok(None) };
         Ok(chain.links.iter().rposition(|link| link.hash == last).map(|at| at + 1))
     }
 
@@ -457,7 +464,13 @@ impl Keeper {
 
 /// Whether a day that cannot be sealed now never will be.
 fn is_for_good(error: &KeepError) -> bool {
-    matches!(error, KeepError::Seal(SealError::Changed(_) | SealError::Behind(_)))
+    match error {
+        KeepError::Seal(SealError::Changed(_) | SealError::Behind(_) | SealError::Foreign(_)) => {
+            true
+        }
+        KeepError::Segment { source, .. } => failure::is_damage(source),
+        _ => false,
+    }
 }
 
 /// The day after the last one that is beyond doubt. After a hole of more than a month, a clock is

@@ -1,5 +1,7 @@
 //! The schema of a segment, as a list that only grows.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, Transaction};
 
 use super::OpenError;
@@ -256,6 +258,24 @@ pub(super) fn check(conn: &Connection) -> Result<usize, OpenError> {
         Ok(found) if found <= known => Ok(found),
         _ => Err(OpenError::TooNew { found: version, known }),
     }
+}
+
+/// Whether a file has what flowd makes in one of its version, and nothing else: no view in the place of
+/// a table, which might say something else each time, and no trigger.
+pub(super) fn is_own(conn: &Connection, version: usize) -> rusqlite::Result<bool> {
+    let own = Connection::open_in_memory()?;
+    for sql in &MIGRATIONS[..version.min(MIGRATIONS.len())] {
+        own.execute_batch(sql)?;
+    }
+    // What SQLite knows of its own tables is no part of it.
+    let objects = |conn: &Connection| -> rusqlite::Result<BTreeSet<(String, String, String)>> {
+        let sql = "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE \
+                   '\\'";
+        let mut query = conn.prepare(sql)?;
+        let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        rows.collect()
+    };
+    Ok(objects(&own)? == objects(conn)?)
 }
 
 /// Brings the schema up to date inside the caller's transaction.

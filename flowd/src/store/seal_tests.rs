@@ -446,7 +446,7 @@ fn keys_follow_each_other_and_each_proves_all() {
     let (old, second) = rotate_key(store.path(), &keys, 2 * DAY + 7).unwrap();
     assert_eq!((old, second), (first, store.key()));
     assert_eq!(mode(&keys.join("gateway.ed25519")), 0o600);
-    assert_eq!(fs::read_dir(&keys).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(&keys).unwrap().count(), 2, "the key, and the last hash");
     store.writer.commit(3 * DAY, &mut [record(1)], &Leaving::default()).unwrap();
     store.keep(0, 3);
     for key in [first, second] {
@@ -501,6 +501,11 @@ fn nobody_has_flowd_vouch_for_a_key_that_says_to_have_named_its_own() {
         let lines = if is_behind { fs::read_to_string(&chain).unwrap() } else { String::new() };
         let forged = usurped(&lines, key);
         fs::write(&chain, &forged).unwrap();
+        if !is_behind {
+            let error = keeper(store.path(), 0).run(2 * DAY).unwrap_err();
+            assert!(error.to_string().contains("has lost what was said in it last"), "{error}");
+            fs::remove_file(keys.join("head")).unwrap();
+        }
         let refused = "names the key that is in its place already";
         for _ in 0..2 {
             let error = keeper(store.path(), 0).run(2 * DAY).unwrap_err();
@@ -518,6 +523,56 @@ fn nobody_has_flowd_vouch_for_a_key_that_says_to_have_named_its_own() {
         assert!(!next.exists());
         assert_eq!(fs::read_to_string(&chain).unwrap(), forged);
     }
+}
+
+#[test]
+fn flowd_does_not_go_on_from_a_chain_whose_end_was_cut_off() {
+    let mut store = Store::of(20);
+    let chain = store.path().join("seals.chain");
+    let whole = fs::read_to_string(&chain).unwrap();
+    let cut = whole.trim_end().rsplit_once('\n').unwrap().0.to_owned() + "\n";
+    fs::write(&chain, &cut).unwrap();
+    // What was sealed behind it is changed, and to be sealed as if that were new.
+    let path = store.path().join("segments/1970-01-02.sqlite");
+    forge(&path, "INSERT INTO policy VALUES (7, 'forged'); UPDATE meta SET sealed = NULL");
+    fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+    store.writer.commit(3 * DAY, &mut [record(1)], &Leaving::default()).unwrap();
+    let error = keeper(store.path(), 0).run(3 * DAY).unwrap_err();
+    assert!(error.to_string().contains("has lost what was said in it last"), "{error}");
+    rotate_key(store.path(), &store.path().join("keys"), 3 * DAY).unwrap_err();
+    assert_eq!(fs::read_to_string(&chain).unwrap(), cut);
+    // The way out that it names.
+    fs::write(&chain, &whole).unwrap();
+    let error = keeper(store.path(), 0).run(3 * DAY).unwrap_err();
+    assert!(error.to_string().contains("is not as it was sealed"), "{error}");
+}
+
+#[test]
+fn what_says_something_else_each_time_is_not_signed() {
+    let store = Store::of(20);
+    let first = store.path().join("segments/1970-01-01.sqlite");
+    forge(
+        &first,
+        "ALTER TABLE policy RENAME TO other; CREATE VIEW policy AS SELECT * FROM other UNION ALL \
+         SELECT 7, 'forged' WHERE random() & 1; UPDATE meta SET sealed = sealed + 1",
+    );
+    for _ in 0..20 {
+        let error = keeper(store.path(), 0).run(2 * DAY).unwrap_err();
+        assert!(error.to_string().contains("that are not flowd's"), "{error}");
+    }
+    let proof = store.copy().assert_wrong(FaultKind::Edited, None);
+    assert!(proof.faults.iter().any(|fault| fault.detail.contains("not flowd's")), "{proof:#?}");
+}
+
+#[test]
+fn a_day_that_cannot_be_read_any_more_holds_no_other_up() {
+    let mut store = Store::of(20);
+    for day in 3..5 {
+        store.writer.commit(day * DAY, &mut [record(1)], &Leaving::default()).unwrap();
+    }
+    fs::write(store.path().join("segments/1970-01-03.sqlite"), b"no database".repeat(999)).unwrap();
+    keeper(store.path(), 0).run(4 * DAY).unwrap_err();
+    assert!(read_chain(store.path()).unwrap().seals().contains_key("1970-01-04"));
 }
 
 #[test]
@@ -708,7 +763,9 @@ fn a_day_that_comes_back_or_comes_from_nowhere_gets_no_seal() {
 #[test]
 fn days_are_sealed_in_their_order_also_when_a_reader_holds_one() {
     let store = Store::of(20);
-    fs::remove_file(store.path().join("seals.chain")).unwrap();
+    for said in ["seals.chain", "keys/head"] {
+        fs::remove_file(store.path().join(said)).unwrap();
+    }
     let first = store.path().join("segments/1970-01-01.sqlite");
     fs::set_permissions(&first, Permissions::from_mode(0o640)).unwrap();
     let conn = Connection::open(&first).unwrap();
@@ -733,12 +790,14 @@ fn what_a_crash_left_of_a_line_goes() {
     let whole = fs::read(&chain).unwrap();
     for left in [whole.len() - 1, whole.len() - 40, whole.len() - 700] {
         fs::write(&chain, &whole[..left]).unwrap();
+        // The crash was before it was written that the line was there.
+        fs::remove_file(store.path().join("keys/head")).unwrap();
         store.keep(0, 2);
         let proof = store.copy().assert_good();
         assert_eq!((proof.statements, proof.days.len()), (3, 3), "{left}");
     }
     // One in the middle stays, and is told.
-    let text = String::from_utf8(whole).unwrap();
+    let text = fs::read_to_string(&chain).unwrap();
     fs::write(&chain, text.replacen("\"gw\"", "\"xy\"", 1)).unwrap();
     let error = keeper(store.path(), 0).run(2 * DAY).unwrap_err();
     assert!(error.to_string().contains("is not as it was written"), "{error}");

@@ -15,6 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::{
     content::{self, Derived},
     retention::KeepError,
+    schema,
     segment::record_ids,
     signing::{SealError, Signer},
     totals::Day,
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     audit::{Event, word},
     flows::DayTotal,
-    seal::{self, Chain, Content, Hash, Link, Seal, Statement, Tombstone, What},
+    seal::{self, Chain, Content, Contents, Hash, Link, Seal, Statement, Tombstone, What},
 };
 
 /// What seals of a store need.
@@ -75,18 +76,21 @@ impl Signer {
             if version == 0 || known == Some(closed_ms) {
                 return Ok(None);
             }
+            if !schema::is_own(&conn, version)? {
+                return Ok(Some(Err(SealError::Foreign(day.to_owned()))));
+            }
             let ids = record_ids(&conn)?;
             let before = before(&self.chain, day, days, ids);
-            match before {
-                Some(before) if !is_as_sealed(&conn, version, before)? => {
-                    return Ok(Some(Err(SealError::Changed(day.to_owned()))));
-                }
-                None if is_behind => return Ok(Some(Err(SealError::Behind(day.to_owned())))),
-                _ => {}
+            if before.is_none() && is_behind {
+                return Ok(Some(Err(SealError::Behind(day.to_owned()))));
             }
             let range_ids = ids.map_or(seal::RANGE_IDS, seal::range_ids);
             let content = Content::new(ids, range_ids);
             let contents = content::of(&conn, version, content, Derived::Skipped)?;
+            // What is signed is what was compared: it is read once.
+            if before.is_some_and(|before| !is_same(before, ids, &contents)) {
+                return Ok(Some(Err(SealError::Changed(day.to_owned()))));
+            }
             Ok(Some(Ok(Seal {
                 day: day.to_owned(),
                 file: format!("{day}.sqlite"),
@@ -132,7 +136,11 @@ impl Signer {
         let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         let conn = conn.unchecked_transaction()?;
         let version: u32 = conn.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        is_as_sealed(&conn, version as usize, seal).map(|is_same| !is_same)
+        let version = version as usize;
+        let content = Content::new(seal.record_ids(), seal.range_ids);
+        let contents = content::of(&conn, version, content, Derived::Skipped)?;
+        let is_same = is_same(seal, record_ids(&conn)?, &contents);
+        Ok(!(is_same && schema::is_own(&conn, version)?))
     }
 
     /// Says that a day is about to go, and what it had, unless that was said before.
@@ -202,13 +210,9 @@ pub(super) fn told(link: &Link, before: Option<&Link>) -> Option<Event> {
     }
 }
 
-/// Whether a segment has all of what was sealed, and nothing else.
-fn is_as_sealed(conn: &Connection, version: usize, seal: &Seal) -> rusqlite::Result<bool> {
-    let content = Content::new(seal.record_ids(), seal.range_ids);
-    let contents = content::of(conn, version, content, Derived::Skipped)?;
-    Ok(record_ids(conn)? == seal.record_ids()
-        && contents.outside.is_none()
-        && contents.sha256() == seal.content)
+/// Whether a segment with these ids and contents has all of what was sealed, and nothing else.
+fn is_same(seal: &Seal, ids: Option<(u64, u64)>, contents: &Contents) -> bool {
+    ids == seal.record_ids() && contents.outside.is_none() && contents.sha256() == seal.content
 }
 
 /// When a file was closed.

@@ -9,7 +9,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, fchown},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -25,6 +25,8 @@ use crate::{
 const CHAIN: &str = "seals.chain";
 /// Name of the key in the directory of keys.
 const KEY: &str = "gateway.ed25519";
+/// Name of the hash of the last statement there, where nobody else can write.
+const HEAD: &str = "head";
 /// How long somebody else may take.
 const PATIENCE: Duration =
     if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(10) };
@@ -57,12 +59,31 @@ pub enum SealError {
         "{0} is locked: another flowd or `flowctl keys rotate` has not ended; end it, or try again"
     )]
     Locked(PathBuf),
+    /// What was said last is not in the chain.
+    #[error(
+        "{path} has lost what was said in it last, {last}: put the last good copy back; to go on \
+         without what is lost, move {head} away"
+    )]
+    Cut {
+        /// The chain.
+        path: PathBuf,
+        /// Hash of that statement.
+        last: Hash,
+        /// Where that is kept.
+        head: PathBuf,
+    },
     /// The chain says that another key has named the gateway's, which flowd never left so.
     #[error(
-        "the last line of {0} names the key that is in its place already: flowd has not written it; \
-         put the last good copy back, or move the file away and keep it as evidence"
+        "the last line of {0} names the key that is in its place already, which no rotation leaves \
+         so: put the last good copy back, or cut that line off"
     )]
     Named(PathBuf),
+    /// A day's file has other tables than flowd's.
+    #[error(
+        "segment {0} has tables, views or triggers that are not flowd's, and is not sealed: restore \
+         it from a backup, or move it away"
+    )]
+    Foreign(String),
     /// A day was sealed before with other records.
     #[error(
         "segment {0} is not as it was sealed, and is not sealed again: `flowctl verify` tells what \
@@ -101,21 +122,21 @@ pub fn rotate_key(
     keys: &Path,
     now_ms: i64,
 ) -> Result<(PublicKey, PublicKey), SealError> {
-    let path = chain_path(store);
-    let begun = read_chain(store)?.links.pop();
-    let Some(last) = begun else { return Err(SealError::NotBegun(path)) };
-    let mut signer = Signer::lock(store, keys, &last.statement.gateway, now_ms)?;
     let key_path = keys.join(KEY);
-    let owner = fs::metadata(&key_path).map_err(io_at(&key_path))?;
+    // Somebody else than flowd makes nothing that flowd could not read.
+    if !key_path.exists() {
+        return Err(SealError::NotBegun(key_path));
+    }
+    let begun = read_chain(store)?.links.pop();
+    let Some(last) = begun else { return Err(SealError::NotBegun(chain_path(store))) };
+    let mut signer = Signer::lock(store, keys, &last.statement.gateway, now_ms)?;
     let old = signer.key.public();
     if signer.chain.key() != Some(old) {
+        signer.heed_names()?;
         return Err(SealError::OtherKey(key_path));
     }
-    let next_path = next_path(keys);
-    let next = make_key(&next_path)?;
+    let next = make_key(&next_path(keys))?;
     failpoint!("key-made");
-    std::os::unix::fs::chown(&next_path, Some(owner.uid()), Some(owner.gid()))
-        .map_err(io_at(&next_path))?;
     let new = next.public();
     signer.say(now_ms, What::Rotate { next: new })?;
     signer.key = next;
@@ -145,6 +166,7 @@ pub fn signed(store: &Path, keys: &Path) -> Result<Signed, SealError> {
 pub(super) struct Signer {
     path: PathBuf,
     file: File,
+    keys: PathBuf,
     /// The directory of keys, which nobody else can open: locked as long as this lives.
     _lock: File,
     end: u64,
@@ -166,11 +188,7 @@ impl Signer {
         let mut signer = Self::lock(store, keys, gateway, now_ms)?;
         let key = signer.key.public();
         if signer.chain.key() != Some(key) {
-            let last = signer.chain.links.last();
-            if last.is_some_and(|last| last.statement.what == What::Rotate { next: key }) {
-                // Going on from there would vouch for whoever said it.
-                return Err(SealError::Named(signer.path));
-            }
+            signer.heed_names()?;
             signer.say(now_ms, What::Key)?;
             tracing::info!(
                 %key,
@@ -188,7 +206,7 @@ impl Signer {
         let path = chain_path(store);
         let io = io_at(&path);
         let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true).mode(0o640);
+        options.read(true).append(true).create(true).mode(0o640).custom_flags(libc::O_NOFOLLOW);
         let mut file = options.open(&path).map_err(&io)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(&io)?;
@@ -201,11 +219,23 @@ impl Signer {
         if bytes.is_empty() {
             sync_directory(store)?;
         }
+        let head = keys.join(HEAD);
+        match fs::read_to_string(&head).map(|text| text.trim().parse::<Hash>()) {
+            Ok(Ok(last)) if !chain.links.iter().any(|link| link.hash == last) => {
+                return Err(SealError::Cut { path, last, head });
+            }
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(io_at(&head)(source));
+            }
+            _ => {}
+        }
         let next = next_key(keys, &chain)?;
         let is_rotating = next.is_some();
         let key = next.map_or_else(|| key(keys, &chain), Ok)?;
         let (gateway, known) = (gateway.to_owned(), chain.links.len());
-        let mut signer = Self { path, file, _lock: lock, end, gateway, key, chain, known };
+        let keys_path = keys.to_owned();
+        let mut signer =
+            Self { path, file, keys: keys_path, _lock: lock, end, gateway, key, chain, known };
         if is_rotating {
             signer.take_turn(keys, now_ms)?;
         }
@@ -221,6 +251,16 @@ impl Signer {
         put_in_place(&next_path(keys), &keys.join(KEY))?;
         failpoint!("key-put");
         Ok(())
+    }
+
+    /// An error when the chain says at its end that another key has named this one, which no rotation
+    /// leaves so: what goes on from there vouches for whoever said it.
+    fn heed_names(&self) -> Result<(), SealError> {
+        let own = What::Rotate { next: self.key.public() };
+        match self.chain.links.last() {
+            Some(last) if last.statement.what == own => Err(SealError::Named(self.path.clone())),
+            _ => Ok(()),
+        }
     }
 
     /// An error when the chain is not as it was written. It goes on all the same.
@@ -259,6 +299,10 @@ impl Signer {
         self.end += line.len() as u64;
         self.chain.add(statement, hash);
         failpoint!("seal-written");
+        let path = self.keys.join(HEAD);
+        let new = aside::with(&path, ".new");
+        write_own(&new, &self.keys, &hash.to_string())?;
+        fs::rename(&new, &path).map_err(io_at(&path))?;
         Ok((last + 1, hash))
     }
 }
@@ -297,7 +341,12 @@ fn next_key(keys: &Path, chain: &Chain) -> Result<Option<PrivateKey>, SealError>
     if let Ok(next) = read_key(&next_path) {
         let names_it = |last: &Link| last.statement.what == What::Rotate { next: next.public() };
         let is_next = match chain.links.last().filter(|last| last.is_signed && names_it(last)) {
-            Some(last) => last.statement.key == read_key(&keys.join(KEY))?.public(),
+            Some(last) => match read_key(&keys.join(KEY)) {
+                Err(SealError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    false
+                }
+                old => last.statement.key == old?.public(),
+            },
             None => chain.key() == Some(next.public()),
         };
         if is_next {
@@ -336,16 +385,23 @@ fn make_key(path: &Path) -> Result<PrivateKey, SealError> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed)
         .map_err(|error| SealError::Io { path: path.to_owned(), source: error.into() })?;
+    write_own(path, path.parent().unwrap_or(path), &Hash(seed).to_string())?;
+    Ok(PrivateKey::from_seed(&seed))
+}
+
+/// Writes a file anew that nobody else can read than whoever has the directory `keys`.
+fn write_own(path: &Path, keys: &Path, text: &str) -> Result<(), SealError> {
+    let io = io_at(path);
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_at(path)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
         _ => {}
     }
+    let owner = fs::metadata(keys).map_err(io_at(keys))?;
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
-    let mut file = options.open(path).map_err(io_at(path))?;
-    let written = writeln!(file, "{}", Hash(seed)).and_then(|()| file.sync_all());
-    written.map_err(io_at(path))?;
-    Ok(PrivateKey::from_seed(&seed))
+    let mut file = options.open(path).map_err(&io)?;
+    fchown(&file, Some(owner.uid()), Some(owner.gid())).map_err(&io)?;
+    writeln!(file, "{text}").and_then(|()| file.sync_all()).map_err(&io)
 }
 
 fn read_key(path: &Path) -> Result<PrivateKey, SealError> {

@@ -113,7 +113,13 @@ impl AuditWriter {
             let is_known =
                 |cut: &Checkpoint| cut.signer().is_some_and(|key| signed.keys.contains(&key));
             let cut = cut.filter(is_known);
-            let anchors = cut.as_ref().map_or(&*signed.anchors, |cut| signed.since(cut));
+            let anchors = match &cut {
+                None => &*signed.anchors,
+                Some(cut) => match signed.since(cut) {
+                    Some(anchors) => anchors,
+                    None => return Ok(signed.without(cut)),
+                },
+            };
             let Some(newest) = anchors.last() else { return Ok(None) };
             let hash = match cut.filter(|cut| cut.seq == newest.head.seq) {
                 Some(cut) => Some(cut.hash),
