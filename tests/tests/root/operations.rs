@@ -116,6 +116,7 @@ fn every_command_of_the_operations_page_works() {
     fs::rename(site.path("store"), site.path("lost")).expect("it is there");
     fs::rename(dir.join("backup"), site.path("store")).expect("it was made");
     fs::rename(site.path("lost/keys"), site.path("store/keys")).expect("the key was there");
+    fs::remove_file(site.path("store/keys/head")).expect("it was, too");
     let daemon = site.start(&net.gateway);
     ctl.attached("wg0");
     assert!(before > 0 && ctl.summary().flows > 0, "the copy has records");
