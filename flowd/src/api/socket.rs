@@ -106,6 +106,11 @@ fn make(path: &Path) -> Result<Prepared, BindError> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}", std::process::id()));
     let unready = PathBuf::from(name);
+    // One that was killed before it was ready had the same number.
+    match fs::remove_file(&unready) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(fail(error)),
+        _ => {}
+    }
     let listener = StdListener::bind(&unready).map_err(fail)?;
     let prepared = Prepared { listener, unready: Some((unready.clone(), path.to_owned())) };
     permit(&unready).map_err(fail)?;

@@ -23,6 +23,7 @@ impl Writer {
         self.take_lock()?;
         let segments = self.place.segments.clone();
         let names = list(&segments).map_err(io(&segments))?;
+        names.iter().for_each(|name| segment::roll_back(&self.place.path(name)));
         let mut newest = None;
         for name in names.iter().rev() {
             match version_of(&self.place.path(name)) {

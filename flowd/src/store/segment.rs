@@ -306,6 +306,24 @@ pub(super) fn version_of(path: &Path) -> Result<usize, OpenError> {
     as_it_is(path, |_, version| Ok(version))
 }
 
+/// Undoes what a crash left half done in a file that had no log at that time, as when it is begun or
+/// closed: who only reads cannot. What does not let itself be undone is told by who opens it.
+pub(super) fn roll_back(path: &Path) {
+    if !aside::with(path, "-journal").exists() {
+        return;
+    }
+    let undo = || {
+        let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+    };
+    match undo() {
+        Ok(()) => tracing::info!(path = %path.display(), "undid what a crash left half done"),
+        Err(error) => {
+            tracing::debug!(%error, path = %path.display(), "what a crash left is not undone");
+        }
+    }
+}
+
 /// [`last_record_id`] of a segment that is left as it is.
 pub(super) fn last_record_id_of(path: &Path) -> Result<u64, OpenError> {
     as_it_is(path, |conn, _| last_record_id(conn))

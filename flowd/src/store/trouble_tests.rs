@@ -365,3 +365,33 @@ fn a_file_has_its_mode_and_its_promise() {
         .unwrap();
     assert_eq!(level(&writer), 2, "also on the next day");
 }
+
+/// A file that a crash left in the middle of a write that went without a log: when a segment is begun
+/// or closed.
+#[test]
+fn what_a_crash_left_half_done_without_a_log_is_undone_at_the_start() {
+    let (dir, writer) = store(3);
+    writer.close();
+    let path = dir.path().join("segments/1970-01-01.sqlite");
+    let journal = path.with_extension("sqlite-journal");
+    let conn = Connection::open(&path).unwrap();
+    let _mode: String =
+        conn.query_row("PRAGMA journal_mode = delete", [], |row| row.get(0)).unwrap();
+    let spill = "PRAGMA cache_size = 5; BEGIN IMMEDIATE; CREATE TABLE half (done); \
+                 WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 999) \
+                 INSERT INTO half SELECT randomblob(999) FROM n";
+    conn.execute_batch(spill).unwrap();
+    let left = [&path, &journal].map(|file| fs::read(file).unwrap());
+    conn.execute_batch("ROLLBACK").unwrap();
+    drop(conn);
+    for (file, left) in [&path, &journal].into_iter().zip(left) {
+        fs::write(file, left).unwrap();
+    }
+    let reader = Reader::new(dir.path(), "gw");
+    let error = reader.summary(&Filter::default(), 3).unwrap_err();
+    assert!(error.to_string().contains("readonly"), "{error}");
+    let mut writer = Writer::open(dir.path(), "gw", 0).unwrap();
+    assert!(!journal.exists());
+    writer.commit(0, &mut [record(9, 0)], &Leaving::default()).unwrap();
+    assert_eq!(reader.summary(&Filter::default(), 4).unwrap().flows, 4);
+}
