@@ -140,7 +140,7 @@ pub fn rotate_key(
     let new = next.public();
     signer.say(now_ms, What::Rotate { next: new })?;
     signer.key = next;
-    signer.take_turn(keys, now_ms)?;
+    signer.take_turn(now_ms)?;
     Ok((old, new))
 }
 
@@ -211,14 +211,6 @@ impl Signer {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(&io)?;
         let chain = Chain::read(&bytes);
-        let end = chain.whole_bytes as u64;
-        if chain.has_rest {
-            file.set_len(end).and_then(|()| file.sync_all()).map_err(&io)?;
-            tracing::warn!(path = %path.display(), "cut off what a crash left of a line");
-        }
-        if bytes.is_empty() {
-            sync_directory(store)?;
-        }
         let head = keys.join(HEAD);
         match fs::read_to_string(&head).map(|text| text.trim().parse::<Hash>()) {
             Ok(Ok(last)) if !chain.links.iter().any(|link| link.hash == last) => {
@@ -229,6 +221,14 @@ impl Signer {
             }
             _ => {}
         }
+        let end = chain.whole_bytes as u64;
+        if chain.has_rest {
+            file.set_len(end).and_then(|()| file.sync_all()).map_err(&io)?;
+            tracing::warn!(path = %path.display(), "cut off what a crash left of a line");
+        }
+        if bytes.is_empty() {
+            sync_directory(store)?;
+        }
         let next = next_key(keys, &chain)?;
         let is_rotating = next.is_some();
         let key = next.map_or_else(|| key(keys, &chain), Ok)?;
@@ -237,18 +237,18 @@ impl Signer {
         let mut signer =
             Self { path, file, keys: keys_path, _lock: lock, end, gateway, key, chain, known };
         if is_rotating {
-            signer.take_turn(keys, now_ms)?;
+            signer.take_turn(now_ms)?;
         }
         Ok(signer)
     }
 
     /// Says that the key that was named last signs from here on, and puts it into its place: in this
     /// order, so that no key in its place ever follows one that somebody else says has named it.
-    fn take_turn(&mut self, keys: &Path, now_ms: i64) -> Result<(), SealError> {
+    fn take_turn(&mut self, now_ms: i64) -> Result<(), SealError> {
         if self.chain.key() != Some(self.key.public()) {
             self.say(now_ms, What::Key)?;
         }
-        put_in_place(&next_path(keys), &keys.join(KEY))?;
+        put_in_place(&next_path(&self.keys), &self.keys.join(KEY))?;
         failpoint!("key-put");
         Ok(())
     }
