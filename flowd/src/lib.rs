@@ -32,6 +32,7 @@ pub mod export;
 
 pub mod config;
 pub mod daemon;
+pub mod heap;
 
 pub mod ctl;
 

@@ -160,22 +160,36 @@ impl Digest {
 
     /// Reads blobs, or refuses them. What was not asked for may be left out, totals too.
     pub fn decode(blobs: &Blobs) -> Result<Self, ChunkError> {
+        Self::decode_some(blobs, |_end| true, |_key| true)
+    }
+
+    /// The same with the sums by the ends and pairs that are wanted, and all others.
+    pub fn decode_some(
+        blobs: &Blobs,
+        is_wanted: impl Fn(&End) -> bool,
+        is_wanted_pair: impl Fn(i64) -> bool,
+    ) -> Result<Self, ChunkError> {
         let mut unpacker = Unpacker::default();
         let [totals, peers, remotes, ports, pairs] = blobs;
-        let mut alone = |blob: &Option<Vec<u8>>| -> Result<Option<Sums>, ChunkError> {
+        let mut alone = |blob: &Option<Vec<u8>>, is_wanted: &dyn Fn(i64) -> bool| {
             let Some(blob) = blob else { return Ok(None) };
             let [sums] = opened(blob)?;
-            Sums::decode(version(sums)?, MAX_ROWS, &mut unpacker).map(Some)
+            Sums::decode_some(version(sums)?, MAX_ROWS, &mut unpacker, is_wanted).map(Some)
         };
-        let totals = alone(totals)?.unwrap_or_default();
-        let (ports, pairs) = (alone(ports)?, alone(pairs)?);
+        let totals = alone(totals, &|_key| true)?.unwrap_or_default();
+        let (ports, pairs) = (alone(ports, &|_key| true)?, alone(pairs, &is_wanted_pair)?);
         let mut by_end = |blob: &Option<Vec<u8>>| -> Result<Option<EndSums>, ChunkError> {
             let Some(blob) = blob else { return Ok(None) };
             let [ends, sums] = opened(blob)?;
-            Ok(Some(EndSums {
-                ends: dictionary::decode(version(ends)?, MAX_ROWS, &mut unpacker)?,
-                sums: Sums::decode(version(sums)?, MAX_ROWS, &mut unpacker)?,
-            }))
+            let ends = dictionary::decode(version(ends)?, MAX_ROWS, &mut unpacker)?;
+            let are_wanted: Vec<bool> = ends.iter().map(&is_wanted).collect();
+            // Of a key that stands for no end, whoever looks for its end says so.
+            let is_wanted = |key: i64| {
+                let end = usize::try_from(key).ok().and_then(|key| are_wanted.get(key));
+                end.is_none_or(|is_wanted| *is_wanted)
+            };
+            let sums = Sums::decode_some(version(sums)?, MAX_ROWS, &mut unpacker, is_wanted)?;
+            Ok(Some(EndSums { ends, sums }))
         };
         let (peers, remotes) = (by_end(peers)?, by_end(remotes)?);
         Ok(Self { totals, peers, remotes, ports, pairs })

@@ -245,18 +245,16 @@ fn offsets(table: &Table, bins: &[u8], places: &[u16]) -> Vec<u32> {
     let has_bits = |place: &u16| table.bin(bins[usize::from(*place)]).1 > 0;
     // What is behind the last one that has bits is not looked at.
     let Some(last) = places.iter().rposition(has_bits) else { return vec![0; places.len()] };
-    let bins = &bins[..=usize::from(places[last])];
-    let mut is_wanted = vec![false; bins.len()];
-    places[..=last].iter().for_each(|place| is_wanted[usize::from(*place)] = true);
-    let mut offsets = vec![0; places.len() + 1];
-    let (mut at, mut found) = (0, 0);
-    for (bin, is_wanted) in bins.iter().zip(is_wanted) {
-        // The next one takes the place of one that is not wanted: nothing has to be foretold.
-        offsets[found] = at;
-        found += usize::from(is_wanted);
-        at += u32::from(table.widths[usize::from(*bin)]);
+    let width = |bin: &u8| u32::from(table.widths[usize::from(*bin)]);
+    let (mut at, mut from) = (0, 0);
+    let mut offsets = Vec::with_capacity(places.len());
+    for place in &places[..=last] {
+        let place = usize::from(*place);
+        at += bins[from..place].iter().map(width).sum::<u32>();
+        from = place;
+        offsets.push(at);
     }
-    offsets.truncate(places.len());
+    offsets.resize(places.len(), 0);
     offsets
 }
 

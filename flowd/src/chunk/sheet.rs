@@ -20,24 +20,52 @@ pub(super) fn encode<const WIDTH: usize>(rows: &[[i64; WIDTH]], packer: &mut Pac
     out
 }
 
+/// What [`encode`] wrote, of which nothing but the number of rows is read yet.
+pub(super) struct Sheet<'a, const WIDTH: usize> {
+    pub(super) rows: usize,
+    columns: [&'a [u8]; WIDTH],
+}
+
+impl<'a, const WIDTH: usize> Sheet<'a, WIDTH> {
+    /// `body` is what stands after the version; at most `most` rows.
+    pub(super) fn parse(body: &'a [u8], most: usize) -> Result<Self, ChunkError> {
+        let mut reader = Reader(body);
+        let rows = reader.count(most)?;
+        let mut columns = [&[][..]; WIDTH];
+        for column in &mut columns {
+            *column = reader.bytes()?;
+        }
+        reader.end()?;
+        Ok(Self { rows, columns })
+    }
+
+    /// Puts the numbers of a column in the place of `out`.
+    pub(super) fn column(
+        &self,
+        column: usize,
+        unpacker: &mut Unpacker,
+        out: &mut Vec<i64>,
+    ) -> Result<(), ChunkError> {
+        let blob = self.columns[column];
+        out.clear();
+        Numbers::parse(blob, 1)?.page(blob, 0, self.rows, unpacker, out)
+    }
+}
+
 /// Reads what [`encode`] wrote after its version; at most `most` rows.
 pub(super) fn decode<const WIDTH: usize>(
     body: &[u8],
     most: usize,
     unpacker: &mut Unpacker,
 ) -> Result<Vec<[i64; WIDTH]>, ChunkError> {
-    let mut reader = Reader(body);
-    let count = reader.count(most)?;
-    let mut rows = vec![[0; WIDTH]; count];
+    let sheet = Sheet::<WIDTH>::parse(body, most)?;
+    let mut rows = vec![[0; WIDTH]; sheet.rows];
     let mut values = Vec::new();
     for column in 0..WIDTH {
-        let blob = reader.bytes()?;
-        values.clear();
-        Numbers::parse(blob, 1)?.page(blob, 0, count, unpacker, &mut values)?;
+        sheet.column(column, unpacker, &mut values)?;
         for (row, value) in rows.iter_mut().zip(&values) {
             row[column] = *value;
         }
     }
-    reader.end()?;
     Ok(rows)
 }

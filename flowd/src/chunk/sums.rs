@@ -4,7 +4,7 @@ use super::{
     ChunkError,
     error::damaged,
     plane::{Packer, Unpacker},
-    sheet,
+    sheet::{self, Sheet},
 };
 use crate::flows::{Counters, Verdict};
 
@@ -37,11 +37,18 @@ impl Sum {
         [records, flows, c.rx_packets, c.rx_bytes, c.tx_packets, c.tx_bytes].map(u64::cast_signed)
     }
 
-    fn from_numbers(numbers: [i64; 6]) -> Self {
-        let [records, flows, rx_packets, rx_bytes, tx_packets, tx_bytes] =
-            numbers.map(i64::cast_unsigned);
-        let counters = Counters { rx_packets, rx_bytes, tx_packets, tx_bytes };
-        Self { records, flows, counters }
+    /// Puts in one of the numbers, in the order of [`Self::to_numbers`].
+    fn set(&mut self, number: usize, value: u64) {
+        let Self { records, flows, counters: c } = self;
+        let all = [
+            records,
+            flows,
+            &mut c.rx_packets,
+            &mut c.rx_bytes,
+            &mut c.tx_packets,
+            &mut c.tx_bytes,
+        ];
+        *all[number] = value;
     }
 }
 
@@ -127,18 +134,43 @@ impl Sums {
         most: usize,
         unpacker: &mut Unpacker,
     ) -> Result<Self, ChunkError> {
-        let rows = sheet::decode::<8>(body, most, unpacker)?;
-        let mut sums: Vec<((i64, Fate), Sum)> = Vec::with_capacity(rows.len());
-        let mut key = 0_i64;
-        for [step, fate, a, b, c, d, e, f] in rows {
-            key = key.wrapping_add(step);
-            let Some(fate) = Fate::from_number(fate) else {
+        Self::decode_some(body, most, unpacker, |_key| true)
+    }
+
+    /// The same of the keys that are wanted; of the others no number is made.
+    pub(super) fn decode_some(
+        body: &[u8],
+        most: usize,
+        unpacker: &mut Unpacker,
+        is_wanted: impl Fn(i64) -> bool,
+    ) -> Result<Self, ChunkError> {
+        let sheet = Sheet::<8>::parse(body, most)?;
+        let (mut steps, mut values) = (Vec::new(), Vec::new());
+        sheet.column(0, unpacker, &mut steps)?;
+        sheet.column(1, unpacker, &mut values)?;
+        let (mut sums, mut places) = (Vec::new(), Vec::new());
+        let mut before: Option<(i64, Fate)> = None;
+        for (place, (step, fate)) in steps.iter().zip(&values).enumerate() {
+            let key = before.map_or(0, |(key, _)| key).wrapping_add(*step);
+            let Some(fate) = Fate::from_number(*fate) else {
                 return damaged("a sum is of an unknown kind");
             };
-            if sums.last().is_some_and(|(before, _)| *before >= (key, fate)) {
+            if before.is_some_and(|before| before >= (key, fate)) {
                 return damaged("a sum stands there twice, or in the wrong place");
             }
-            sums.push(((key, fate), Sum::from_numbers([a, b, c, d, e, f])));
+            before = Some((key, fate));
+            if is_wanted(key) {
+                sums.push(((key, fate), Sum::default()));
+                places.push(place);
+            }
+        }
+        if !sums.is_empty() {
+            for (number, column) in (2..8).enumerate() {
+                sheet.column(column, unpacker, &mut values)?;
+                for ((_, sum), place) in sums.iter_mut().zip(&places) {
+                    sum.set(number, values[*place].cast_unsigned());
+                }
+            }
         }
         Ok(Self(sums))
     }

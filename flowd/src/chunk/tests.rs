@@ -9,8 +9,9 @@ use proptest::{prelude::*, sample::Index};
 mod generate;
 
 use super::{
-    Chunk, ChunkError, Code, ColumnId, Encoded, End, Fate, Header, Kind, Member, Number, PAGE_ROWS,
-    Page, Plan, Predicate, Row, Selection, State, Sum, header::Seal, sum_by, tally,
+    Chunk, ChunkError, Code, ColumnId, Digest, Encoded, End, EndSums, Fate, Header, Kind, Member,
+    Number, PAGE_ROWS, Page, Plan, Predicate, Row, Selection, State, Sum, header::Seal, sum_by,
+    tally,
 };
 use crate::flows::{self, Counters, EndReason, Icmp, Initiator, TcpFlags, Tuple, Verdict};
 use generate::Generator;
@@ -244,6 +245,31 @@ proptest! {
                 prop_assert_eq!(*sum, slow_sum(rows.iter().copied()));
             }
         }
+    }
+
+    #[test]
+    fn some_sums_of_a_digest_are_those_among_all(rows in rows(), is_wanted: u64) {
+        let whole = Digest::whole(&[chunk_of(&rows)]).unwrap();
+        let wants = |number: u64| is_wanted >> (number % 64) & 1 == 1;
+        let wants_end = |end: &End| wants(end.addr.to_bits() as u64);
+        let wants_pair = |pair: i64| wants(pair.cast_unsigned());
+        let some = Digest::decode_some(&whole.encode(), wants_end, wants_pair).unwrap();
+        let of_ends = |of: EndSums| EndSums {
+            sums: of.sums.0.into_iter().filter(|((key, _), _)| {
+                wants_end(&of.ends[*key as usize])
+            }).collect(),
+            ..of
+        };
+        let pairs = whole.pairs.map(|pairs| {
+            pairs.0.into_iter().filter(|((key, _), _)| wants_pair(*key)).collect()
+        });
+        let expected = Digest {
+            peers: whole.peers.map(of_ends),
+            remotes: whole.remotes.map(of_ends),
+            pairs,
+            ..whole
+        };
+        prop_assert_eq!(some, expected);
     }
 
     #[test]

@@ -21,7 +21,6 @@ mod cut;
 mod dense;
 mod drain;
 mod gaps;
-mod heap;
 mod interfaces;
 mod keeper;
 mod lapses;
@@ -70,6 +69,7 @@ use crate::{
     audit::{Actor, Event, Outcome, Teller, word},
     config::Config,
     dataplane::{self, Dataplane, Detached, LinkHeader, LoadError},
+    heap,
     identity::{self, Names, NamesError},
     live::{Live, Request},
     store, wireguard,
@@ -293,6 +293,9 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
         // An error means that the sender is gone, which is the same.
         let _stop = api_stopped.await;
     }));
+
+    // It ends with the runtime.
+    tokio::spawn(heap::keep_small());
 
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, fmt, net::IpAddr};
 
+use foldhash::fast::RandomState;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -188,13 +189,13 @@ impl fmt::Display for Key {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ranking {
     by: Grouping,
-    sums: HashMap<Group, Summary>,
+    sums: HashMap<Group, Summary, RandomState>,
 }
 
 impl Ranking {
     /// A ranking of no records.
     pub fn new(by: impl Into<Grouping>) -> Self {
-        Self { by: by.into(), sums: HashMap::new() }
+        Self { by: by.into(), sums: HashMap::default() }
     }
 
     /// What the groups are.

@@ -65,8 +65,8 @@ impl New {
 
     /// Of those of a segment that follow each other.
     pub(super) fn merged(conn: &Connection, extents: &[Extent]) -> rusqlite::Result<Option<Self>> {
-        let read = |extent| read(conn, extent, [true; 5]);
-        let digests = extents.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let digests =
+            extents.iter().map(|extent| read(conn, extent)).collect::<Result<Vec<_>, _>>()?;
         let digest = Digest::merged(&digests).map_err(damaged)?;
         Ok(Extent::joined(extents.iter().cloned()).map(|extent| Self { extent, digest }))
     }
@@ -132,12 +132,17 @@ pub(super) fn delete(conn: &Connection, (first, last): (u64, u64)) -> rusqlite::
         .execute([first.cast_signed(), last.cast_signed()])
 }
 
+/// A digest, whole.
+fn read(conn: &Connection, extent: &Extent) -> rusqlite::Result<Digest> {
+    Digest::decode(&blobs(conn, extent, [true; 5])?).map_err(damaged)
+}
+
 /// Those parts of a digest that are wanted: totals, peers, remotes, ports, pairs.
-pub(super) fn read(
+pub(super) fn blobs(
     conn: &Connection,
     extent: &Extent,
     wanted: [bool; 5],
-) -> rusqlite::Result<Digest> {
+) -> rusqlite::Result<Blobs> {
     let columns = ["totals", "peers", "remotes", "ports", "pairs"];
     let columns: Vec<_> = columns
         .iter()
@@ -145,10 +150,9 @@ pub(super) fn read(
         .map(|(name, wanted)| if wanted { name } else { "NULL" })
         .collect();
     let sql = format!("SELECT {} FROM digest WHERE first_record_id = ?", columns.join(", "));
-    let blobs: Blobs = conn.prepare_cached(&sql)?.query_row([extent.ids.start()], |row| {
+    conn.prepare_cached(&sql)?.query_row([extent.ids.start()], |row| {
         Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?])
-    })?;
-    Digest::decode(&blobs).map_err(damaged)
+    })
 }
 
 /// Chunks that are in memory at once when digests are held against them.
@@ -157,7 +161,7 @@ const AT_ONCE: usize = 4;
 /// Holds every digest against its chunks.
 pub(super) fn check(conn: &Connection, version: usize) -> rusqlite::Result<()> {
     for extent in list(conn, version)? {
-        let stored = read(conn, &extent, [true; 5])?;
+        let stored = read(conn, &extent)?;
         let (first, last) = (*extent.ids.start(), *extent.ids.end());
         let mut waiting =
             chunks::between(conn, first.cast_unsigned().saturating_sub(1), last.cast_unsigned())?;

@@ -37,6 +37,7 @@ mod sealing;
 mod segment;
 mod served;
 mod signing;
+mod sought;
 pub mod sql;
 mod state;
 mod step;

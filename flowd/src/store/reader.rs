@@ -28,7 +28,9 @@ use super::{
     opened::{Opened, Reached},
     proof::{self, ProveError},
     scan::Second,
-    schema, step,
+    schema,
+    sought::Sought,
+    step,
     tail::Tail,
     tallies::{Tallies, Tally},
     view::Segment,
@@ -264,28 +266,19 @@ impl Reader {
         id: FlowId,
         watermark: u64,
     ) -> Result<Option<(Vec<Record>, bool)>, ReadError> {
-        let mut records = Vec::new();
-        let first_seen_ms = id.first_seen_ms();
-        let reached = Filter { since_ms: Some(first_seen_ms), ..Filter::default() };
+        let mut sought = Sought::new(&self.gateway, id);
+        let reached = Filter { since_ms: Some(id.first_seen_ms()), ..Filter::default() };
         for opened in self.opened(&reached)? {
             let (path, segment) = opened?;
-            segment
-                .with_first_seen(first_seen_ms, watermark, |record| {
-                    let own = FlowId::new(
-                        &self.gateway,
-                        &record.interface,
-                        &record.tuple,
-                        record.first_seen_ms,
-                    );
-                    if own == id {
-                        records.push(record);
-                    }
-                })
-                .map_err(self.failed(&path))?;
+            segment.seek(&mut sought, watermark).map_err(self.failed(&path))?;
+            if sought.has_ended() {
+                break;
+            }
         }
-        let Some(newest) = records.last() else { return Ok(None) };
-        let open = self.open_ledger(watermark)?.is_some_and(|mut ledger| ledger.has(newest));
-        Ok(Some((records, open)))
+        let Some(newest) = sought.records.last() else { return Ok(None) };
+        let open = !sought.has_ended()
+            && self.open_ledger(watermark)?.is_some_and(|mut ledger| ledger.has(newest));
+        Ok(Some((sought.records, open)))
     }
 
     /// Shows the matching records with ids above `after` and up to `watermark` to `sink`, by

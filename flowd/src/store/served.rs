@@ -3,10 +3,14 @@
 use std::{collections::HashSet, num::NonZeroU32};
 
 use flowd_common::packet::has_ports;
+use foldhash::fast::RandomState;
 
 use super::{digests::Extent, keys::of_peer, row::Names};
 use crate::{
-    chunk::{ChunkError, ColumnId, ColumnSet, End, Fate, NameId, Sum, Summed, Sums, end, peers_of},
+    chunk::{
+        Blobs, ChunkError, ColumnId, ColumnSet, Digest, End, Fate, NameId, Sum, Summed, Sums, end,
+        peers_of,
+    },
     flows::{By, Filter, Identity, Key},
 };
 
@@ -32,7 +36,7 @@ pub(super) struct Served<'f> {
     by: Option<By>,
     filter: &'f Filter,
     /// The peers that the filter means.
-    peers: Option<HashSet<NameId>>,
+    peers: Option<HashSet<NameId, RandomState>>,
 }
 
 impl<'f> Served<'f> {
@@ -146,6 +150,29 @@ impl<'f> Served<'f> {
         }
     }
 
+    /// A digest with the sums that it needs.
+    pub(super) fn digest(&self, blobs: &Blobs) -> Result<Digest, ChunkError> {
+        let Filter { src, dst, ip, .. } = self.filter;
+        let net = match self.table {
+            Table::Sources => src,
+            Table::Destinations => dst,
+            Table::Addresses => ip,
+            Table::Totals | Table::Peers | Table::Ports => &None,
+        };
+        let is_wanted = |end: &End| {
+            net.is_none_or(|net| net.contains(&end.addr.to_canonical()))
+                && self.peers.as_ref().is_none_or(|wanted| wanted.contains(&end.peer))
+        };
+        Digest::decode_some(blobs, is_wanted, |pair| self.is_of_others(pair))
+    }
+
+    /// Whether a pair is one that has a peer that is meant at its other end only.
+    fn is_of_others(&self, pair: i64) -> bool {
+        let (peer, remote) = peers_of(pair);
+        let is_meant = |peer| self.peers.as_ref().is_some_and(|wanted| wanted.contains(&peer));
+        is_meant(remote) && !is_meant(peer)
+    }
+
     /// What totals say.
     pub(super) fn add_totals<'s>(
         &self,
@@ -215,11 +242,9 @@ impl<'f> Served<'f> {
         names: &Names,
         mut add: impl FnMut(Option<Key>, Fate, &Sum),
     ) {
-        let is_meant = |peer| self.peers.as_ref().is_some_and(|wanted| wanted.contains(&peer));
         for ((key, fate), sum) in pairs {
-            let (peer, remote) = peers_of(*key);
-            if is_meant(remote) && !is_meant(peer) {
-                add(self.key_of_peer(peer, *fate, names), *fate, sum);
+            if self.is_of_others(*key) {
+                add(self.key_of_peer(peers_of(*key).0, *fate, names), *fate, sum);
             }
         }
     }

@@ -343,7 +343,8 @@ impl<'f> Tallies<'f> {
         served: &Served<'_>,
         extent: &Extent,
     ) -> rusqlite::Result<bool> {
-        let digest = digests::read(&segment.conn, extent, served.parts())?;
+        let blobs = digests::blobs(&segment.conn, extent, served.parts())?;
+        let digest = served.digest(&blobs).map_err(damaged)?;
         if served.is_of_totals() {
             let totals = digest.totals.0.iter().map(|((_, fate), sum)| (fate, sum));
             served.add_totals(totals, |key, fate, sum| self.add_keyed(key, fate, sum));

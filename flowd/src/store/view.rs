@@ -26,7 +26,7 @@ use super::{
     wanted::Wanted,
 };
 use crate::{
-    chunk::{Chunk, ColumnId, ColumnSet, Member, Number, Picked, Row},
+    chunk::{Chunk, ColumnSet, Number, Picked, Row},
     flows::{Decider, Filter, Record, Verdict},
 };
 
@@ -43,7 +43,7 @@ pub(super) struct Segment {
     names: OnceCell<Names>,
     /// What to select of a record. The writer brings the newest segments up to date; older ones
     /// stay of their version.
-    columns: String,
+    pub(super) columns: String,
     version: usize,
     leash: Leash,
     /// Where rows are kept from one query to the next, and as which file's.
@@ -251,58 +251,6 @@ impl Segment {
         Ok(flow)
     }
 
-    /// Shows the records of flows that were first seen then, by ascending id.
-    pub(super) fn with_first_seen(
-        &self,
-        first_seen_ms: i64,
-        watermark: u64,
-        mut sink: impl FnMut(Record),
-    ) -> rusqlite::Result<()> {
-        let wanted = self
-            .wanted(&Filter::default(), 0, watermark)?
-            .within(Number::FirstSeen, first_seen_ms..=first_seen_ms);
-        for stored in self.chunks(0, watermark)? {
-            if !self.may_have_flow(&stored, first_seen_ms)? {
-                continue;
-            }
-            let found = self.pick(&stored, &wanted, Chunk::row_columns())?.by_id();
-            for row in found.iter() {
-                sink(self.names()?.record(&row));
-            }
-        }
-        if let Some(rows) = self.kept(watermark)? {
-            rows.filter(|row| row.first_seen_ms == first_seen_ms).cloned().for_each(sink);
-            return Ok(());
-        }
-        let sql = format!(
-            "SELECT {} FROM record WHERE first_seen = :first_seen AND +record_id <= :watermark \
-             ORDER BY record_id",
-            self.columns
-        );
-        let parameters = named_params! {
-            ":first_seen": first_seen_ms,
-            ":watermark": watermark.cast_signed(),
-        };
-        self.run(&sql, parameters, |record| {
-            sink(record);
-            ControlFlow::Continue(())
-        })
-    }
-
-    /// Flows that start in a chunk are in a range; others are in its filter.
-    fn may_have_flow(&self, stored: &Stored, first_seen_ms: i64) -> rusqlite::Result<bool> {
-        let header = stored.chunk.header();
-        if !header.zone(Number::FirstSeen).contains(&first_seen_ms) {
-            return Ok(false);
-        }
-        if header.opened().is_some_and(|opened| opened.contains(&first_seen_ms)) {
-            return Ok(true);
-        }
-        stored.need(&self.conn, ColumnSet::default().with(ColumnId::Members))?;
-        let members = stored.chunk.members().map_err(damaged)?;
-        Ok(members.may_have(Member::Older(first_seen_ms)))
-    }
-
     /// What these columns say of the records of a chunk that may be wanted, in its order.
     pub(super) fn pick(
         &self,
@@ -366,7 +314,7 @@ impl Segment {
         })
     }
 
-    fn run(
+    pub(super) fn run(
         &self,
         sql: &str,
         parameters: &[(&str, &dyn ToSql)],

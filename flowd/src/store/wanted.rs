@@ -2,8 +2,14 @@
 //!
 //! It never leaves out a record that the filter wants; the filter itself has the last word.
 
-use std::{collections::HashSet, net::IpAddr, ops::RangeInclusive, sync::Arc};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv6Addr},
+    ops::RangeInclusive,
+    sync::Arc,
+};
 
+use foldhash::fast::RandomState;
 use ipnet::IpNet;
 
 use super::{
@@ -13,7 +19,7 @@ use super::{
 };
 use crate::{
     chunk::{ColumnId, ColumnSet, End, Kind, Member, NameId, Number, Plan, Predicate},
-    flows::{Decider, Filter, Identity, Initiator},
+    flows::{Decider, Filter, Identity, Initiator, Tuple},
 };
 
 /// What is asked of the records of one segment's chunks.
@@ -62,6 +68,16 @@ impl Wanted {
         let mut narrow = self.clone();
         narrow.ranges.push((number, range));
         narrow
+    }
+
+    /// The same, and that records are between these ends.
+    pub(super) fn between(&self, tuple: &Tuple) -> Self {
+        let is = |wanted: Ipv6Addr| Arc::new(move |end: &End| end.addr == wanted);
+        let Self { ranges, mut members, mut predicates } = self.clone();
+        members.extend([tuple.peer_addr, tuple.remote_addr].map(|it| vec![Member::Address(it)]));
+        predicates.push(Predicate::Peer(is(tuple.peer_addr)));
+        predicates.push(Predicate::Remote(is(tuple.remote_addr)));
+        Self { ranges, members, predicates }
     }
 
     /// What a chunk makes of it; `None`: it has nothing of the kind.
@@ -191,7 +207,8 @@ impl Wanted {
     /// A peer at either end.
     fn peers(&mut self, names: &Names, is_wanted: impl Fn(&Identity) -> bool) {
         let states = names.peers.iter().filter(|(_, identity)| is_wanted(identity));
-        let ids: HashSet<u32> = states.filter_map(|(id, _)| u32::try_from(*id).ok()).collect();
+        let ids: HashSet<u32, RandomState> =
+            states.filter_map(|(id, _)| u32::try_from(*id).ok()).collect();
         let keys = ids.iter().map(|id| Member::Peer(NameId::from(std::num::NonZeroU32::new(*id))));
         self.members.push(keys.collect());
         let judge = move |end: &End| end.peer.is_some_and(|id| ids.contains(&id.get()));

@@ -35,6 +35,8 @@ const WARM_UP: usize = 300_000;
 /// Records of a transaction.
 const COMMIT: usize = 10_000;
 const DAY_MS: i64 = 86_400_000;
+/// How long the first window of a flow is at most.
+const WINDOW_MS: i64 = 60_000;
 
 /// What a store is asked about: something that is in it.
 #[derive(Clone, Debug)]
@@ -43,7 +45,10 @@ pub(super) struct Facts {
     pub(super) source: std::net::IpAddr,
     /// The address that the fewest of some records had.
     pub(super) needle: std::net::IpAddr,
-    pub(super) flow: FlowId,
+    /// A flow of many records.
+    pub(super) long: FlowId,
+    /// A flow of two.
+    pub(super) short: FlowId,
     pub(super) last_ms: i64,
 }
 
@@ -271,6 +276,11 @@ impl Facts {
         let source = |one: &Record| one.initiator.first(one.tuple.peer_ip(), one.tuple.remote_ip());
         let typical = records.iter().find(|one| one.peer.is_some() && one.counters != one.total);
         let typical = typical.unwrap_or(&records[0]);
+        let id = |one: &Record| FlowId::new(GATEWAY, &one.interface, &one.tuple, one.first_seen_ms);
+        let is_second = |one: &&Record| {
+            one.counters != one.total && one.window_start_ms - one.first_seen_ms <= WINDOW_MS
+        };
+        let short = records.iter().filter(is_second).find(|one| one.end_reason.is_some());
         let mut seen = std::collections::BTreeMap::new();
         for record in records {
             *seen.entry(record.tuple.remote_ip()).or_insert(0) += 1;
@@ -280,7 +290,8 @@ impl Facts {
             peer: typical.peer.as_ref().map(|peer| peer.name.clone()).unwrap_or_default(),
             source: source(typical).0,
             needle: rarest.map_or(typical.tuple.remote_ip(), |(address, _)| *address),
-            flow: FlowId::new(GATEWAY, &typical.interface, &typical.tuple, typical.first_seen_ms),
+            long: id(typical),
+            short: id(short.unwrap_or(typical)),
             last_ms: 0,
         }
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use flowd::{
-    flows::{By, Filter, Gap, Order, Ranking, Sort},
+    flows::{By, Filter, FlowId, Gap, Order, Ranking, Sort},
     store::{
         Leash, ReadError, Reader,
         sql::{self, Answer, Beside, Cell, Question as Statement},
@@ -49,7 +49,7 @@ pub(super) struct Answered {
 
 /// The questions of the targets.
 pub(super) fn all(facts: &Facts) -> Vec<Question> {
-    let Facts { peer, source, needle, flow, last_ms } = facts.clone();
+    let Facts { peer, source, needle, long, short, last_ms } = facts.clone();
     let hour_ms = last_ms - HOUR_MS;
     let bytes = "SELECT coalesce(sum(rx_bytes + tx_bytes), 0) FROM records";
     let of_peer = format!("(src_peer = '{peer}' OR dst_peer = '{peer}')");
@@ -92,15 +92,8 @@ pub(super) fn all(facts: &Facts) -> Vec<Question> {
                 Ok(reader.flows(&newest, None, 100, u64::MAX >> 1)?.len() as u64)
             }),
         },
-        Question {
-            what: "flow by id",
-            duckdb: format!("SELECT * FROM records WHERE flow_id = '{flow}'"),
-            nfdump: None,
-            ask: Box::new(move |reader| {
-                let found = reader.flow(flow, u64::MAX >> 1)?;
-                Ok(found.map_or(0, |(records, _)| records.len() as u64))
-            }),
-        },
+        by_id("flow of two records, by id", short),
+        by_id("flow of many records, by id", long),
         Question {
             nfdump: nfdump_sum(&format!("ip {needle}")),
             ..sum("one remote address, sum", at(needle), {
@@ -140,6 +133,15 @@ pub(super) fn all(facts: &Facts) -> Vec<Question> {
 fn sum(what: &'static str, filter: Filter, duckdb: String) -> Question {
     let ask: Ask =
         Box::new(move |reader| Ok(reader.summary(&filter, u64::MAX >> 1)?.counters.bytes()));
+    Question { what, duckdb, nfdump: None, ask }
+}
+
+fn by_id(what: &'static str, flow: FlowId) -> Question {
+    let ask: Ask = Box::new(move |reader| {
+        let found = reader.flow(flow, u64::MAX >> 1)?;
+        Ok(found.map_or(0, |(records, _)| records.len() as u64))
+    });
+    let duckdb = format!("SELECT * FROM records WHERE flow_id = '{flow}'");
     Question { what, duckdb, nfdump: None, ask }
 }
 
