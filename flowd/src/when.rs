@@ -1,8 +1,8 @@
 //! Instants as people write them. Pure: now and the zone come in.
 
 use jiff::{
-    Timestamp,
-    civil::{DateTime, Time},
+    Timestamp, Zoned,
+    civil::{Date, DateTime, Time},
     tz::TimeZone,
 };
 
@@ -28,16 +28,23 @@ pub(crate) fn parse(text: &str, now_ms: i64, zone: &TimeZone) -> Option<i64> {
             // What has no date could not be told back.
             .filter(|ms| Timestamp::from_millisecond(*ms).is_ok())
             .or_else(|| Some(text.parse::<Timestamp>().ok()?.as_millisecond()))
-            .or_else(|| there(text.parse::<DateTime>().ok()?))
-            .or_else(|| {
-                there(time_of_day(text)?.on(today().year(), today().month(), today().day()))
-            }),
+            .or_else(|| Some(text.parse::<Zoned>().ok()?.timestamp().as_millisecond()))
+            .or_else(|| there(civil(text, today())?)),
     }
 }
 
-/// With a colon: a number alone might be anything.
-fn time_of_day(text: &str) -> Option<Time> {
-    text.contains(':').then(|| text.parse().ok())?
+/// A date, with or without a time, or a time of this day. One that says a zone is none: it would be
+/// read over.
+fn civil(text: &str, today: Date) -> Option<DateTime> {
+    let time = text.split_once(':').map_or("", |(_, behind)| behind);
+    if text.contains('[') || time.contains(['+', '-', 'Z', 'z']) {
+        return None;
+    }
+    text.parse().ok().or_else(|| {
+        // With a colon: a number alone might be anything.
+        let time: Time = text.contains(':').then(|| text.parse().ok())??;
+        Some(today.to_datetime(time))
+    })
 }
 
 /// Milliseconds of a number and a unit; the past needs no sign, but may have one.
@@ -105,6 +112,15 @@ mod tests {
             ("20000000w", None),
             ("yesterday-ish", None),
             ("2026-13-01", None),
+            // A zone that is told counts, or nothing does.
+            ("2026-11-20T08:00[UTC]", Some(MIDNIGHT_MS - 16 * HOUR_MS)),
+            ("2026-11-20T08:00+01:00[+01:00]", Some(MIDNIGHT_MS - 17 * HOUR_MS)),
+            ("2026-11-20 08:00+01:00", Some(MIDNIGHT_MS - 17 * HOUR_MS)),
+            ("2026-11-20 08:00[Nowhere/Land]", None),
+            ("08:00+05:00", None),
+            ("08:00-05:00", None),
+            ("T08:00Z", None),
+            ("2026-11-21[Nowhere/Land]", None),
         ];
         for (text, expected) in cases {
             assert_eq!(parse(text, NOW_MS, &TimeZone::UTC), expected, "{text}");

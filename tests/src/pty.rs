@@ -1,7 +1,7 @@
 //! A program on a terminal of its own, which is read as a person reads it.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _, Write as _},
     num::NonZeroU16,
     os::{
@@ -94,10 +94,7 @@ impl Pty {
     pub fn resize(&mut self, size: Size) {
         let mut screen = self.screen.lock().unwrap_or_else(PoisonError::into_inner);
         screen.screen_mut().set_size(nonzero(size.1), nonzero(size.0));
-        let window = window(size);
-        // SAFETY: the call reads one struct of this type.
-        let done = unsafe { libc::ioctl(self.line.as_raw_fd(), libc::TIOCSWINSZ, &window) };
-        assert_eq!(done, 0, "{}", io::Error::last_os_error());
+        self.set_window(size);
     }
 
     /// How the terminal treats what is typed: flags, and control characters.
@@ -117,6 +114,28 @@ impl Pty {
         // SAFETY: the process is our child and not yet waited for, so the id is still its own.
         let sent = unsafe { libc::kill(pid, signal) };
         assert_eq!(sent, 0, "the program is running");
+    }
+
+    /// How it ends by a signal when nobody reads what it writes any more, of which a larger window
+    /// makes it write more than the terminal holds.
+    pub fn ended_unread(&mut self, size: Size, signal: libc::c_int) -> ExitStatus {
+        let screen = self.screen.clone();
+        let _unread = screen.lock().unwrap_or_else(PoisonError::into_inner);
+        self.set_window(size);
+        let path = format!("/proc/{}/syscall", self.child.id());
+        wait::until(wait::SOON, "it is held up by what it writes", || {
+            let call = fs::read_to_string(&path).unwrap_or_default();
+            call.split(' ').next() == Some(&libc::SYS_write.to_string())
+        });
+        self.signal(signal);
+        self.ended()
+    }
+
+    fn set_window(&self, size: Size) {
+        let window = window(size);
+        // SAFETY: the call reads one struct of this type.
+        let done = unsafe { libc::ioctl(self.line.as_raw_fd(), libc::TIOCSWINSZ, &window) };
+        assert_eq!(done, 0, "{}", io::Error::last_os_error());
     }
 
     /// How it ended.

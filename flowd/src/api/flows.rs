@@ -216,8 +216,12 @@ pub(super) async fn blocking_for<T: Send + 'static>(
     limit: Duration,
     query: impl FnOnce(&Reader) -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let turn = QUERIES.acquire().await.map_err(|_| ApiError::CutOff)?;
     let waiting = Waiting(Leash::new(limit));
+    // Waiting for a turn is part of what it takes.
+    let Ok(turn) = tokio::time::timeout(limit, QUERIES.acquire()).await else {
+        return Err(ReadError::TooLong(limit).into());
+    };
+    let turn = turn.map_err(|_| ApiError::CutOff)?;
     let reader = state.reader.clone().on(waiting.0.clone());
     let run = move || {
         // Somebody else's when the query has ended, also when nobody waits for it.

@@ -64,24 +64,38 @@ impl Format {
     const JSON_LINES: &str = "application/x-ndjson";
     const CSV: &str = "text/csv";
 
-    /// The first format of `Accept` that a path has.
+    /// The format that `Accept` wants most of those that a path has; the first of equals.
     pub(super) fn wanted(headers: &HeaderMap, path: &str) -> Result<Self, ApiError> {
-        let Some(accept) = headers.get(ACCEPT) else {
+        if !headers.contains_key(ACCEPT) {
             return Ok(Self::Json);
+        }
+        let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
+        let mut best: Option<(f32, Self)> = None;
+        for kind in lines.flat_map(|line| line.split(',')) {
+            let Some((weight, format)) = Self::asked(kind) else { continue };
+            if weight > best.map_or(0.0, |(weight, _)| weight) {
+                best = Some((weight, format));
+            }
+        }
+        best.map(|(_, format)| format).ok_or_else(|| {
+            ApiError::NotAcceptable(format!(
+                "{path} has application/json, application/x-ndjson and text/csv"
+            ))
+        })
+    }
+
+    /// One of the kinds of `Accept` and its weight (RFC 9110, section 12.4.2); zero: not wanted.
+    fn asked(kind: &str) -> Option<(f32, Self)> {
+        let kind = kind.to_ascii_lowercase();
+        let mut parts = kind.split(';').map(str::trim);
+        let format = match parts.next()? {
+            "application/json" | "application/*" | "*/*" => Self::Json,
+            Self::JSON_LINES => Self::JsonLines,
+            Self::CSV | "text/*" => Self::Csv,
+            _ => return None,
         };
-        let text = accept.to_str().unwrap_or_default();
-        text.split(',')
-            .find_map(|kind| match kind.split(';').next().unwrap_or_default().trim() {
-                "application/json" | "application/*" | "*/*" => Some(Self::Json),
-                Self::JSON_LINES => Some(Self::JsonLines),
-                Self::CSV | "text/*" => Some(Self::Csv),
-                _ => None,
-            })
-            .ok_or_else(|| {
-                ApiError::NotAcceptable(format!(
-                    "{path} has application/json, application/x-ndjson and text/csv"
-                ))
-            })
+        let weight = parts.find_map(|part| part.strip_prefix("q="));
+        Some((weight.map_or(Some(1.0), |weight| weight.trim().parse().ok())?, format))
     }
 
     /// As `Content-Type` has it.

@@ -8,6 +8,8 @@ use axum::{
     extract::{State, rejection::BytesRejection},
 };
 
+use tokio::sync::Semaphore;
+
 use super::{
     ApiState,
     error::ApiError,
@@ -24,6 +26,8 @@ use crate::{
 /// How long a range is that has no start.
 const DEFAULT_RANGE_MS: i64 = 7 * 86_400_000;
 
+/// Replays at a time: others have turns while they take theirs.
+static REPLAYS: Semaphore = Semaphore::const_new(2);
 /// How long a replay may take, which judges every record of its range.
 const LIMIT: Duration = Duration::from_mins(10);
 
@@ -41,6 +45,7 @@ pub(super) async fn replay(
     let until_ms = filter.until_ms.unwrap_or(now_ms);
     let since_ms = *filter.since_ms.get_or_insert(until_ms.saturating_sub(DEFAULT_RANGE_MS));
     let text = text(body)?;
+    let _turn = REPLAYS.acquire().await.map_err(|_| ApiError::CutOff)?;
     let Pending { watermark, answer } = state.live.ask(|reply| Request::World { reply }).await?;
     let answer = blocking_for(&state, LIMIT, move |reader| {
         let range = (Some(Timestamp(since_ms)), Timestamp(until_ms));

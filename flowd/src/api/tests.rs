@@ -685,6 +685,21 @@ async fn every_form_of_records_says_the_same() {
     assert_eq!(rows.len(), 3);
     assert_eq!(rows[0], wire::csv_row(&page.records[0]));
     assert!(rows[0].iter().any(|cell| cell == "'=alice"), "no cell is a formula");
+    let kinds = [
+        ("Text/CSV", "text/csv"),
+        ("application/json;q=0.1, text/csv", "text/csv"),
+        ("text/csv;q=0, application/json", "application/json"),
+        ("text/html, application/x-ndjson;q=0.5, */*;q=0.1", "application/x-ndjson"),
+        ("text/csv, application/json", "text/csv"),
+    ];
+    for (accept, expected) in kinds {
+        let answer = served.send("/v1/records?limit=3", accept).await;
+        let kind = answer.headers()["content-type"].to_str().unwrap();
+        assert!(kind.starts_with(expected), "{accept}: {kind}");
+    }
+    for accept in ["text/csv;q=0", "text/html", "text/csv;q=much"] {
+        assert_eq!(served.text("/v1/records?limit=3", accept).await.0, 406, "{accept}");
+    }
     let (_, empty) = served.text("/v1/records?peer=nobody", "text/csv").await;
     assert_eq!(empty.lines().count(), 1, "the header");
     let (status, _) = served.text("/v1/records", "image/png").await;

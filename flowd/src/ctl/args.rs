@@ -263,15 +263,11 @@ pub(super) enum PolicyCommand {
     },
 }
 
-/// Which days.
+/// Which days; each counts whole.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct Totals {
-    /// From when on; the whole day counts.
-    #[arg(long, value_name = "TIME")]
-    pub(super) since: Option<String>,
-    /// Until when.
-    #[arg(long, value_name = "TIME")]
-    pub(super) until: Option<String>,
+    #[command(flatten)]
+    pub(super) range: Range,
     /// Name, public key, or the start of the key.
     #[arg(long, add = complete::peers())]
     pub(super) peer: Option<String>,
@@ -279,10 +275,10 @@ pub(super) struct Totals {
 
 impl Totals {
     /// As query parameters.
-    pub(super) fn pairs(&self) -> Vec<(&'static str, String)> {
-        let Self { since, until, peer } = self;
-        let all = [("since", since), ("until", until), ("peer", peer)];
-        all.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
+    pub(super) fn pairs(&self, clock: &Clock) -> Result<Parameters, CtlError> {
+        let mut pairs = self.range.pairs(clock)?;
+        pairs.extend(self.peer.clone().map(|peer| ("peer", peer)));
+        Ok(pairs)
     }
 }
 

@@ -34,7 +34,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditCommand {
     /// Who did and read what, newest first.
-    #[command(after_help = "Example: flowctl audit list --event policy.* --since 7d")]
+    #[command(after_help = "Example: flowctl audit list --event 'policy.*' --since 7d")]
     List(AuditList),
     /// Check that no entry was edited, moved or taken out, and with --key, that the log was neither
     /// truncated nor made anew.

@@ -121,6 +121,11 @@ impl<'a> Client<'a> {
     }
 }
 
+/// Whether another question would have been answered.
+fn is_of_the_question(status: StatusCode) -> bool {
+    [StatusCode::BAD_REQUEST, StatusCode::UNPROCESSABLE_ENTITY].contains(&status)
+}
+
 /// The body of an answer, unless it is a refusal.
 async fn success(
     response: Response<Incoming>,
@@ -133,7 +138,7 @@ async fn success(
     let body = response.into_body().collect().await?.to_bytes();
     Err(match serde_json::from_slice::<Problem>(&body) {
         Ok(problem) if !problem.problems.is_empty() => CtlError::Policy(problem.problems),
-        Ok(problem) if status == StatusCode::BAD_REQUEST => {
+        Ok(problem) if is_of_the_question(status) => {
             not_understood(super::text::visible(&problem.detail))
         }
         Ok(problem) => CtlError::Refused(super::text::visible(&problem.detail)),

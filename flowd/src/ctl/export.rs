@@ -20,9 +20,9 @@ use super::{
     client::Client,
     error::CtlError,
     filters::{Filters, Parameters},
-    progress::Progress,
+    progress::{Progress, Way},
     records::each_line,
-    text::Clock,
+    text::{self, Clock},
 };
 use crate::{
     export::{Export, Format},
@@ -98,7 +98,7 @@ async fn write(
 
     let mut run = Run {
         export: Export::begin(format, BufWriter::with_capacity(BUFFER_BYTES, io::stdout()))?,
-        progress: Progress::begin(after.unwrap_or(0), last),
+        progress: Progress::begin(way(&wanted.filters, &filters, after, &status)),
         ids: Ids { last: after.unwrap_or(0), ..Ids::default() },
         told_gaps: 0,
     };
@@ -112,9 +112,6 @@ async fn write(
     export.end()?;
     progress.end();
 
-    if let Some(after) = after {
-        tell_gone(client, after, is_whole.then_some(ids.missing)).await?;
-    }
     if let (Some(path), Some(bookmark)) = (&wanted.resume, bookmark) {
         settle(&io::stdout())?;
         let moved = Bookmark {
@@ -125,13 +122,31 @@ async fn write(
             ..bookmark
         };
         moved.write(path)?;
-    } else {
-        eprintln!("flowctl: {} records; the last one is record {}", ids.count, ids.last);
+    }
+    // The bookmark does not wait for what is only told.
+    if let Some(after) = after {
+        tell_gone(client, after, is_whole.then_some(ids.missing)).await?;
+    }
+    if wanted.resume.is_none() {
+        let Ids { count, last, .. } = ids;
+        text::tell(&format_args!("{count} records; the last one is record {last}"));
     }
     if after.is_some() && ids.count == 0 && told_gaps == 0 {
         return Err(CtlError::NothingNew);
     }
     Ok(())
+}
+
+/// From where to where records come: by their times, where a range is asked for, else by their
+/// numbers.
+fn way(wanted: &Filters, sent: &Parameters, after: Option<u64>, status: &Status) -> Way {
+    if wanted.range.since.is_none() && wanted.range.until.is_none() {
+        return Way::Numbers(after.unwrap_or(0), status.store.last_record_id);
+    }
+    let until = sent.iter().find(|(name, _)| *name == "until");
+    let until = until.and_then(|(_, text)| text.parse::<jiff::Timestamp>().ok());
+    let now_ms = status.now.0;
+    Way::Times(until.map_or(now_ms, |until| until.as_millisecond().min(now_ms)))
 }
 
 /// Says how many records have gone: those that are missing, where their numbers tell.
@@ -144,10 +159,10 @@ async fn tell_gone(client: &Client<'_>, after: u64, missing: Option<u64>) -> Res
         }
     };
     if gone > 0 {
-        eprintln!(
-            "flowctl: {gone} records behind record {after} are no longer in the store{which}; see \
+        text::tell(&format_args!(
+            "{gone} records behind record {after} are no longer in the store{which}; see \
              `flowctl segments list`"
-        );
+        ));
     }
     Ok(())
 }
@@ -180,14 +195,14 @@ async fn check_store(client: &Client<'_>, bookmark: &Bookmark) -> Result<(), Ctl
 
 /// The gaps of the range, oldest first.
 async fn gaps(client: &Client<'_>, filters: &Parameters) -> Result<Vec<Gap>, CtlError> {
-    let is_of_gaps = |name: &str| ["since", "until", "peer"].contains(&name);
+    let is_of_gaps = |name: &str| ["since", "until", "peer", "interface"].contains(&name);
     let mut pairs = filters.clone();
     pairs.retain(|(name, _)| is_of_gaps(name));
     pairs.push(("limit", MAX_GAPS.to_string()));
     let mut list: GapList = client.query("/v1/gaps", &pairs).await?;
     let untold = list.sum.count.saturating_sub(list.gaps.len() as u64);
     if untold > 0 {
-        eprintln!("flowctl: the {untold} oldest gaps are left out; narrow with --since");
+        text::tell(&format_args!("the {untold} oldest gaps are left out; narrow with --since"));
     }
     list.gaps.reverse();
     Ok(list.gaps)
@@ -211,7 +226,7 @@ impl Run {
         };
         self.export.record(&record)?;
         self.ids.next(id, record.flow_id);
-        self.progress.at(id);
+        self.progress.at(id, record.window_end.0);
         Ok(())
     }
 

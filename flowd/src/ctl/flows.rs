@@ -33,14 +33,19 @@ pub(super) async fn run(
     let mut left = page.limit.unwrap_or(DEFAULT);
     let mut cursor = page.cursor.clone();
     let mut all = FlowPage { flows: Vec::new(), next_cursor: None };
+    begin(screen, format)?;
     loop {
         let mut pairs = list.pairs(&screen.clock)?;
         pairs.push(("limit", left.min(PAGE).to_string()));
         pairs.extend(cursor.take().map(|cursor| ("cursor", cursor)));
         let answer: FlowPage = client.query("/v1/flows", &pairs).await?;
         left = left.saturating_sub(answer.flows.len() as u64);
-        all.flows.extend(answer.flows);
         all.next_cursor = answer.next_cursor;
+        match format {
+            // What is one line a flow does not wait for the rest.
+            Format::Jsonl | Format::Csv => lines(screen, format, &answer.flows)?,
+            Format::Table | Format::Json => all.flows.extend(answer.flows),
+        }
         if left == 0 || all.next_cursor.is_none() {
             break;
         }
@@ -48,11 +53,33 @@ pub(super) async fn run(
     }
     show(screen, format, &all)?;
     if all.next_cursor.is_some() && format == Format::Table && page.limit.is_none() {
-        eprintln!("These are the first {DEFAULT}; --limit N shows more, filters show others.");
+        text::tell(&format_args!(
+            "these are the first {DEFAULT}; --limit N shows more, filters show others"
+        ));
     }
     Ok(())
 }
 
+/// What stands before the first flow.
+fn begin(screen: &mut Screen, format: Format) -> Result<(), CtlError> {
+    match format {
+        Format::Csv => screen.csv(&wire::FLOW_CSV_COLUMNS, std::iter::empty()),
+        Format::Table | Format::Json | Format::Jsonl => Ok(()),
+    }
+}
+
+/// A line for each flow.
+fn lines(screen: &mut Screen, format: Format, flows: &[Flow]) -> Result<(), CtlError> {
+    for flow in flows {
+        match format {
+            Format::Csv => screen.csv_line(&wire::flow_csv_row(flow))?,
+            _ => screen.json_line(flow)?,
+        }
+    }
+    Ok(())
+}
+
+/// What is shown as a whole.
 fn show(screen: &mut Screen, format: Format, page: &FlowPage) -> Result<(), CtlError> {
     match format {
         Format::Table => {
@@ -64,14 +91,7 @@ fn show(screen: &mut Screen, format: Format, page: &FlowPage) -> Result<(), CtlE
             }
         }
         Format::Json => screen.json(page)?,
-        Format::Jsonl => {
-            for flow in &page.flows {
-                screen.json_line(flow)?;
-            }
-        }
-        Format::Csv => {
-            screen.csv(&wire::FLOW_CSV_COLUMNS, page.flows.iter().map(wire::flow_csv_row))?;
-        }
+        Format::Jsonl | Format::Csv => {}
     }
     screen.flush()
 }

@@ -1,8 +1,10 @@
 //! The flags of what is listed, ranked or drawn over time.
 
 use clap::{Args, builder::PossibleValuesParser};
+use clap_complete::engine::ArgValueCandidates;
 
 use super::{
+    complete,
     error::CtlError,
     filters::{Filters, Parameters},
     text::Clock,
@@ -35,7 +37,8 @@ pub(super) struct FlowList {
     #[arg(long, value_parser = words(ORDERS))]
     pub(super) order: Option<String>,
     /// A row for each peer, port, … instead of each flow, as `flowctl top --by`.
-    #[arg(long, value_name = "BY", value_parser = grouping, conflicts_with = "cursor")]
+    #[arg(long, value_name = "BY", value_parser = grouping, conflicts_with = "cursor",
+        add = properties())]
     pub(super) group_by: Option<Grouping>,
     /// Go on, and show flows as they begin, move something and end, until interrupted.
     #[arg(short, long, conflicts_with_all = ["sort", "order", "group_by", "cursor", "until"])]
@@ -67,7 +70,8 @@ const FLOW_SORTS: [&str; 6] = ["start", "last", "duration", "bytes", "packets", 
 #[derive(Clone, Debug, Args)]
 pub(super) struct Top {
     /// What to rank: peer, user, src, dst, dst_port, protocol, rule, verdict, or several with commas.
-    #[arg(long, visible_alias = "group-by", default_value = By::Peer.word(), value_parser = grouping)]
+    #[arg(long, visible_alias = "group-by", default_value = By::Peer.word(), value_parser = grouping,
+        add = properties())]
     pub(super) by: Grouping,
     /// What to rank it by.
     #[arg(long, default_value = Sort::Bytes.word(), value_parser = words(Sort::ALL.map(Sort::word)))]
@@ -105,11 +109,11 @@ impl Top {
 #[derive(Clone, Debug, Args)]
 pub(super) struct Series {
     /// The length of a step: 1m, 5m, 15m, 1h, 6h, 1d; unless told, what makes about a hundred.
-    #[arg(long, value_parser = step)]
+    #[arg(long, value_parser = step, add = complete::words(["1m", "5m", "15m", "1h", "6h", "1d"]))]
     pub(super) step: Option<Step>,
     /// A line for each: peer, user, src, dst, dst_port, protocol, rule, verdict, or several with
     /// commas.
-    #[arg(long, visible_alias = "group-by", value_parser = grouping)]
+    #[arg(long, visible_alias = "group-by", value_parser = grouping, add = properties())]
     pub(super) by: Option<Grouping>,
     /// What the bars are of, and which lines come first.
     #[arg(long, default_value = Sort::Bytes.word(), value_parser = words(Sort::ALL.map(Sort::word)))]
@@ -144,6 +148,11 @@ const ORDERS: [&str; 2] = [Order::Descending.word(), Order::Ascending.word()];
 fn grouping(text: &str) -> Result<Grouping, String> {
     let words = By::ALL.map(By::word).join(", ");
     text.parse().map_err(|error| format!("{error}: {words}"))
+}
+
+/// What flows are grouped by, for shells.
+fn properties() -> ArgValueCandidates {
+    complete::words(By::ALL.map(By::word))
 }
 
 fn step(text: &str) -> Result<Step, NotAStep> {

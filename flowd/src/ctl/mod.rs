@@ -63,13 +63,13 @@ pub fn run(cli: &Cli) -> ExitCode {
     match done {
         Ok(()) | Err(CtlError::ClosedPipe) => ExitCode::SUCCESS,
         Err(error @ CtlError::Usage(_)) => {
-            eprintln!("flowctl: {error}");
+            text::tell(&error);
             ExitCode::from(2)
         }
         Err(CtlError::Told) => ExitCode::FAILURE,
         Err(CtlError::NothingNew) => ExitCode::from(NOTHING_NEW),
         Err(error) => {
-            eprintln!("flowctl: {error}");
+            text::tell(&error);
             ExitCode::FAILURE
         }
     }
@@ -155,7 +155,8 @@ async fn execute(cli: &Cli) -> Result<(), CtlError> {
         Command::Keys { command } => keys::run(&mut screen, format, command),
         Command::Sql(asked) => sql::run(&client, &mut screen, format, asked).await,
         Command::Totals(totals) => {
-            let answer: wire::DayTotalList = client.query("/v1/totals", &totals.pairs()).await?;
+            let answer: wire::DayTotalList =
+                client.query("/v1/totals", &totals.pairs(&screen.clock)?).await?;
             totals::run(&mut screen, format, &answer)
         }
         Command::Watch(filters) => {

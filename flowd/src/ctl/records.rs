@@ -34,7 +34,14 @@ pub(super) async fn list(
         Format::Json => {
             let answer: RecordPage = client.query("/v1/records", &pairs).await?;
             screen.json(&answer)?;
-            screen.flush()
+            screen.flush()?;
+            if answer.next_cursor.is_some() && page.limit.is_none() {
+                let count = answer.records.len();
+                text::tell(&format_args!(
+                    "these are the first {count}; --limit N and --cursor show more, `-o jsonl` shows all"
+                ));
+            }
+            Ok(())
         }
         Format::Jsonl => copy(client, screen, &pairs, "application/x-ndjson").await,
         Format::Csv => copy(client, screen, &pairs, "text/csv").await,
@@ -96,7 +103,9 @@ pub(super) fn parse(line: &[u8]) -> Result<Watched, CtlError> {
 }
 
 pub(super) fn tell_skipped(skipped: u64) {
-    eprintln!("flowctl: fell behind and skipped {skipped} records; they are in `flowctl records`");
+    text::tell(&format_args!(
+        "fell behind and skipped {skipped} records; they are in `flowctl records`"
+    ));
 }
 
 /// One record on one line.

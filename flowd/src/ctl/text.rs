@@ -1,6 +1,9 @@
 //! Numbers, times and foreign text as an operator reads them.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::{self, Write as _},
+    io::{self, Write as _},
+};
 
 use jiff::tz::TimeZone;
 
@@ -10,6 +13,11 @@ use crate::{
     when,
     wire::{Endpoint, Timestamp},
 };
+
+/// Says something on standard error. Where nobody takes it, that is no reason to fail.
+pub(super) fn tell(text: &dyn fmt::Display) {
+    let _untold = writeln!(io::stderr(), "flowctl: {text}");
+}
 
 /// Bytes in powers of 1000.
 pub(super) fn bytes(count: u64) -> String {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Sent, ip_version, peer_is_source, record_uid, sent, write_json};
 use crate::{
-    flows::{Counters, FlowId, Icmp, Identity, Initiator, TcpFlags, Verdict},
+    flows::{Counters, FlowId, Icmp, Identity, Initiator, TcpFlags, Verdict, protocol_keyword},
     wire::{Endpoint, Record, Timestamp},
 };
 
@@ -233,10 +233,7 @@ fn event(record: &Record) -> Event<'_> {
 
 fn network(record: &Record) -> Network<'_> {
     Network {
-        transport: (!record.overflow).then_some(match record.protocol_number {
-            58 => "ipv6-icmp",
-            _ => &record.protocol,
-        }),
+        transport: protocol_keyword(record.protocol_number).filter(|_| !record.overflow),
         iana_number: (!record.overflow).then(|| record.protocol_number.to_string()),
         r#type: ip_version(record).map(|version| if version == 4 { "ipv4" } else { "ipv6" }),
         direction: match (&record.src.peer, &record.dst.peer, record.initiator) {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{ip_version, peer_is_source, record_uid, tcp, write_json, zeek};
 use crate::{
-    flows::{Counters, EndReason, FlowId, Icmp, Identity, Initiator, Verdict},
+    flows::{Counters, EndReason, FlowId, Icmp, Identity, Initiator, Verdict, protocol_keyword},
     wire::{Endpoint, Record, Timestamp},
 };
 
@@ -283,7 +283,7 @@ fn connection(record: &Record) -> Connection<'_> {
         direction_id,
         direction,
         protocol_num: (!record.overflow).then_some(record.protocol_number),
-        protocol_name: (!record.overflow).then_some(&record.protocol),
+        protocol_name: protocol_keyword(record.protocol_number).filter(|_| !record.overflow),
         protocol_ver_id: ip_version(record),
         tcp_flags: is_tcp.then_some(record.tcp_flags.rx | record.tcp_flags.tx),
         flag_history: Some(zeek::history(record)).filter(|history| is_tcp && !history.is_empty()),

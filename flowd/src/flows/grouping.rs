@@ -50,7 +50,7 @@ impl FromStr for Grouping {
 
     fn from_str(text: &str) -> Result<Self, NotAGrouping> {
         let words: Option<Vec<_>> =
-            text.split(',').map(|word| By::from_word(word.trim())).collect();
+            text.split(',').map(|word| By::from_word(&word.trim().replace('-', "_"))).collect();
         let all = words.ok_or(NotAGrouping)?;
         let is_twice = |(index, by): (usize, &By)| all[..index].contains(by);
         if all.len() > Self::MOST || all.iter().enumerate().any(is_twice) {

@@ -35,7 +35,7 @@ pub use grouping::{Group, Grouping, NotAGrouping};
 pub use identity::Identity;
 pub use opening::Opening;
 pub use peer_session::{Look, Moment, PeerEvent, PeerEventKind, PeerSession, Session, sessions};
-pub use protocol::{protocol_name, protocol_names, protocol_number};
+pub use protocol::{protocol_keyword, protocol_name, protocol_names, protocol_number};
 pub use rates::{Board, PeerRate, RateSort};
 pub use record::{Counters, EndReason, Entry, Icmp, Initiator, Record, TcpFlags, Tuple, Verdict};
 pub use routes::{Prefixes, Routes};

@@ -29,6 +29,16 @@ pub fn protocol_name(number: u8) -> String {
         .map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
 }
 
+/// The keyword of a protocol in IANA's list, in lower case, where it has a common name.
+pub fn protocol_keyword(number: u8) -> Option<&'static str> {
+    match number {
+        4 => Some("ipv4"),
+        58 => Some("ipv6-icmp"),
+        89 => Some("ospfigp"),
+        _ => NAMES.iter().find(|(known, _)| *known == number).map(|(_, name)| *name),
+    }
+}
+
 /// Every name that a protocol has.
 pub fn protocol_names() -> impl Iterator<Item = &'static str> {
     NAMES.iter().map(|(_, name)| *name)

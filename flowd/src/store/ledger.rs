@@ -2,7 +2,11 @@
 //!
 //! The ledger itself is as it is now: what has a record behind the watermark was open then.
 
-use std::{collections::BTreeSet, ops::ControlFlow};
+use std::{
+    collections::BTreeSet,
+    ops::{ControlFlow, RangeInclusive},
+    path::PathBuf,
+};
 
 use rusqlite::{OptionalExtension as _, config::DbConfig};
 
@@ -12,11 +16,17 @@ use crate::{
     live::Position,
 };
 
+/// Stretches of time in which open flows began that are told apart at most.
+const STRETCHES: usize = 16;
+
 /// Says of a record whether its flow is open.
 pub(super) struct Ledger {
     segment: Segment,
+    path: PathBuf,
     /// Flows with records behind the watermark: those were open, whatever they are now.
     later: BTreeSet<Position>,
+    /// When all these flows were first seen, ascending, each time once; `None`: not read.
+    first_seen_ms: Option<Vec<i64>>,
     wanted: State,
 }
 
@@ -27,8 +37,30 @@ impl Ledger {
 
     /// A ledger that cannot be read has nothing: the query itself then fails on the same file.
     pub(super) fn has(&mut self, record: &Record) -> bool {
+        let first_seen_ms = self.first_seen_ms.as_ref();
+        if first_seen_ms.is_some_and(|all| all.binary_search(&record.first_seen_ms).is_err()) {
+            return false;
+        }
         let has_later = || !self.later.is_empty() && self.later.contains(&Position::of(record));
         !record.overflow && (has_later() || self.look_up(record).unwrap_or(false))
+    }
+
+    /// Reads when its flows were first seen, which says of most others that they are not open.
+    fn read_times(&mut self) -> rusqlite::Result<()> {
+        let mut query = self.segment.conn.prepare("SELECT first_seen FROM open_flow")?;
+        let mut times = query.query_map([], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+        times.extend(self.later.iter().map(|position| position.first_seen_ms));
+        times.sort_unstable();
+        times.dedup();
+        self.first_seen_ms = Some(times);
+        Ok(())
+    }
+
+    /// When the flows that the filter wants began, as a few stretches of time; `None`: at any time.
+    pub(super) fn stretches(&self, filter: &Filter) -> Option<Vec<RangeInclusive<i64>>> {
+        let is_wanted = filter.state == Some(State::Open);
+        let times = self.first_seen_ms.as_ref().filter(|_| is_wanted)?;
+        Some(stretches(times, STRETCHES))
     }
 
     fn look_up(&self, record: &Record) -> rusqlite::Result<bool> {
@@ -80,12 +112,28 @@ impl Reader {
             // another plan.
             let plans = segment.conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true);
             plans.map_err(self.failed(&path))?;
-            newest.get_or_insert(segment);
+            newest.get_or_insert((segment, path));
             if first.is_some_and(|first| first <= watermark.saturating_add(1)) {
                 break;
             }
         }
-        Ok(newest.map(|segment| Ledger { segment, later, wanted: State::Open }))
+        Ok(newest.map(|(segment, path)| Ledger {
+            segment,
+            path,
+            later,
+            first_seen_ms: None,
+            wanted: State::Open,
+        }))
+    }
+
+    /// The same for a query that asks of many flows whether they are open.
+    pub(super) fn whole_ledger(&self, watermark: u64) -> Result<Option<Ledger>, ReadError> {
+        let mut ledger = self.open_ledger(watermark)?;
+        if let Some(ledger) = &mut ledger {
+            let path = ledger.path.clone();
+            ledger.read_times().map_err(self.failed(&path))?;
+        }
+        Ok(ledger)
     }
 
     pub(super) fn ledger_for(
@@ -94,6 +142,52 @@ impl Reader {
         watermark: u64,
     ) -> Result<Option<Ledger>, ReadError> {
         let Some(wanted) = state else { return Ok(None) };
-        Ok(self.open_ledger(watermark)?.map(|ledger| Ledger { wanted, ..ledger }))
+        Ok(self.whole_ledger(watermark)?.map(|ledger| Ledger { wanted, ..ledger }))
+    }
+}
+
+/// Ascending times as a few stretches, between which lie the longest times without any.
+fn stretches(times: &[i64], most: usize) -> Vec<RangeInclusive<i64>> {
+    let mut pauses: Vec<(u64, usize)> =
+        times.windows(2).map(|pair| pair[0].abs_diff(pair[1])).zip(1..).collect();
+    pauses.sort_unstable_by_key(|(length, _)| std::cmp::Reverse(*length));
+    let mut starts: Vec<usize> =
+        pauses.into_iter().take(most.saturating_sub(1)).map(|(_, start)| start).collect();
+    starts.sort_unstable();
+    let ends = starts.iter().copied().chain([times.len()]);
+    let starts = [0].into_iter().chain(starts.iter().copied());
+    let parts = starts.zip(ends).filter_map(|(start, end)| times.get(start..end));
+    parts.filter_map(|part| Some(*part.first()?..=*part.last()?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::stretches;
+
+    #[test]
+    fn the_longest_pauses_part_the_stretches() {
+        let times = [1, 2, 10, 11, 50, 90];
+        assert_eq!(stretches(&times, 1), [1..=90]);
+        assert_eq!(stretches(&times, 3), [1..=11, 50..=50, 90..=90]);
+        assert_eq!(stretches(&times, 9), [1..=1, 2..=2, 10..=10, 11..=11, 50..=50, 90..=90]);
+        assert_eq!(stretches(&[], 3), []);
+        assert_eq!(stretches(&[i64::MIN, i64::MAX], 1), [i64::MIN..=i64::MAX]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_time_is_in_a_stretch(
+            times in prop::collection::btree_set(any::<i64>(), 0..40),
+            most in 1_usize..20,
+        ) {
+            let times: Vec<i64> = times.into_iter().collect();
+            let stretches = stretches(&times, most);
+            prop_assert!(stretches.len() <= most);
+            for time in &times {
+                prop_assert!(stretches.iter().any(|stretch| stretch.contains(time)));
+            }
+        }
     }
 }

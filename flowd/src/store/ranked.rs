@@ -44,7 +44,11 @@ impl Reader {
         open: Vec<Record>,
         watermark: u64,
     ) -> Result<Vec<(Place, StoredFlow)>, ReadError> {
-        let mut ledger = self.open_ledger(watermark)?;
+        let mut ledger = match filter.state {
+            Some(_) => self.ledger_for(filter.state, watermark)?,
+            None => self.whole_ledger(watermark)?,
+        };
+        let begun = ledger.as_ref().and_then(|ledger| ledger.stretches(filter));
         let mut best = Best { page, flows: BTreeMap::new() };
         let mut waiting: BTreeMap<Position, StoredFlow> = open
             .into_iter()
@@ -68,6 +72,7 @@ impl Reader {
         };
         for opened in self.opened(filter)? {
             let (path, segment) = opened?;
+            let segment = segment.of_flows_begun(begun.clone());
             // The records of a flow follow each other.
             let mut current: Option<(Flow, bool)> = None;
             segment

@@ -220,10 +220,15 @@ impl Reader {
         limit: usize,
         watermark: u64,
     ) -> Result<Vec<StoredFlow>, ReadError> {
-        let mut ledger = self.open_ledger(watermark)?;
+        let mut ledger = match filter.state {
+            Some(_) => self.ledger_for(filter.state, watermark)?,
+            None => self.open_ledger(watermark)?,
+        };
+        let begun = ledger.as_ref().and_then(|ledger| ledger.stretches(filter));
         let mut merged: BTreeMap<Position, StoredFlow> = BTreeMap::new();
         for opened in self.opened(filter)? {
             let (path, segment) = opened?;
+            let segment = segment.of_flows_begun(begun.clone());
             let mut taken = 0;
             let mut current: Option<(Position, bool)> = None;
             segment
@@ -340,9 +345,11 @@ impl Reader {
         ) -> rusqlite::Result<()>,
     ) -> Result<(), ReadError> {
         let mut ledger = self.ledger_for(filter.state, watermark)?;
+        let begun = ledger.as_ref().and_then(|ledger| ledger.stretches(filter));
         let mut stopped = false;
         for opened in self.opened(filter)? {
             let (path, segment) = opened?;
+            let segment = segment.of_flows_begun(begun.clone());
             let mut wanted = |record: Record| {
                 if ledger.as_mut().is_some_and(|ledger| !ledger.wants(&record)) {
                     return ControlFlow::Continue(());

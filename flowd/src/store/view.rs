@@ -7,7 +7,7 @@
 
 use std::{
     cell::OnceCell,
-    ops::ControlFlow,
+    ops::{ControlFlow, RangeInclusive},
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -48,6 +48,8 @@ pub(super) struct Segment {
     leash: Leash,
     /// Where rows are kept from one query to the next, and as which file's.
     tail: Option<(Arc<Tail>, (u64, u64))>,
+    /// Of all flows those are wanted that began then.
+    begun: Option<Vec<RangeInclusive<i64>>>,
     /// The rows, once they are asked for, and the first and last id of this view.
     rows: OnceCell<Option<(Parts, (u64, u64))>>,
 }
@@ -74,7 +76,7 @@ impl Segment {
         let version = look().map_err(read(path))? as usize;
         let (columns, leash) = (row::columns(version), leash.clone());
         let (names, rows) = (OnceCell::new(), OnceCell::new());
-        Ok(Some(Self { conn, names, columns, version, leash, tail: None, rows }))
+        Ok(Some(Self { conn, names, columns, version, leash, tail: None, begun: None, rows }))
     }
 
     /// What records point to. Not every question needs it.
@@ -96,6 +98,11 @@ impl Segment {
     /// The same, whose rows are kept as those of `file`.
     pub(super) fn keeping(self, tail: Arc<Tail>, file: (u64, u64)) -> Self {
         Self { tail: Some((tail, file)), ..self }
+    }
+
+    /// The same, of whose flows those are wanted that began in one of these stretches.
+    pub(super) fn of_flows_begun(self, begun: Option<Vec<RangeInclusive<i64>>>) -> Self {
+        Self { begun, ..self }
     }
 
     /// Its rows up to `watermark`, ascending, where they are kept.
@@ -155,7 +162,11 @@ impl Segment {
     ) -> rusqlite::Result<Wanted> {
         let clamp = |id: u64| i64::try_from(id).unwrap_or(i64::MAX);
         let ids = clamp(after).saturating_add(1)..=clamp(watermark);
-        Ok(Wanted::of(filter, || self.names())?.within(Number::RecordId, ids))
+        let wanted = Wanted::of(filter, || self.names())?.within(Number::RecordId, ids);
+        Ok(match &self.begun {
+            Some(begun) => wanted.within_any(Number::FirstSeen, begun),
+            None => wanted,
+        })
     }
 
     /// Shows the matching records with ids above `after`, by ascending id.

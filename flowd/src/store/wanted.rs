@@ -70,6 +70,13 @@ impl Wanted {
         narrow
     }
 
+    /// The same, and that a number lies in one of these ranges.
+    pub(super) fn within_any(mut self, number: Number, ranges: &[RangeInclusive<i64>]) -> Self {
+        let ranges = ranges.iter().map(|range| Predicate::Number(number, range.clone()));
+        self.predicates.push(Predicate::Any(ranges.collect()));
+        self
+    }
+
     /// The same, and that records are between these ends.
     pub(super) fn between(&self, tuple: &Tuple) -> Self {
         let is = |wanted: Ipv6Addr| Arc::new(move |end: &End| end.addr == wanted);

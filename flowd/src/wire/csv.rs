@@ -335,14 +335,27 @@ fn or_empty(value: Option<impl ToString>) -> String {
     value.map(|value| value.to_string()).unwrap_or_default()
 }
 
-/// Text from outside as a cell: a spreadsheet takes one that starts like a formula for a formula,
-/// so it gets an apostrophe first.
+/// What a spreadsheet may take for the start of a formula, also in full width.
+const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
+/// What begins another cell in the spreadsheets of some countries, or another line in all.
+const BREAKS: [char; 4] = [';', '\t', '\r', '\n'];
+
+/// Text from outside as a cell: a spreadsheet takes one that starts like a formula for a formula, so
+/// it gets an apostrophe first; so does what would start one behind a break.
 pub fn csv_text(text: &str) -> String {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        format!("'{text}")
-    } else {
-        text.to_owned()
+    let mut cell = String::with_capacity(text.len() + 1);
+    if text.starts_with(BREAKS) {
+        cell.push('\'');
     }
+    let mut is_first = true;
+    for character in text.chars() {
+        if is_first && FORMULA.contains(&character) {
+            cell.push('\'');
+        }
+        cell.push(character);
+        is_first = BREAKS.contains(&character);
+    }
+    cell
 }
 
 #[cfg(test)]
@@ -358,7 +371,15 @@ mod tests {
             ("-1", "'-1"),
             ("@sum", "'@sum"),
             ("\tx", "'\tx"),
+            ("\n=1", "'\n'=1"),
+            ("＝1", "'＝1"),
             ("a=b", "a=b"),
+            ("alice;=cmd()", "alice;'=cmd()"),
+            ("a;b", "a;b"),
+            (";b", "';b"),
+            ("\t=1", "'\t'=1"),
+            ("a\n\tb", "a\n\tb"),
+            ("a; =b", "a; =b"),
             ("", ""),
         ] {
             assert_eq!(csv_text(text), cell);

@@ -173,6 +173,12 @@ fn the_terminal_is_left_as_it_was_however_it_ends() {
         assert_left(&pty, &fresh, when);
         assert_eq!(pty.text().trim(), "", "{when}");
     }
+    // A terminal that takes nothing more: the picture is in the midst of it for good.
+    let mut pty = Pty::start(&mut live(&ctl, &[]), USUAL);
+    pty.until("the flows", has_both);
+    assert_eq!(pty.ended_unread((400, 200), libc::SIGTERM).code(), Some(1));
+    let fresh = Pty::start(&mut Command::new("true"), USUAL).modes();
+    assert_eq!(pty.modes(), fresh, "it is not raw any more");
     let told = ctl.failure(&["top", "--live"], 2);
     assert!(told.contains("needs a terminal"), "{told}");
     let told = ctl.failure(&["top", "--live", "-o", "json"], 2);

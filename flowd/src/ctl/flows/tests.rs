@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{FlowPage, Format, Screen, show};
+use super::{FlowPage, Format, Screen, begin, lines, show};
 use crate::{
     ctl::output::Sink,
     flows::{Counters, EndReason, Flow, Icmp, Identity, Initiator, Record, Tuple, Verdict, sample},
@@ -71,6 +71,10 @@ fn page() -> FlowPage {
 fn shown(format: Format, page: &FlowPage, width: u16) -> String {
     let sink = Sink::default();
     let mut screen = Screen::fixed(Box::new(sink.clone()), NOW, width);
+    begin(&mut screen, format).unwrap();
+    if matches!(format, Format::Jsonl | Format::Csv) {
+        lines(&mut screen, format, &page.flows).unwrap();
+    }
     show(&mut screen, format, page).unwrap();
     sink.text()
 }

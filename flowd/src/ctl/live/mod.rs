@@ -51,6 +51,8 @@ const REST: u32 = 3;
 const SOON: Duration = Duration::from_millis(500);
 /// What moves in so short a time is not told: it may be one packet, or none.
 const SHORT: Duration = Duration::from_millis(200);
+/// How long the view has for its end.
+const STALLED: Duration = Duration::from_secs(1);
 /// How long an answer may take before the screen says so.
 const LATE: Duration = Duration::from_secs(3);
 
@@ -80,6 +82,7 @@ pub(super) async fn run(
         asking: None,
     };
     let signals = Signals::new().map_err(CtlError::Runtime)?;
+    see_to_the_end().map_err(CtlError::Runtime)?;
     let mut full = Full::enter()?;
     live.run(&mut full, signals, keys()).await
 }
@@ -110,6 +113,24 @@ impl Signals {
             _ = hang_up.recv() => {}
         }
     }
+}
+
+/// A terminal that takes no output holds the view up in the midst of a picture. Signals end it then,
+/// too, after a while.
+fn see_to_the_end() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    thread::Builder::new().name("end".to_owned()).spawn(move || {
+        let stalled = runtime.block_on(async {
+            let Signals { mut interrupt, mut terminate, mut hang_up, go_on: _ } = Signals::new()?;
+            Signals::end(&mut interrupt, &mut terminate, &mut hang_up).await;
+            tokio::time::sleep(STALLED).await;
+            Ok::<_, io::Error>(())
+        });
+        if stalled.is_ok() {
+            terminal::give_up();
+        }
+    })?;
+    Ok(())
 }
 
 /// Keys and new sizes, read by a thread of their own. It ends with the process, or the terminal.

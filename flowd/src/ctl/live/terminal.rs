@@ -6,6 +6,7 @@
 
 use std::{
     io::{self, Stdout, Write as _},
+    mem::ManuallyDrop,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -25,7 +26,8 @@ static IS_ENTERED: AtomicBool = AtomicBool::new(false);
 
 /// The terminal, until this is dropped.
 pub(super) struct Full {
-    pub(super) screen: Terminal<CrosstermBackend<Stdout>>,
+    /// Never dropped: that would show the cursor once more, and panic where the terminal has gone.
+    pub(super) screen: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
 }
 
 impl Full {
@@ -40,7 +42,7 @@ impl Full {
         // Whatever fails from here on.
         let screen = Terminal::new(CrosstermBackend::new(io::stdout()));
         match screen {
-            Ok(screen) => Ok(Self { screen }),
+            Ok(screen) => Ok(Self { screen: ManuallyDrop::new(screen) }),
             Err(error) => {
                 leave();
                 Err(error)
@@ -80,6 +82,12 @@ impl Drop for Full {
     fn drop(&mut self) {
         leave();
     }
+}
+
+/// Ends the process though the terminal takes nothing more: it is not raw any more then.
+pub(super) fn give_up() -> ! {
+    let _gone = disable_raw_mode();
+    std::process::exit(1)
 }
 
 fn take() -> io::Result<()> {

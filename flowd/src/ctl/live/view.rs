@@ -93,14 +93,13 @@ pub(super) fn paint(frame: &mut Frame<'_>, model: &mut Model, style: &Style) {
 
 /// The lines above the rows, of which there are fewer on a low screen.
 fn above<'a>(model: &Model, style: &Style, width: usize, height: usize) -> Vec<Line<'a>> {
-    let state = state(model, width);
     let trouble = trouble(model, style);
+    let is_untold = height < 6 && trouble.is_some();
+    let state = state(model, if is_untold { "! " } else { "" }, width);
     match height {
+        // Losses stay; they must not hide for good what the rows are.
         0..6 => vec![trouble.filter(|_| model.trouble.is_some()).unwrap_or(state)],
-        6..9 => {
-            let first = trouble.filter(|_| model.trouble.is_some());
-            vec![first.unwrap_or_else(|| totals(model, width)), state]
-        }
+        6..9 => vec![trouble.unwrap_or_else(|| totals(model, width)), state],
         _ => {
             let calm = if head_is_known(model) { "no losses, no open gaps" } else { "" };
             let calm = || Line::styled(calm, style.of(Tone::Dim));
@@ -182,13 +181,13 @@ fn trouble<'a>(model: &Model, style: &Style) -> Option<Line<'a>> {
     (!told.is_empty()).then(|| tell(format!("! {}", told.join("; "))))
 }
 
-/// What is listed: of which, in which order, how many.
-fn state<'a>(model: &Model, width: usize) -> Line<'a> {
+/// What is listed: of which, in which order, how many. A mark says that there is trouble.
+fn state<'a>(model: &Model, mark: &str, width: usize) -> Line<'a> {
     let tabs = match model.tab {
         Tab::Flows => "[FLOWS] peers",
         Tab::Peers => "flows [PEERS]",
     };
-    let mut told = vec![format!("{tabs}  by {}", order(model))];
+    let mut told = vec![format!("{mark}{tabs}  by {}", order(model))];
     if model.is_paused {
         told.push("PAUSED".to_owned());
     }

@@ -81,6 +81,20 @@ fn what_is_left_out_and_what_is_wrong_is_said() {
 }
 
 #[test]
+fn what_may_be_lost_is_said_on_screens_of_every_size() {
+    let mut model = model(&FLOWS, 5);
+    model.head.losses = vec!["wg0: 3 packets too short".to_owned()];
+    for size in [(80, 24), (80, 9), (80, 8), (40, 6)] {
+        let picture = picture(&mut model, size);
+        assert!(picture.contains("! wg0: 3 packets too short"), "{size:?}\n{picture}");
+    }
+    // Where there is room for one line, that says what the rows are, and has a mark.
+    assert!(picture(&mut model, (40, 5)).starts_with("! [FLOWS] peers"));
+    model.head.losses.clear();
+    assert!(picture(&mut model, (40, 5)).starts_with("[FLOWS] peers"));
+}
+
+#[test]
 fn details_are_those_of_flowctl_flow_and_scroll_to_their_end() {
     let mut model = model(&FLOWS, 5);
     model.press(KeyCode::Enter.into());
