@@ -166,7 +166,8 @@ pub(super) enum Command {
     /// Without a statement: the tables and their columns. docs/sql.md has more examples.
     #[command(
         after_help = "Example: flowctl sql \"SELECT peer_name, sum(rx_bytes + tx_bytes) AS bytes \
-            FROM records GROUP BY peer_name ORDER BY bytes DESC LIMIT 10\""
+            FROM records WHERE window_end >= instant('24h') GROUP BY peer_name ORDER BY bytes DESC \
+            LIMIT 10\""
     )]
     Sql(Sql),
     /// Stored records in the format of another tool.

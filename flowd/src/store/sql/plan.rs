@@ -24,11 +24,9 @@ const AS_THEY_LIE: char = '~';
 
 /// What SQLite takes a history for, in records.
 const MANY: f64 = 1e7;
-/// What a condition leaves of it.
-const RANGE_LEAVES: f64 = 0.1;
+/// What a condition leaves of it; a range has two ends.
+const END_LEAVES: f64 = 0.1;
 const EQUAL_LEAVES: f64 = 0.05;
-/// Reading a record that is not wanted costs so much of reading one that is.
-const SKIPPED: f64 = 0.5;
 
 /// What to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,9 +128,16 @@ impl Narrow {
         })
     }
 
-    /// Whether it is a place in the order of time and numbers, which spares whole segments.
-    fn is_range(self) -> bool {
-        matches!(self, Self::RecordFrom | Self::RecordTo | Self::At | Self::Since | Self::Until)
+    /// The ends that it gives a range of numbers or of time, which spares whole segments.
+    fn ends(self) -> &'static [Self] {
+        match self {
+            Self::RecordFrom => &[Self::RecordFrom],
+            Self::RecordTo => &[Self::RecordTo],
+            Self::At => &[Self::Since, Self::Until],
+            Self::Since => &[Self::Since],
+            Self::Until => &[Self::Until],
+            _ => &[],
+        }
     }
 
     /// Whether it leads straight to what is wanted.
@@ -142,11 +147,15 @@ impl Narrow {
 }
 
 /// Chooses the conditions that narrow, and says what that costs.
+///
+/// SQLite asks for each side of an `OR` too, with what stands beside it, and then reads for each
+/// side without the `BETWEEN` that stands beside it. So a side is cheaper only where it has a range
+/// of its own or a point: neither what is equal nor a second order makes a range cheaper.
 pub(super) fn choose(info: &mut IndexInfo) -> rusqlite::Result<()> {
     let conditions: Vec<_> =
         info.constraints().map(|one| (one.column(), one.operator(), one.is_usable())).collect();
-    let (mut plan, mut rows, mut cost) = (String::new(), MANY, MANY);
-    let mut is_point = false;
+    let (mut plan, mut equal_leave) = (String::new(), 1.0);
+    let (mut ends, mut is_point) = (Vec::new(), false);
     for (index, (column, operator, is_usable)) in conditions.iter().enumerate() {
         // The row's number is the record's.
         let name = match usize::try_from(*column) {
@@ -166,12 +175,17 @@ pub(super) fn choose(info: &mut IndexInfo) -> rusqlite::Result<()> {
         info.constraint_usage(index).set_argv_index(count);
         if narrow.is_point() {
             is_point = true;
-        } else if narrow.is_range() {
-            (rows, cost) = (rows * RANGE_LEAVES, cost * RANGE_LEAVES);
+        } else if narrow.ends().is_empty() {
+            equal_leave *= EQUAL_LEAVES;
         } else {
-            (rows, cost) = (rows * EQUAL_LEAVES, cost * SKIPPED);
+            ends.extend(narrow.ends());
         }
     }
+    let has = |end| usize::from(ends.contains(&end));
+    let of_numbers = has(Narrow::RecordFrom) + has(Narrow::RecordTo);
+    let most_ends = of_numbers.max(has(Narrow::Since) + has(Narrow::Until));
+    let mut cost = (0..most_ends).fold(MANY, |cost, _| cost * END_LEAVES);
+    let mut rows = cost * equal_leave;
     if is_point {
         (rows, cost) = (10.0, 100.0);
         if plan.contains('=') {
@@ -180,7 +194,7 @@ pub(super) fn choose(info: &mut IndexInfo) -> rusqlite::Result<()> {
         }
     }
     info.set_estimated_rows(rows.max(1.0) as i64);
-    info.set_estimated_cost(cost + rows);
+    info.set_estimated_cost(cost);
     let by_number = {
         let mut by = info.order_bys().map(|one| (one.column(), one.is_order_by_desc()));
         matches!((by.next(), by.next()), (Some((-1 | 0, false)), None))
@@ -250,7 +264,8 @@ fn said_by(column: &str) -> ColumnSet {
 }
 
 impl Range {
-    /// A value of another type narrows nothing.
+    /// Nothing is equal to NULL, below it or above it. No number is above a blob, and nothing that
+    /// a table has is equal to one. Any other value of another type narrows nothing.
     fn narrow(&mut self, narrow: Narrow, value: ValueRef<'_>) {
         match value {
             ValueRef::Text(bytes) => {
@@ -265,7 +280,9 @@ impl Range {
             ValueRef::Null if narrow == Narrow::NoRule => {
                 self.filter.rule = Some(Decider::Nobody);
             }
-            ValueRef::Null | ValueRef::Blob(_) => {}
+            ValueRef::Blob(_) if matches!(narrow, Narrow::RecordTo | Narrow::Until) => {}
+            // Records are numbered from 1.
+            ValueRef::Null | ValueRef::Blob(_) => self.last = 0,
         }
     }
 

@@ -217,13 +217,63 @@ fn conditions_narrow_what_is_read_and_never_what_is_right() {
         ("interface = 'wg1'", 0, 0),
         ("peer_name IN ('bob', 'alice', 'carol')", all, all),
         ("peer_name = 'bob' OR verdict = 'allow'", all, all),
-        ("peer_name = NULL", 0, all),
+        // Nothing is equal to NULL.
+        ("peer_name = NULL", 0, 0),
+        ("window_end = NULL", 0, 0),
+        ("window_end > NULL OR window_end <= NULL", 0, 0),
+        ("window_end BETWEEN NULL AND 60000", 0, 0),
+        ("record_id < NULL", 0, 0),
+        ("flow_id = NULL", 0, 0),
+        ("window_end IS NULL", 0, all),
+        ("window_end IS 60000", 1, all),
+        // Every number is below every blob.
+        ("window_end > x'00'", 0, 0),
+        ("window_end < x'00'", all, all),
+        ("record_id >= zeroblob(1)", 0, 0),
+        ("record_id <= zeroblob(1)", all, all),
+        ("peer_name = CAST('bob' AS BLOB)", 0, 0),
     ];
     for (condition, expected, read) in cases {
         let text = format!("SELECT count(*) FROM records WHERE {condition}");
         let (rows, looked_at) = asked(dir.path(), &Leash::default(), &text).unwrap();
         assert_eq!((&rows.rows[0], looked_at), (&expected.to_string(), *read), "{condition}");
     }
+}
+
+#[test]
+fn a_range_beside_or_is_read_once() {
+    let (dir, _) = history();
+    let cases = [
+        // condition, rows, records read
+        ("record_id BETWEEN 11 AND 20 AND (src_port = 12 OR src_port = 13)", 2, 10),
+        ("record_id >= 11 AND record_id <= 20 AND (src_port = 12 OR src_port = 13)", 2, 10),
+        ("record_id >= 4291 AND (peer_name = 'bob' OR verdict = 'allow')", 10, 10),
+        ("record_id BETWEEN 11 AND 20 AND (peer_name = 'bob' OR dst_port = 443)", 10, 10),
+        ("window_end BETWEEN 60000 AND 600000 AND (peer_name = 'bob' OR dst_port = 443)", 10, 10),
+        ("window_end BETWEEN 60000 AND 600000 AND (record_id < 3 OR record_id > 8)", 4, 10),
+        ("record_id BETWEEN 11 AND 20 AND (record_id < 13 OR record_id > 18)", 4, 10),
+        ("peer_name = 'bob' OR dst_port = 443", 4_300, 4_300),
+        // Each side has a range of its own, or a point.
+        ("record_id < 11 OR record_id > 4290", 20, 22),
+        ("record_id = 7 OR window_end = 60000", 2, 2),
+        (
+            "record_id BETWEEN 1 AND 4 AND peer_name = 'bob' \
+             OR record_id BETWEEN 7 AND 8 AND dst_port = 443",
+            4,
+            4,
+        ),
+    ];
+    for (condition, expected, read) in cases {
+        let text = format!("SELECT count(*) FROM records WHERE {condition}");
+        let (rows, looked_at) = asked(dir.path(), &Leash::default(), &text).unwrap();
+        assert_eq!((&rows.rows[0], looked_at), (&expected.to_string(), read), "{condition}");
+    }
+    let plan = |condition: &str| {
+        let text = format!("EXPLAIN QUERY PLAN SELECT count(*) FROM records WHERE {condition}");
+        rows(dir.path(), &text).join("\n")
+    };
+    assert!(!plan(cases[0].0).contains("MULTI-INDEX OR"), "{}", plan(cases[0].0));
+    assert!(plan("record_id < 11 OR record_id > 4290").contains("MULTI-INDEX OR"));
 }
 
 #[test]
