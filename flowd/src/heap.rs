@@ -39,11 +39,11 @@ pub(crate) async fn keep_small() {
     let mut looks = tokio::time::interval(LOOK);
     loop {
         looks.tick().await;
-        // SAFETY: neither call takes anything, and both may be made by any thread at any time.
-        unsafe {
-            if libc::mallinfo2().fordblks > LITTLE_BYTES {
-                libc::malloc_trim(0);
-            }
+        // SAFETY: the call takes nothing, and any thread may make it at any time.
+        let free_bytes = unsafe { libc::mallinfo2() }.fordblks;
+        if free_bytes > LITTLE_BYTES {
+            // SAFETY: the call takes a number, and any thread may make it at any time.
+            unsafe { libc::malloc_trim(0) };
         }
     }
 }

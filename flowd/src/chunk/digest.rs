@@ -1,14 +1,14 @@
 //! A digest: what many chunks add up to, by the properties that rankings are of.
 //!
-//! - What would have more sums than [`RECORDS_PER_SUM`] allows is left out, and so is what one of
-//!   the chunks has left out.
+//! - What would have more sums than [`RECORDS_PER_SUM`] allows is left out. What a chunk has left out,
+//!   which a small one does soon, is added up of its records.
 //! - Digests that follow each other add up to one of all their chunks.
 
 use std::{array, collections::BTreeMap, num::NonZeroU32};
 
 use super::{
-    Chunk, ChunkError, Code, ColumnId, ColumnSet, End, Fate, MAX_ROWS, NameId, Number, Page, Sum,
-    Sums, VERSION,
+    Chunk, ChunkError, Code, ColumnId, ColumnSet, End, Fate, Kind, MAX_ROWS, NameId, Number, Page,
+    Sum, Sums, VERSION,
     bytes::{Reader, put_bytes},
     dictionary,
     error::damaged,
@@ -69,7 +69,8 @@ impl Digest {
         use ColumnId::{PeerEnds, PeerSums, PortSums, RemoteEnds, RemoteSums};
         let sums: ColumnSet =
             [PeerEnds, PeerSums, RemoteEnds, RemoteSums, PortSums].into_iter().collect();
-        sums.and(tally_columns()).and(Code::Peer.columns()).and(Code::Remote.columns())
+        let codes = [Code::Peer, Code::Remote, Code::DstPort].map(Code::columns);
+        codes.into_iter().fold(sums.and(tally_columns()), ColumnSet::and)
     }
 
     /// Of these chunks, which have loaded [`Self::columns`].
@@ -78,7 +79,7 @@ impl Digest {
         Self::within(chunks, (records / RECORDS_PER_SUM).clamp(FEW_SUMS, MAX_ROWS))
     }
 
-    /// The same, and nothing is left out but what one of the chunks has left out.
+    /// The same, and nothing is left out.
     pub fn whole(chunks: &[Chunk]) -> Result<Self, ChunkError> {
         Self::within(chunks, usize::MAX)
     }
@@ -86,22 +87,11 @@ impl Digest {
     /// With at most so many sums of a kind.
     fn within(chunks: &[Chunk], most: usize) -> Result<Self, ChunkError> {
         let totals = chunks.iter().flat_map(|chunk| chunk.header().totals());
-        let mut ports = Some(BTreeMap::new());
-        for chunk in chunks {
-            if !chunk.header().has(ColumnId::PortSums) {
-                ports = None;
-            }
-            let Some(ports) = &mut ports else { break };
-            for (key, sum) in &chunk.sums(ColumnId::PortSums)?.0 {
-                ports.entry(*key).or_insert_with(Sum::default).absorb(sum);
-            }
-        }
-        let ports = ports.filter(|ports| ports.len() <= most);
         Ok(Self {
             totals: totals.map(|(fate, sum)| ((0, *fate), *sum)).collect(),
             peers: by_end(chunks, ColumnId::PeerSums, most)?,
             remotes: by_end(chunks, ColumnId::RemoteSums, most)?,
-            ports: ports.map(|ports| Sums(ports.into_iter().collect())),
+            ports: ports(chunks, most)?,
             pairs: pairs(chunks, most)?,
         })
     }
@@ -226,19 +216,48 @@ impl Chunk {
 fn by_end(chunks: &[Chunk], column: ColumnId, most: usize) -> Result<Option<EndSums>, ChunkError> {
     let mut added: BTreeMap<(End, Fate), Sum> = BTreeMap::new();
     for chunk in chunks {
-        if !chunk.header().has(column) {
-            return Ok(None);
-        }
-        let ends = match column {
-            ColumnId::PeerSums => chunk.peer_ends()?,
-            _ => chunk.remote_ends()?,
+        let (ends, code) = match column {
+            ColumnId::PeerSums => (chunk.peer_ends()?, Code::Peer),
+            _ => (chunk.remote_ends()?, Code::Remote),
         };
-        add_ends(ends, chunk.sums(column)?, &mut added)?;
+        if chunk.header().has(column) {
+            add_ends(ends, chunk.sums(column)?, &mut added)?;
+        } else {
+            for page in chunk.pages() {
+                let codes = page.codes(code)?;
+                let end = |at: usize| End { resource: None, ..ends[codes[at] as usize] };
+                add_records(&page, |at, _kind| Some(end(at)), &mut added)?;
+            }
+        }
         if added.len() > most {
             return Ok(None);
         }
     }
     Ok(Some(EndSums::of(added)))
+}
+
+/// The sums by protocol and port.
+fn ports(chunks: &[Chunk], most: usize) -> Result<Option<Sums>, ChunkError> {
+    let mut added: BTreeMap<(i64, Fate), Sum> = BTreeMap::new();
+    for chunk in chunks {
+        if chunk.header().has(ColumnId::PortSums) {
+            for (key, sum) in &chunk.sums(ColumnId::PortSums)?.0 {
+                added.entry(*key).or_default().absorb(sum);
+            }
+        } else {
+            for page in chunk.pages() {
+                let ports = page.codes(Code::DstPort)?;
+                let key = |at: usize, kind: &Kind| {
+                    Some(i64::from(kind.protocol) << 16 | i64::from(ports[at]))
+                };
+                add_records(&page, key, &mut added)?;
+            }
+        }
+        if added.len() > most {
+            return Ok(None);
+        }
+    }
+    Ok(Some(Sums(added.into_iter().collect())))
 }
 
 fn add_ends(
@@ -283,6 +302,20 @@ fn pairs(chunks: &[Chunk], most: usize) -> Result<Option<Sums>, ChunkError> {
 fn add_pairs(page: &Page<'_>, added: &mut BTreeMap<(i64, Fate), Sum>) -> Result<(), ChunkError> {
     let (near, far) = (page.chunk().peer_ends()?, page.chunk().remote_ends()?);
     let (peers, remotes) = (page.codes(Code::Peer)?, page.codes(Code::Remote)?);
+    let key = |at: usize, _kind: &Kind| {
+        let remote = far[remotes[at] as usize].peer?;
+        let peer = near[peers[at] as usize].peer.map_or(0, NonZeroU32::get);
+        Some(pair(peer, remote))
+    };
+    add_records(page, key, added)
+}
+
+/// Adds the records of a page that have a key.
+fn add_records<K: Ord>(
+    page: &Page<'_>,
+    key: impl Fn(usize, &Kind) -> Option<K>,
+    added: &mut BTreeMap<(K, Fate), Sum>,
+) -> Result<(), ChunkError> {
     let (kinds, codes) = (page.chunk().kinds()?, page.codes(Code::Kind)?);
     let opens = page.opens()?;
     let [rx_packets, rx_bytes, tx_packets, tx_bytes] = [
@@ -292,9 +325,8 @@ fn add_pairs(page: &Page<'_>, added: &mut BTreeMap<(i64, Fate), Sum>) -> Result<
         page.numbers(Number::TxBytes)?,
     ];
     for at in 0..page.rows() {
-        let Some(remote) = far[remotes[at] as usize].peer else { continue };
-        let peer = near[peers[at] as usize].peer.map_or(0, NonZeroU32::get);
         let kind = &kinds[codes[at] as usize];
+        let Some(key) = key(at, kind) else { continue };
         let fate = Fate {
             verdict: kind.verdict,
             overflow: kind.overflow,
@@ -310,7 +342,7 @@ fn add_pairs(page: &Page<'_>, added: &mut BTreeMap<(i64, Fate), Sum>) -> Result<
                 tx_bytes: tx_bytes[at].cast_unsigned(),
             },
         };
-        added.entry((pair(peer, remote), fate)).or_default().absorb(&sum);
+        added.entry((key, fate)).or_default().absorb(&sum);
     }
     Ok(())
 }

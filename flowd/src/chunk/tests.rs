@@ -248,6 +248,39 @@ proptest! {
     }
 
     #[test]
+    fn a_digest_says_what_the_records_of_its_chunks_say(rows in rows(), length in 20_usize..400) {
+        // Short ones have no sums of their own.
+        let chunks: Vec<Chunk> = rows.chunks(length).map(chunk_of).collect();
+        let digest = Digest::whole(&chunks).unwrap();
+        let fate = |row: &Row| Fate {
+            verdict: row.verdict,
+            overflow: row.overflow,
+            inward: row.initiator == Initiator::Remote,
+        };
+        let of_ends = |end: fn(&Row) -> End| {
+            let mut by_end: BTreeMap<(End, Fate), Vec<&Row>> = BTreeMap::new();
+            for row in &rows {
+                let end = End { resource: None, ..end(row) };
+                by_end.entry((end, fate(row))).or_default().push(row);
+            }
+            by_end.into_iter().map(|(key, rows)| (key, slow_sum(rows))).collect::<Vec<_>>()
+        };
+        let told = |of: &EndSums| {
+            let sums = of.sums.0.iter();
+            sums.map(|((key, fate), sum)| ((of.ends[*key as usize], *fate), *sum)).collect()
+        };
+        prop_assert_eq!(digest.peers.as_ref().map(told), Some(of_ends(End::inside)));
+        prop_assert_eq!(digest.remotes.as_ref().map(told), Some(of_ends(End::other)));
+        let mut ports: BTreeMap<(i64, Fate), Vec<&Row>> = BTreeMap::new();
+        for row in &rows {
+            let key = i64::from(row.tuple.protocol) << 16 | Number::DstPort.of(row);
+            ports.entry((key, fate(row))).or_default().push(row);
+        }
+        let ports = ports.into_iter().map(|(key, rows)| (key, slow_sum(rows)));
+        prop_assert_eq!(digest.ports.unwrap().0, ports.collect::<Vec<_>>());
+    }
+
+    #[test]
     fn some_sums_of_a_digest_are_those_among_all(rows in rows(), is_wanted: u64) {
         let whole = Digest::whole(&[chunk_of(&rows)]).unwrap();
         let wants = |number: u64| is_wanted >> (number % 64) & 1 == 1;
