@@ -1,7 +1,8 @@
 //! What a statement may do: read its tables, for so long, with so much memory and room on the disk.
 //!
 //! - what it may not name is refused while it is prepared
-//! - what it takes is looked at while it runs; sorting goes through temporary files, of which
+//! - what it takes is looked at while it runs, and its time before each function that may take long
+//!   too; sorting goes through temporary files, of which
 //!   SQLite keeps no more than a few megabytes in memory
 
 use std::{
@@ -22,14 +23,19 @@ use rusqlite::{
     limits::Limit,
 };
 
-use super::tables::{GAPS, PEERS, RECORDS};
+use super::{
+    functions::{self, Looking},
+    tables::{GAPS, PEERS, RECORDS},
+};
 use crate::store::{Leash, ReadError};
 
 /// Bytes of a statement.
 pub const MAX_BYTES: usize = 32 * 1024;
 /// Bytes of one value, and of one row. SQLite looks at the memory between two rounds of a loop; a
 /// round makes no more values than a statement has words.
-const VALUE_BYTES: i32 = 256 * 1024;
+pub(super) const VALUE_BYTES: i32 = 256 * 1024;
+/// Bytes of a pattern, and of a format.
+pub(super) const PATTERN_BYTES: i32 = 1_000;
 /// Mebibytes that SQLite may take while a statement runs, beyond what it had.
 pub(super) const MEMORY_MIB: i64 = 128;
 /// Steps of SQLite's machine between two looks.
@@ -62,7 +68,7 @@ impl Stopped {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn set(&self, why: ReadError) -> bool {
+    pub(super) fn set(&self, why: ReadError) -> bool {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
         true
     }
@@ -84,7 +90,7 @@ pub(super) fn restrict(
         (Limit::SQLITE_LIMIT_EXPR_DEPTH, 200),
         (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 50),
         (Limit::SQLITE_LIMIT_VDBE_OP, 25_000),
-        (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000),
+        (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, PATTERN_BYTES),
         (Limit::SQLITE_LIMIT_ATTACHED, 0),
         (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
     ];
@@ -92,6 +98,7 @@ pub(super) fn restrict(
         conn.set_limit(limit, value)?;
     }
     let (access, stopped) = (Access::default(), Stopped::default());
+    functions::define(conn, &Looking { leash: leash.clone(), stopped: stopped.clone() })?;
     let judge = access.clone();
     conn.authorizer(Some(move |context: AuthContext<'_>| judge.judge(&context.action)))?;
     let mut watch = Watch::new(leash.clone(), stopped.clone(), memory_mib);

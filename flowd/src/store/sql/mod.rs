@@ -6,6 +6,7 @@
 //! - a statement sees the records up to one watermark, however long it runs
 
 mod cell;
+mod functions;
 mod guard;
 mod plan;
 mod records;

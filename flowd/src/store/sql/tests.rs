@@ -1,6 +1,11 @@
 //! Statements against the reader, which they must agree with.
 
-use std::{ops::ControlFlow, path::Path, sync::Arc, time::Duration};
+use std::{
+    ops::ControlFlow,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use proptest::prelude::*;
 
@@ -427,6 +432,40 @@ fn a_statement_ends_with_its_leash_and_its_memory() {
     let leash = Leash::default();
     let ended = ask_within(8, &reader, &leash, &question(greedy), &Around, &mut rows);
     assert!(matches!(ended, Err(ReadError::TooMuchMemory(8))), "{ended:?}");
+}
+
+#[test]
+fn a_statement_of_one_row_ends_with_its_leash_too() {
+    let (dir, _) = stored(vec![sample::record()]);
+    let terms = |term: &dyn Fn(usize) -> String| {
+        (0..40).map(|number| term(number % 10)).collect::<Vec<_>>().join(" + ")
+    };
+    let texts = "WITH a(h, n) AS MATERIALIZED \
+        (SELECT hex(zeroblob(64000)), hex(zeroblob(32000)) || '1')";
+    let words = "replace(hex(zeroblob(100)), '0', '0%0')";
+    let all = [
+        terms(&|it| format!("instr(h || {it}, n)")),
+        terms(&|it| format!("length(replace(h || {it}, n, 'x'))")),
+        terms(&|it| format!("length(trim(h || {it}, replace(n, '0', 'x') || '0'))")),
+        terms(&|it| format!("(h || {it} LIKE '%' || substr(n, -900))")),
+        terms(&|it| format!("(h || {it} LIKE {words} || '1' ESCAPE 'e')")),
+        terms(&|it| format!("(h || {it} GLOB '*[' || substr(n, -900) || ']x')")),
+        terms(&|it| format!("length(format(replace(substr(h, 1, 90), '0', '%.200000g'), {it}))")),
+    ];
+    for terms in all {
+        let text = format!("{texts} SELECT {terms} FROM a");
+        let begun = Instant::now();
+        let leash = Leash::new(Duration::from_millis(100));
+        let ended = asked(dir.path(), &leash, &text).map(|(rows, _)| rows.rows);
+        let fine = ended.is_ok() || matches!(ended, Err(ReadError::TooLong(_)));
+        assert!(fine && begun.elapsed() < Duration::from_secs(10), "{text}: {ended:?}");
+        let late = asked(dir.path(), &Leash::new(Duration::ZERO), &text).map(|_| ());
+        assert!(matches!(late, Err(ReadError::TooLong(_))), "{text}: {late:?}");
+    }
+    for call in ["json_patch('{}', '{}')", "json_pretty('[]', ' ')", "unhex('00', ' ')"] {
+        let told = error(dir.path(), &format!("SELECT {call}")).to_string();
+        assert!(told.contains("is left out: it may take too long"), "{told}");
+    }
 }
 
 #[test]
