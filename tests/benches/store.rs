@@ -4,6 +4,8 @@
 //! `FLOWD_BENCH_LARGE=1` adds a hundred million records, `FLOWD_BENCH_RECORDS=1000000` has other
 //! sizes, `FLOWD_BENCH_QUESTION=port` asks only what is called so.
 
+#[path = "store/coming.rs"]
+mod coming;
 #[path = "store/duckdb.rs"]
 mod duckdb;
 #[path = "store/filled.rs"]
@@ -19,9 +21,10 @@ mod questions;
 
 use std::{error::Error, process::ExitCode, time::Duration};
 
+use coming::Coming;
 use filled::Filled;
 use flowd::{chunk::Row, flows};
-use questions::Answered;
+use questions::{Answered, Question};
 use serde_json::{Value, json};
 
 const SIZES: [usize; 2] = [1_000_000, 10_000_000];
@@ -80,7 +83,7 @@ impl Figure {
 
 fn of_size(size: usize) -> Result<Vec<Figure>, Box<dyn Error>> {
     println!("{size} records");
-    let filled = Filled::new(size)?;
+    let mut filled = Filled::new(size)?;
     let mut questions = questions::all(&filled.facts);
     if let Ok(wanted) = std::env::var("FLOWD_BENCH_QUESTION") {
         questions.retain(|question| question.what.contains(&wanted));
@@ -126,12 +129,35 @@ fn of_size(size: usize) -> Result<Vec<Figure>, Box<dyn Error>> {
             );
         }
     }
+    figures.extend(while_records_come(&mut filled, &questions)?);
     for (what, took) in filled.seal()? {
         let value = took.cpu.as_secs_f64() * 1e9 / filled.count as f64;
         println!("  {what:<32} {value:>10.0} ns of a core for each record");
         figures.push(Figure { what: what.to_owned(), who: FLOWD, value, unit: "ns a record" });
     }
     println!();
+    Ok(figures)
+}
+
+/// Asks again while records come in.
+fn while_records_come(
+    filled: &mut Filled,
+    questions: &[Question],
+) -> Result<Vec<Figure>, Box<dyn Error>> {
+    println!("\n  milliseconds while {} records a second come in", coming::RATE);
+    let coming = Coming::begin(filled);
+    let mut figures = Vec::new();
+    // What takes seconds has a core to itself for most of them, whatever comes in.
+    for question in questions.iter().filter(|question| !question.is_long) {
+        let value = question.time(filled)?.as_secs_f64() * 1e3;
+        println!("  {:<32} {value:>10.2}", question.what);
+        let what = format!("{}, while records come in", question.what);
+        figures.push(Figure { what, who: FLOWD, value, unit: "ms" });
+    }
+    let came = coming.stop()?;
+    filled.count += came.records;
+    let rate = came.records as f64 / came.time.as_secs_f64();
+    println!("  records came in                  {rate:>10.0} a second\n");
     Ok(figures)
 }
 

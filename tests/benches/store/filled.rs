@@ -33,7 +33,7 @@ const SEED: u64 = 1;
 /// Records that are left out at first, until long flows are as frequent as they will be.
 const WARM_UP: usize = 300_000;
 /// Records of a transaction.
-const COMMIT: usize = 10_000;
+pub(super) const COMMIT: usize = 10_000;
 const DAY_MS: i64 = 86_400_000;
 /// How long the first window of a flow is at most.
 const WINDOW_MS: i64 = 60_000;

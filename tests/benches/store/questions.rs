@@ -34,6 +34,8 @@ pub(super) struct Question {
     pub(super) duckdb: String,
     /// A statistic of nfdump's, if it has all that is asked for.
     pub(super) nfdump: Option<[String; 5]>,
+    /// Takes seconds.
+    pub(super) is_long: bool,
     ask: Ask,
 }
 
@@ -72,6 +74,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Question> {
             what: "rows of one address, last hour",
             duckdb: format!("SELECT * FROM records WHERE {of_address} AND window_end >= {hour_ms}"),
             nfdump: None,
+            is_long: false,
             ask: Box::new(move |reader| {
                 let mut count = 0;
                 reader.records(&lately, 0, u64::MAX >> 1, &mut |_record| {
@@ -88,6 +91,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Question> {
                  FROM records WHERE {of_peer} GROUP BY flow_id ORDER BY first DESC LIMIT 100"
             ),
             nfdump: None,
+            is_long: false,
             ask: Box::new(move |reader| {
                 Ok(reader.flows(&newest, None, 100, u64::MAX >> 1)?.len() as u64)
             }),
@@ -104,6 +108,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Question> {
             what: "top 10 destinations of all",
             duckdb: format!("SELECT sum(bytes) FROM ({top})"),
             nfdump: Some(["-n", "10", "-s", "dstip/bytes", "any"].map(str::to_owned)),
+            is_long: false,
             ask: Box::new(|reader| {
                 Ok(first(reader.top(&Filter::default(), By::Dst, u64::MAX >> 1)?))
             }),
@@ -112,6 +117,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Question> {
             what: "the same in SQL",
             duckdb: format!("SELECT sum(bytes) FROM ({top})"),
             nfdump: None,
+            is_long: true,
             ask: Box::new(move |reader| in_sql(reader, &format!("SELECT sum(bytes) FROM ({top})"))),
         },
         Question {
@@ -120,6 +126,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Question> {
                 FROM records GROUP BY verdict) WHERE verdict = 'deny'"
                 .to_owned(),
             nfdump: None,
+            is_long: false,
             ask: Box::new(|reader| {
                 Ok(reader.summary(&Filter::default(), u64::MAX >> 1)?.denied.bytes)
             }),
@@ -133,7 +140,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Question> {
 fn sum(what: &'static str, filter: Filter, duckdb: String) -> Question {
     let ask: Ask =
         Box::new(move |reader| Ok(reader.summary(&filter, u64::MAX >> 1)?.counters.bytes()));
-    Question { what, duckdb, nfdump: None, ask }
+    Question { what, duckdb, nfdump: None, is_long: false, ask }
 }
 
 fn by_id(what: &'static str, flow: FlowId) -> Question {
@@ -142,7 +149,7 @@ fn by_id(what: &'static str, flow: FlowId) -> Question {
         Ok(found.map_or(0, |(records, _)| records.len() as u64))
     });
     let duckdb = format!("SELECT * FROM records WHERE flow_id = '{flow}'");
-    Question { what, duckdb, nfdump: None, ask }
+    Question { what, duckdb, nfdump: None, is_long: false, ask }
 }
 
 fn nfdump_sum(filter: &str) -> Option<[String; 5]> {
@@ -194,6 +201,13 @@ impl Beside for Nothing {
 }
 
 impl Question {
+    /// Asks the store until the median is known, and nothing else.
+    pub(super) fn time(&self, filled: &Filled) -> Result<Duration, Box<dyn Error>> {
+        let reader = Reader::new(&filled.store(), GATEWAY);
+        (self.ask)(&reader)?;
+        median(&mut || timed(|| (self.ask)(&reader)))
+    }
+
     /// Asks the store until the median is known.
     pub(super) fn ask(&self, filled: &Filled) -> Result<Answered, Box<dyn Error>> {
         let reader = Reader::new(&filled.store(), GATEWAY);
