@@ -2,8 +2,12 @@
 //!
 //! - What goes before anything was read is not missed: so would it be, had the query come later.
 //! - What goes behind that would leave a hole: the query ends and says so.
+//! - Where the newest are read first, what goes is not missed as long as nothing older is there.
 
-use std::{path::PathBuf, vec};
+use std::{
+    path::{Path, PathBuf},
+    vec,
+};
 
 use super::{ReadError, Reader, view::Segment};
 use crate::flows::Filter;
@@ -39,16 +43,37 @@ impl Reader {
             }
             paths.retain(|path| path >= current);
         }
-        Ok(Opened { reader: self, paths: paths.into_iter(), has_begun: reached.segment.is_some() })
+        let has_begun = reached.segment.is_some();
+        let paths = paths.into_iter();
+        Ok(Opened { reader: self, paths, has_begun, is_newest_first: false })
     }
 }
 
-/// Opens them, oldest first.
+/// Opens them, oldest first unless it is told otherwise.
 pub(super) struct Opened<'a> {
     pub(super) reader: &'a Reader,
     pub(super) paths: vec::IntoIter<PathBuf>,
     /// Whether one was there.
     pub(super) has_begun: bool,
+    pub(super) is_newest_first: bool,
+}
+
+impl Opened<'_> {
+    /// The same in the other order.
+    pub(super) fn newest_first(mut self) -> Self {
+        self.paths.as_mut_slice().reverse();
+        Self { is_newest_first: true, ..self }
+    }
+
+    /// The next one.
+    pub(super) fn ahead(&self) -> Option<&Path> {
+        self.paths.as_slice().first().map(PathBuf::as_path)
+    }
+
+    /// Whether what is left would lie behind a hole.
+    fn has_more(&self) -> bool {
+        !self.is_newest_first || self.paths.as_slice().iter().any(|path| path.exists())
+    }
 }
 
 impl Iterator for Opened<'_> {
@@ -62,7 +87,7 @@ impl Iterator for Opened<'_> {
                     self.has_begun = true;
                     return Some(Ok((path, segment)));
                 }
-                Ok(None) if self.has_begun && !path.exists() => {
+                Ok(None) if self.has_begun && !path.exists() && self.has_more() => {
                     return Some(Err(ReadError::Removed));
                 }
                 // It is only just being made, or went before anything was read.

@@ -51,7 +51,7 @@ fn a_day_that_goes_when_it_was_read_or_before_is_not_missed() {
     let reader = Reader::new(dir.path(), "gw");
     let paths = Vec::from(days.clone()).into_iter();
     fs::remove_file(&days[0]).unwrap();
-    let opened = Opened { reader: &reader, paths, has_begun: false };
+    let opened = Opened { reader: &reader, paths, has_begun: false, is_newest_first: false };
     let found: Vec<_> = opened.map(|opened| opened.unwrap().0).collect();
     assert_eq!(found, days[1..]);
     let mut seen = Vec::new();
@@ -62,6 +62,42 @@ fn a_day_that_goes_when_it_was_read_or_before_is_not_missed() {
     });
     read.unwrap();
     assert_eq!(seen, [2, 3]);
+}
+
+#[test]
+fn of_the_newest_first_an_older_one_that_goes_is_missed_only_before_others() {
+    for (gone, is_hole) in [(0, false), (1, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let days = three_days(dir.path());
+        let reader = Reader::new(dir.path(), "gw");
+        let mut opened = reader.opened(&Filter::default()).unwrap().newest_first();
+        assert_eq!(opened.next().unwrap().unwrap().0, days[2]);
+        fs::remove_file(&days[gone]).unwrap();
+        let rest: Vec<_> = opened.map(|opened| opened.map(|(path, _)| path)).collect();
+        if is_hole {
+            assert!(matches!(rest[0], Err(ReadError::Removed)), "{rest:?}");
+        } else {
+            let rest: Vec<_> = rest.into_iter().map(Result::unwrap).collect();
+            assert_eq!(rest, days[1..2]);
+        }
+    }
+}
+
+#[test]
+fn the_newest_flows_are_found_without_the_days_of_long_ago() {
+    let dir = tempfile::tempdir().unwrap();
+    let days = three_days(dir.path());
+    let reader = Reader::new(dir.path(), "gw");
+    let flows = |limit| {
+        let found = reader.flows(&Filter::default(), None, limit, 9);
+        found.map(|flows| flows.iter().map(|(flow, _)| flow.newest.record_id).collect::<Vec<_>>())
+    };
+    assert_eq!(flows(9).unwrap(), [3, 2, 1]);
+    assert_eq!(flows(1).unwrap(), [3]);
+    // It is not even looked at, unless it may have one of them.
+    fs::write(&days[0], "no database").unwrap();
+    assert_eq!(flows(1).unwrap(), [3]);
+    assert!(flows(3).is_err());
 }
 
 #[test]

@@ -226,8 +226,16 @@ impl Reader {
         };
         let begun = ledger.as_ref().and_then(|ledger| ledger.stretches(filter));
         let mut merged: BTreeMap<Position, StoredFlow> = BTreeMap::new();
-        for opened in self.opened(filter)? {
-            let (path, segment) = opened?;
+        // The last one of as many as are wanted.
+        let mut least: Option<Position> = None;
+        let mut opened = self.opened(filter)?.newest_first();
+        loop {
+            let behind = least.as_ref().zip(opened.ahead());
+            if behind.is_some_and(|(least, path)| is_long_before(path, least.first_seen_ms)) {
+                break;
+            }
+            let Some(next) = opened.next() else { break };
+            let (path, segment) = next?;
             let segment = segment.of_flows_begun(begun.clone());
             let mut taken = 0;
             let mut current: Option<(Position, bool)> = None;
@@ -236,6 +244,9 @@ impl Reader {
                     let position = Position::of(&record);
                     if before.is_some_and(|before| position >= *before) {
                         return ControlFlow::Continue(());
+                    }
+                    if least.as_ref().is_some_and(|least| position < *least) {
+                        return ControlFlow::Break(());
                     }
                     let wanted = match &current {
                         Some((known, wanted)) if *known == position => *wanted,
@@ -261,8 +272,14 @@ impl Reader {
                     ControlFlow::Continue(())
                 })
                 .map_err(self.failed(&path))?;
+            while merged.len() > limit {
+                merged.pop_first();
+            }
+            if merged.len() == limit {
+                least = merged.first_key_value().map(|(position, _)| position.clone());
+            }
         }
-        Ok(merged.into_values().rev().take(limit).collect())
+        Ok(merged.into_values().rev().collect())
     }
 
     /// One flow with all its records up to `watermark`, oldest first, and whether it is open.
@@ -389,7 +406,8 @@ impl Reader {
 
     /// The segments that can have records of the range, one after the other.
     pub(super) fn opened(&self, filter: &Filter) -> Result<Opened<'_>, ReadError> {
-        Ok(Opened { reader: self, paths: self.paths(filter)?.into_iter(), has_begun: false })
+        let paths = self.paths(filter)?.into_iter();
+        Ok(Opened { reader: self, paths, has_begun: false, is_newest_first: false })
     }
 
     /// A segment, unless it is only being made or has gone.
@@ -496,6 +514,13 @@ fn start_of(day: &str) -> Option<i64> {
     let date: jiff::civil::Date = day.parse().ok()?;
     let start = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
     Some(start.timestamp().as_millisecond())
+}
+
+/// Whether a segment is of a day that was over so long before that no flow of that time has a record
+/// there: a day longer, since clocks are set back.
+fn is_long_before(path: &Path, time_ms: i64) -> bool {
+    let day = path.file_stem().and_then(|day| start_of(day.to_str()?));
+    day.is_some_and(|start_ms| start_ms.saturating_add(2 * DAY_MS) <= time_ms)
 }
 
 fn is_damaged(path: &Path) -> bool {
