@@ -1,6 +1,10 @@
 //! Bad input: one line that says what, where and what to do; nothing half-done left behind.
 
-use std::{fs, os::unix::net::UnixListener, os::unix::process::CommandExt as _, process::Stdio};
+use std::{
+    fs::{self, File},
+    os::unix::{net::UnixListener, process::CommandExt as _},
+    process::Stdio,
+};
 
 use flowd_tests::{
     site::{Settings, Site, ended, one_line_of_failure},
@@ -123,7 +127,8 @@ fn a_bad_query_is_told_in_one_line() {
     for (args, code, named) in [
         (&["flows", "--ip", "10.0.0.300"][..], 2, "10.0.0.300"),
         (&["flows", "--since", "yesteryear"], 2, "yesteryear"),
-        (&["flows", "--cursor", "nonsense"], 1, "cursor"),
+        (&["flows", "--cursor", "nonsense"], 2, "cursor"),
+        (&["summary", "--since", "today", "--until", "yesterday"], 2, "since"),
         (&["flow", "no-such-id"], 2, "no-such-id"),
     ] {
         let line = ctl.failure(args, code);
@@ -139,8 +144,13 @@ fn a_bad_query_is_told_in_one_line() {
 fn a_missing_daemon_is_told_in_one_line() {
     let net = Topology::new(0);
     let site = Site::new(&net, &Settings::default());
-    let line = site.flowctl(&net.gateway).failure(&["status"], 1);
+    let ctl = site.flowctl(&net.gateway);
+    let line = ctl.failure(&["status"], 1);
     assert!(line.contains("flowd.sock"), "{line}");
+    // Nor is it a panic where nobody takes the line.
+    let full = File::options().write(true).open("/dev/full").expect("Linux has it");
+    let ended = ctl.command(&["status"]).stderr(full).status().expect("flowctl is built");
+    assert_eq!(ended.code(), Some(1));
 }
 
 #[test]
