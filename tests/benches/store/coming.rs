@@ -6,6 +6,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -32,11 +33,12 @@ pub(super) struct Came {
 }
 
 impl Coming {
-    /// Those that follow the records of a store.
+    /// Those that follow the records of a store. The first of them are there.
     pub(super) fn begin(filled: &Filled) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, store, count) = (stop.clone(), filled.store(), filled.count);
         let now_ms = filled.facts.last_ms;
+        let (comes, has_come) = mpsc::channel();
         let work = move || {
             let come = || -> Result<Came, Box<dyn Error>> {
                 let mut all = records(usize::MAX).skip(count);
@@ -54,6 +56,8 @@ impl Coming {
                         writer.take_step(now_ms, &step)?;
                     }
                     done += batch.len();
+                    // Waited for once.
+                    let _told = comes.send(());
                     batch = all.by_ref().take(COMMIT).collect();
                 }
                 let time = begun.elapsed();
@@ -62,7 +66,10 @@ impl Coming {
             };
             come().map_err(|error| error.to_string())
         };
-        Self { stop, thread: thread::spawn(work) }
+        let thread = thread::spawn(work);
+        // It fails with the thread, which says so when it is stopped.
+        let _failed = has_come.recv();
+        Self { stop, thread }
     }
 
     /// No more come.
