@@ -7,7 +7,6 @@ use axum::{
     body::Bytes,
     extract::{State, rejection::BytesRejection},
 };
-
 use tokio::sync::Semaphore;
 
 use super::{

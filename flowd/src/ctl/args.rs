@@ -347,6 +347,15 @@ mod tests {
     }
 
     #[test]
+    fn totals_take_times_as_all_commands_do() {
+        let clock = Clock::fixed(Timestamp(1_795_233_600_000)); // 2026-11-21T04:00:00Z
+        let cli = Cli::try_parse_from(["flowctl", "totals", "--since", "-2d", "--peer", "bob"]);
+        let Command::Totals(totals) = cli.unwrap().command else { panic!("it is another command") };
+        let since = ("since", "2026-11-19T04:00:00.000Z".to_owned());
+        assert_eq!(totals.pairs(&clock).unwrap(), [since, ("peer", "bob".to_owned())]);
+    }
+
+    #[test]
     fn the_examples_in_the_help_parse() {
         let mut found = Vec::new();
         examples(&Cli::command(), "flowctl", &mut found);

@@ -38,7 +38,8 @@ pub(super) async fn list(
             if answer.next_cursor.is_some() && page.limit.is_none() {
                 let count = answer.records.len();
                 text::tell(&format_args!(
-                    "these are the first {count}; --limit N and --cursor show more, `-o jsonl` shows all"
+                    "these are the first {count}; --limit N and --cursor show more, `-o jsonl` \
+                     shows all"
                 ));
             }
             Ok(())

@@ -54,7 +54,15 @@ pub fn protocol_number(text: &str) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{protocol_name, protocol_number};
+    use super::{protocol_keyword, protocol_name, protocol_number};
+
+    #[test]
+    fn keywords_are_those_of_iana() {
+        let cases = [(6, Some("tcp")), (4, Some("ipv4")), (58, Some("ipv6-icmp")), (253, None)];
+        for (number, keyword) in cases {
+            assert_eq!(protocol_keyword(number), keyword);
+        }
+    }
 
     #[test]
     fn every_number_survives_the_round_trip() {

@@ -44,10 +44,7 @@ impl Reader {
         open: Vec<Record>,
         watermark: u64,
     ) -> Result<Vec<(Place, StoredFlow)>, ReadError> {
-        let mut ledger = match filter.state {
-            Some(_) => self.ledger_for(filter.state, watermark)?,
-            None => self.whole_ledger(watermark)?,
-        };
+        let mut ledger = self.whole_ledger(watermark)?;
         let begun = ledger.as_ref().and_then(|ledger| ledger.stretches(filter));
         let mut best = Best { page, flows: BTreeMap::new() };
         let mut waiting: BTreeMap<Position, StoredFlow> = open

@@ -221,7 +221,7 @@ impl Reader {
         watermark: u64,
     ) -> Result<Vec<StoredFlow>, ReadError> {
         let mut ledger = match filter.state {
-            Some(_) => self.ledger_for(filter.state, watermark)?,
+            Some(_) => self.whole_ledger(watermark)?,
             None => self.open_ledger(watermark)?,
         };
         let begun = ledger.as_ref().and_then(|ledger| ledger.stretches(filter));

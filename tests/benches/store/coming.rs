@@ -53,7 +53,9 @@ impl Coming {
                     let now_ms = batch.iter().map(|one| one.window_end_ms).max().unwrap_or(now_ms);
                     writer.commit(now_ms, &mut batch, &Leaving::default())?;
                     while let Some(step) = compactor.next()? {
-                        writer.take_step(now_ms, &step)?;
+                        if !writer.take_step(now_ms, &step)? {
+                            return Err("a step is not of the segment".into());
+                        }
                     }
                     done += batch.len();
                     // Waited for once.
