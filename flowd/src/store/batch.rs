@@ -4,9 +4,9 @@
 //! - Every id of a batch is above those of the batch before.
 //! - Nothing is open between two batches, so whoever stops in the middle keeps no segment.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, sync::Arc};
 
-use super::{ReadError, Reader, opened::Reached, row::Names, view::Segment};
+use super::{ReadError, Reader, opened::Reached, row::Names, source::Source as _, view::Segment};
 use crate::{
     chunk::{ColumnSet, Picked},
     flows::{Filter, Record},
@@ -23,7 +23,7 @@ pub(super) struct Need {
 
 /// Some records. Those of a chunk are made one at a time.
 pub(super) enum Batch {
-    Chunk(Box<(Picked, Names)>),
+    Chunk(Box<(Picked, Arc<Names>)>),
     Rows(Vec<Record>),
 }
 

@@ -68,7 +68,7 @@ pub(super) fn of(
     mut content: Content,
     derived: Derived,
 ) -> rusqlite::Result<Contents> {
-    let names = Names { words: chunks::words(conn, version)?, ..Names::read(conn)? };
+    let names = Names::whole(conn, version)?;
     let peers: HashMap<i64, Hash> =
         names.peers.iter().map(|(id, peer)| (*id, seal::identity(peer))).collect();
     // One that points to nothing is not the same as none.

@@ -98,7 +98,7 @@ impl Reader {
             // Not on the leash: an interrupted look-up would say that a flow is not open.
             let segment = Segment::open(&path, &Leash::default());
             let segment = segment.inspect_err(|error| self.report(error))?;
-            let Some(segment) = segment else { continue };
+            let Some(mut segment) = segment else { continue };
             let note = |record: Record| {
                 later.insert(Position::of(&record));
                 ControlFlow::Continue(())

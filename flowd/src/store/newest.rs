@@ -18,20 +18,22 @@ use crate::{
 const NEWEST_FIRST: &str = "first_seen DESC, interface.name DESC, protocol DESC, peer_addr DESC, \
     remote_addr DESC, peer_port DESC, remote_port DESC, overflow DESC, record_id DESC";
 
-/// Records that are put into order together: at first, since a page is all that most want, and at
-/// most, as many as memory is meant for. Tests have few records.
-const FIRST_ROOM: usize = if cfg!(test) { 3 } else { 512 };
+/// Records that are put into order together: at first as many as the flows that are wanted have, as
+/// a rule, and at most as many as memory is meant for. Tests have few records.
+const PER_FLOW: usize = if cfg!(test) { 1 } else { 3 };
+const LEAST_ROOM: usize = if cfg!(test) { 3 } else { 64 };
 const MOST_ROOM: usize = if cfg!(test) { 16 } else { 32_768 };
 /// Where a record stands, newest flows first.
 type Key = (i64, Arc<str>, Tuple, bool, u64);
 
 impl Segment {
-    /// Shows the matching records of flows at or below `before`, by descending position.
+    /// Shows the matching records of flows at or below `before`, by descending position, to a sink
+    /// that wants some `flows`.
     pub(super) fn newest_first(
         &self,
         filter: &Filter,
         watermark: u64,
-        before: Option<&Position>,
+        (before, flows): (Option<&Position>, usize),
         mut sink: impl FnMut(Record) -> ControlFlow<()>,
     ) -> rusqlite::Result<()> {
         let mut bound = before.map_or(i64::MAX, |before| before.first_seen_ms);
@@ -42,7 +44,8 @@ impl Segment {
         let newest = |stored: &Stored| *stored.chunk.header().zone(Number::FirstSeen).end();
         chunks.sort_by_key(|stored| std::cmp::Reverse(newest(stored)));
         let wanted = self.wanted(filter, 0, watermark)?;
-        let (mut last, mut room): (Option<Key>, usize) = (None, FIRST_ROOM);
+        let (mut last, mut room): (Option<Key>, usize) =
+            (None, flows.saturating_mul(PER_FLOW).clamp(LEAST_ROOM, MOST_ROOM));
         loop {
             let mut best = Best { room, below: last.take(), records: BTreeMap::new() };
             self.newest_of_tail(filter, watermark, bound, |record| best.offer(record))?;

@@ -73,7 +73,7 @@ impl Reader {
             // The records of a flow follow each other.
             let mut current: Option<(Flow, bool)> = None;
             segment
-                .newest_first(filter, watermark, None, |record| {
+                .newest_first(filter, watermark, (None, usize::MAX), |record| {
                     let begins = record.counters == record.total;
                     match &mut current {
                         Some((flow, has_begun)) if is_of(flow, &record) => {

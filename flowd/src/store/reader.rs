@@ -24,16 +24,15 @@ use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::{
     OpenError, ReadError, chunks, failure,
+    known::FileId,
     leash::{Leash, Over},
     opened::{Opened, Reached},
     proof::{self, ProveError},
-    scan::Second,
     schema,
+    second::Second,
     sought::Sought,
-    step,
-    tail::Tail,
     tallies::{Tallies, Tally},
-    view::Segment,
+    view::{Kept, Segment},
     writer,
 };
 use crate::{
@@ -66,8 +65,8 @@ pub struct Reader {
     reports: Option<mpsc::Sender<PathBuf>>,
     /// Whether one is being looked at.
     is_looking: Arc<AtomicBool>,
-    tail: Arc<Tail>,
-    second: Second,
+    kept: Kept,
+    pub(super) second: Second,
     leash: Leash,
 }
 
@@ -79,7 +78,7 @@ impl Reader {
             gateway: gateway.into(),
             reports: None,
             is_looking: Arc::default(),
-            tail: Arc::default(),
+            kept: Kept::default(),
             second: Second::new(),
             leash: Leash::default(),
         }
@@ -240,7 +239,7 @@ impl Reader {
             let mut taken = 0;
             let mut current: Option<(Position, bool)> = None;
             segment
-                .newest_first(filter, watermark, before, |record| {
+                .newest_first(filter, watermark, (before, limit), |record| {
                     let position = Position::of(&record);
                     if before.is_some_and(|before| position >= *before) {
                         return ControlFlow::Continue(());
@@ -357,7 +356,7 @@ impl Reader {
         sink: &mut dyn FnMut(Record) -> ControlFlow<()>,
         mut read: impl FnMut(
             &Path,
-            &Segment,
+            &mut Segment,
             &mut dyn FnMut(Record) -> ControlFlow<()>,
         ) -> rusqlite::Result<()>,
     ) -> Result<(), ReadError> {
@@ -366,7 +365,7 @@ impl Reader {
         let mut stopped = false;
         for opened in self.opened(filter)? {
             let (path, segment) = opened?;
-            let segment = segment.of_flows_begun(begun.clone());
+            let mut segment = segment.of_flows_begun(begun.clone());
             let mut wanted = |record: Record| {
                 if ledger.as_mut().is_some_and(|ledger| !ledger.wants(&record)) {
                     return ControlFlow::Continue(());
@@ -375,7 +374,7 @@ impl Reader {
                 stopped = flow.is_break();
                 flow
             };
-            read(&path, &segment, &mut wanted).map_err(self.failed(&path))?;
+            read(&path, &mut segment, &mut wanted).map_err(self.failed(&path))?;
             if stopped {
                 break;
             }
@@ -415,11 +414,14 @@ impl Reader {
         if let Some(over) = self.leash.over() {
             return Err(over.into());
         }
-        let file = step::file_of(path);
+        let file = FileId::of(path);
         let opened = Segment::open(path, &self.leash).map_err(|error| self.of_leash(error));
         let opened = opened.inspect_err(|error| self.report(error))?;
+        // It was opened in between.
+        let file = file.filter(|file| FileId::of(path) == Some(*file));
+        let opened = opened.map(|segment| segment.with_second(self.second.clone()));
         Ok(opened.map(|segment| match file {
-            Some(file) => segment.keeping(self.tail.clone(), file),
+            Some(file) => segment.keeping(self.kept.clone(), file),
             None => segment,
         }))
     }

@@ -5,6 +5,7 @@ use std::{collections::HashMap, net::Ipv6Addr, num::NonZeroU32, sync::Arc};
 use foldhash::fast::RandomState;
 use rusqlite::{CachedStatement, Connection, Row, Statement, params};
 
+use super::chunks;
 use crate::{
     chunk::{self, NameId},
     flows::{
@@ -44,6 +45,17 @@ pub(super) struct Names {
 }
 
 impl Names {
+    /// All of them.
+    pub(super) fn whole(conn: &Connection, version: usize) -> rusqlite::Result<Self> {
+        let words = chunks::words(conn, version)?;
+        Ok(Self { words, ..Self::read(conn)? })
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.interfaces.len() + self.peers.len() + self.words.len()
+    }
+
     /// All but the words.
     pub(super) fn read(conn: &Connection) -> rusqlite::Result<Self> {
         let mut names = Self::default();

@@ -12,7 +12,7 @@ use rusqlite::named_params;
 
 use super::{
     chunks::{Stored, damaged},
-    scan::Source as _,
+    source::Source as _,
     view::Segment,
 };
 use crate::{

@@ -8,7 +8,10 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::row::{self, Names};
+use super::{
+    known::FileId,
+    row::{self, Names},
+};
 use crate::flows::Record;
 
 /// Rows that are kept at most: a tail is longer only where steps fail, and in old segments.
@@ -25,8 +28,7 @@ pub(super) struct Tail {
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// Device and inode.
-    file: (u64, u64),
+    file: Option<FileId>,
     parts: VecDeque<Arc<[Record]>>,
 }
 
@@ -37,7 +39,7 @@ impl Tail {
         &self,
         conn: &Connection,
         names: impl FnOnce() -> rusqlite::Result<&'n Names>,
-        (columns, file): (&str, (u64, u64)),
+        (columns, file): (&str, FileId),
     ) -> rusqlite::Result<Option<(Parts, (u64, u64))>> {
         let (first, last): (Option<i64>, Option<i64>) = conn.query_row(
             "SELECT (SELECT min(record_id) FROM record), (SELECT max(record_id) FROM record)",
@@ -52,8 +54,8 @@ impl Tail {
             return Ok(None);
         }
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.file != file || !kept.is_of(conn, ids)? {
-            *kept = Kept { file, parts: VecDeque::new() };
+        if kept.file != Some(file) || !kept.is_of(conn, ids)? {
+            *kept = Kept { file: Some(file), parts: VecDeque::new() };
         }
         let known = kept.ids();
         if known.is_some_and(|(first, _)| first > ids.0) {

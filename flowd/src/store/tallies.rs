@@ -13,8 +13,9 @@ use super::{
     digests::{self, Extent},
     keys::{Keys, Table},
     row::Names,
-    scan::{Second, Source},
+    second::Second,
     served::Served,
+    source::Source,
     view::Segment,
     wanted::Wanted,
 };

@@ -18,10 +18,14 @@ use super::{
     ReadError,
     chunks::{self, Stored, damaged},
     digests::{self, Extent},
+    known::{FileId, Known},
     leash::Leash,
     reader::{open_file, read},
+    relay::Relay,
     row::{self, Names},
-    scan::{Scan, Source},
+    scan::Scan,
+    second::Second,
+    source::{Shared, Source},
     tail::{Parts, Tail},
     wanted::Wanted,
 };
@@ -37,17 +41,26 @@ const JUDGED: &str = "(:protocol IS NULL OR protocol = :protocol) \
 /// Records between two looks at the leash.
 const LOOK: usize = 64;
 
+/// What of segments readers keep from one query to the next.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept {
+    rows: Arc<Tail>,
+    names: Arc<Known>,
+}
+
 /// A segment at one instant.
 pub(super) struct Segment {
     pub(super) conn: Connection,
-    names: OnceCell<Names>,
+    names: OnceCell<Arc<Names>>,
     /// What to select of a record. The writer brings the newest segments up to date; older ones
     /// stay of their version.
     pub(super) columns: String,
     version: usize,
     leash: Leash,
-    /// Where rows are kept from one query to the next, and as which file's.
-    tail: Option<(Arc<Tail>, (u64, u64))>,
+    /// What is kept from one query to the next, and as which file's.
+    kept: Option<(Kept, FileId)>,
+    /// Where a second thread may help.
+    second: Option<Second>,
     /// Of all flows those are wanted that began then.
     begun: Option<Vec<RangeInclusive<i64>>>,
     /// The rows, once they are asked for, and the first and last id of this view.
@@ -76,7 +89,17 @@ impl Segment {
         let version = look().map_err(read(path))? as usize;
         let (columns, leash) = (row::columns(version), leash.clone());
         let (names, rows) = (OnceCell::new(), OnceCell::new());
-        Ok(Some(Self { conn, names, columns, version, leash, tail: None, begun: None, rows }))
+        Ok(Some(Self {
+            conn,
+            names,
+            columns,
+            version,
+            leash,
+            kept: None,
+            second: None,
+            begun: None,
+            rows,
+        }))
     }
 
     /// What records point to. Not every question needs it.
@@ -84,20 +107,27 @@ impl Segment {
         if let Some(names) = self.names.get() {
             return Ok(names);
         }
-        let words = chunks::words(&self.conn, self.version)?;
-        let names = Names { words, ..Names::read(&self.conn)? };
+        let names = match &self.kept {
+            Some((kept, file)) => kept.names.of(&self.conn, self.version, *file)?,
+            None => Names::whole(&self.conn, self.version)?.into(),
+        };
         Ok(self.names.get_or_init(|| names))
     }
 
     /// The same of a segment that nothing else is asked.
-    pub(super) fn into_names(self) -> rusqlite::Result<Names> {
+    pub(super) fn into_names(self) -> rusqlite::Result<Arc<Names>> {
         self.names()?;
         Ok(self.names.into_inner().unwrap_or_default())
     }
 
-    /// The same, whose rows are kept as those of `file`.
-    pub(super) fn keeping(self, tail: Arc<Tail>, file: (u64, u64)) -> Self {
-        Self { tail: Some((tail, file)), ..self }
+    /// The same, whose rows and names are kept as those of `file`.
+    pub(super) fn keeping(self, kept: Kept, file: FileId) -> Self {
+        Self { kept: Some((kept, file)), ..self }
+    }
+
+    /// The same, whose records two threads may look for.
+    pub(super) fn with_second(self, second: Second) -> Self {
+        Self { second: Some(second), ..self }
     }
 
     /// The same, of whose flows those are wanted that began in one of these stretches.
@@ -111,9 +141,9 @@ impl Segment {
         watermark: u64,
     ) -> rusqlite::Result<Option<impl Iterator<Item = &Record>>> {
         if self.rows.get().is_none() {
-            let rows = match &self.tail {
-                Some((tail, file)) => {
-                    tail.of(&self.conn, || self.names(), (&self.columns, *file))?
+            let rows = match &self.kept {
+                Some((kept, file)) => {
+                    kept.rows.of(&self.conn, || self.names(), (&self.columns, *file))?
                 }
                 None => None,
             };
@@ -149,8 +179,27 @@ impl Segment {
     ) -> rusqlite::Result<Scan<'s>> {
         self.names()?;
         let Self { conn, names, leash, .. } = self;
-        let (conn, chunks) = (Mutex::new(conn), Mutex::new(chunks.into_iter()));
-        Ok(Scan { conn, names: names.get_or_init(Names::default), leash, wanted, chunks })
+        let source = Shared { conn: Mutex::new(conn), leash };
+        let chunks = Mutex::new(chunks.into_iter());
+        Ok(Scan { source, names: names.get_or_init(Arc::default), wanted, chunks })
+    }
+
+    /// Shows what whole records of these chunks may be wanted, a chunk at a time.
+    fn relay(
+        &mut self,
+        wanted: &Wanted,
+        chunks: Vec<Stored>,
+        mut sink: impl FnMut(&Shared<'_>, &Names, Picked) -> rusqlite::Result<ControlFlow<()>>,
+    ) -> rusqlite::Result<()> {
+        if chunks.is_empty() {
+            return Ok(());
+        }
+        self.names()?;
+        let Self { conn, names, leash, second, .. } = self;
+        let names = names.get_or_init(Arc::default);
+        let source = Shared { conn: Mutex::new(conn), leash };
+        let relay = Relay { source, wanted, of: Chunk::row_columns() };
+        relay.run(chunks, second.as_ref(), |found| sink(&relay.source, names, found))
     }
 
     /// What the filter asks of chunks, whose ids lie in a range too.
@@ -171,25 +220,32 @@ impl Segment {
 
     /// Shows the matching records with ids above `after`, by ascending id.
     pub(super) fn by_id(
-        &self,
+        &mut self,
         filter: &Filter,
         watermark: u64,
         after: u64,
         mut sink: impl FnMut(Record) -> ControlFlow<()>,
     ) -> rusqlite::Result<()> {
         let wanted = self.wanted(filter, after, watermark)?;
-        for stored in self.chunks(after, watermark)? {
-            let found = self.pick(&stored, &wanted, Chunk::row_columns())?.by_id();
-            for (place, row) in found.iter().enumerate() {
+        let mut chunks = self.chunks(after, watermark)?;
+        chunks.retain(|stored| wanted.may_have(stored.chunk.header()));
+        let mut flow = ControlFlow::Continue(());
+        self.relay(&wanted, chunks, |source, names, found| {
+            for (place, row) in found.by_id().iter().enumerate() {
                 if place.is_multiple_of(LOOK) {
-                    self.heed_leash()?;
+                    source.heed_leash()?;
                 }
-                if show(self.names()?, &row, filter, &mut sink).is_break() {
-                    return Ok(());
+                flow = show(names, &row, filter, &mut sink);
+                if flow.is_break() {
+                    break;
                 }
             }
+            Ok(flow)
+        })?;
+        match flow {
+            ControlFlow::Break(()) => Ok(()),
+            ControlFlow::Continue(()) => self.tail_by_id(filter, watermark, after, sink),
         }
-        self.tail_by_id(filter, watermark, after, sink)
     }
 
     /// The same of the records that are rows.
@@ -260,20 +316,6 @@ impl Segment {
             }
         })?;
         Ok(flow)
-    }
-
-    /// What these columns say of the records of a chunk that may be wanted, in its order.
-    pub(super) fn pick(
-        &self,
-        stored: &Stored,
-        wanted: &Wanted,
-        of: ColumnSet,
-    ) -> rusqlite::Result<Picked> {
-        let pages = self.matching(stored, wanted)?;
-        if !pages.is_empty() {
-            stored.need(&self.conn, of.and(Number::RecordId.columns()))?;
-        }
-        Picked::of(&stored.chunk, pages, of).map_err(damaged)
     }
 
     /// Shows the rows of a chunk that may be wanted, a page at a time.

@@ -15,10 +15,10 @@ use ipnet::IpNet;
 use super::{
     chunks::{Stored, damaged},
     row::Names,
-    scan::Source,
+    source::Source,
 };
 use crate::{
-    chunk::{ColumnId, ColumnSet, End, Kind, Member, NameId, Number, Plan, Predicate},
+    chunk::{ColumnId, ColumnSet, End, Header, Kind, Member, NameId, Number, Plan, Predicate},
     flows::{Decider, Filter, Identity, Initiator, Tuple},
 };
 
@@ -87,18 +87,21 @@ impl Wanted {
         Self { ranges, members, predicates }
     }
 
+    /// Whether there may be anything in a chunk with this header.
+    pub(super) fn may_have(&self, header: &Header) -> bool {
+        self.ranges.iter().all(|(number, range)| {
+            let zone = header.zone(*number);
+            range.start() <= zone.end() && zone.start() <= range.end()
+        })
+    }
+
     /// What a chunk makes of it; `None`: it has nothing of the kind.
     pub(super) fn plan(
         &self,
         source: &(impl Source + ?Sized),
         stored: &Stored,
     ) -> rusqlite::Result<Option<Plan>> {
-        let header = stored.chunk.header();
-        let is_apart = |(number, range): &(Number, RangeInclusive<i64>)| {
-            let zone = header.zone(*number);
-            range.end() < zone.start() || zone.end() < range.start()
-        };
-        if self.ranges.iter().any(is_apart) {
+        if !self.may_have(stored.chunk.header()) {
             return Ok(None);
         }
         if !self.members.is_empty() {
