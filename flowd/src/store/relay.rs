@@ -55,8 +55,9 @@ impl Relay<'_> {
             let named = thread::Builder::new().name("relay".to_owned());
             let helper = taken.as_ref().and_then(move |_| named.spawn_scoped(scope, work).ok());
             let ends = helper.is_some().then_some((ask, given));
-            let outcome = self.rest(chunks, is_much, ends, &mut sink);
-            // It ends with its ends.
+            let outcome = self.rest(chunks, is_much, ends.as_ref(), &mut sink);
+            // The other one ends when nobody asks or takes any more.
+            drop(ends);
             match helper.map(thread::ScopedJoinHandle::join) {
                 Some(Err(panicked)) => panic::resume_unwind(panicked),
                 _ => outcome,
@@ -68,11 +69,11 @@ impl Relay<'_> {
         &self,
         mut chunks: vec::IntoIter<Stored>,
         mut is_much: bool,
-        ends: Option<Ends>,
+        ends: Option<&Ends>,
         sink: &mut impl FnMut(Picked) -> rusqlite::Result<ControlFlow<()>>,
     ) -> rusqlite::Result<()> {
         let ask = |chunks: &mut vec::IntoIter<Stored>, is_much: bool| {
-            let (ask, given) = ends.as_ref().filter(|_| !is_much)?;
+            let (ask, given) = ends.filter(|_| !is_much)?;
             ask.send(chunks.next()?).ok().map(|()| given)
         };
         let mut own = chunks.next();
