@@ -1,9 +1,11 @@
 //! A store of so many records, and the same records in a file for others to load.
 
 use std::{
+    collections::{BTreeMap, HashMap},
     error::Error,
     fs::{self, File},
     io::BufWriter,
+    net::IpAddr,
     os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -42,9 +44,11 @@ const WINDOW_MS: i64 = 60_000;
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     pub(super) peer: String,
-    pub(super) source: std::net::IpAddr,
+    pub(super) source: IpAddr,
+    /// The inside address that has about as many records as one has on the average.
+    pub(super) usual: IpAddr,
     /// The address that the fewest of some records had.
-    pub(super) needle: std::net::IpAddr,
+    pub(super) needle: IpAddr,
     /// A flow of many records.
     pub(super) long: FlowId,
     /// A flow of two.
@@ -182,6 +186,7 @@ impl Filled {
         let compactor = Compactor::new(Reader::new(&store, GATEWAY), TAIL_RECORDS);
         let mut all = records(count);
         let (mut ingest, mut facts, mut done) = (Ingest::default(), None, 0);
+        let mut inside = HashMap::new();
         while done < count {
             let mut records: Vec<Record> = all.by_ref().take(COMMIT).collect();
             let now_ms = records.iter().map(|one| one.window_end_ms).max().unwrap_or(MIDNIGHT_MS);
@@ -192,6 +197,7 @@ impl Filled {
             ingest.step(&compactor, &mut writer, now_ms)?;
             done += records.len();
             for record in &records {
+                *inside.entry(record.tuple.peer_ip()).or_insert(0) += 1;
                 export.record(&wire::Record::new(GATEWAY, record))?;
             }
             if done >= count / 2 && facts.is_none() {
@@ -199,6 +205,7 @@ impl Filled {
             }
             if let Some(facts) = &mut facts {
                 facts.last_ms = now_ms;
+                facts.usual = usual(&inside).unwrap_or(facts.source);
             }
         }
         export.end()?.into_inner()?.sync_all()?;
@@ -281,7 +288,7 @@ impl Facts {
             one.counters != one.total && one.window_start_ms - one.first_seen_ms <= WINDOW_MS
         };
         let short = records.iter().filter(is_second).find(|one| one.end_reason.is_some());
-        let mut seen = std::collections::BTreeMap::new();
+        let mut seen = BTreeMap::new();
         for record in records {
             *seen.entry(record.tuple.remote_ip()).or_insert(0) += 1;
         }
@@ -289,12 +296,20 @@ impl Facts {
         Self {
             peer: typical.peer.as_ref().map(|peer| peer.name.clone()).unwrap_or_default(),
             source: source(typical).0,
+            usual: source(typical).0,
             needle: rarest.map_or(typical.tuple.remote_ip(), |(address, _)| *address),
             long: id(typical),
             short: id(short.unwrap_or(typical)),
             last_ms: 0,
         }
     }
+}
+
+/// Of numbers of records, whose is the closest to the average.
+fn usual(records: &HashMap<IpAddr, u64>) -> Option<IpAddr> {
+    let mean = records.values().sum::<u64>() / records.len().max(1) as u64;
+    let closest = |(address, count): &(&IpAddr, &u64)| (count.abs_diff(mean), **address);
+    records.iter().min_by_key(closest).map(|(address, _)| *address)
 }
 
 /// What the files below a directory take on the disk.

@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    net::IpAddr,
     ops::ControlFlow,
     sync::Arc,
     time::{Duration, Instant},
@@ -51,15 +52,23 @@ pub(super) struct Answered {
 
 /// The questions of the targets.
 pub(super) fn all(facts: &Facts) -> Vec<Question> {
-    let Facts { peer, source, needle, long, short, last_ms } = facts.clone();
+    let Facts { peer, source, usual, needle, long, short, last_ms } = facts.clone();
     let hour_ms = last_ms - HOUR_MS;
     let bytes = "SELECT coalesce(sum(rx_bytes + tx_bytes), 0) FROM records";
     let of_peer = format!("(src_peer = '{peer}' OR dst_peer = '{peer}')");
-    let of_address = format!("(src_ip = '{source}' OR dst_ip = '{source}')");
     let named = Filter { peer: Some(peer), ..Filter::default() };
     let from = Filter { src: Some(IpNet::from(source)), ..Filter::default() };
     let at = |address| Filter { ip: Some(IpNet::from(address)), ..Filter::default() };
-    let lately = Filter { since_ms: Some(hour_ms), ..at(source) };
+    let lately = |what, address: IpAddr| Question {
+        what,
+        duckdb: format!(
+            "SELECT * FROM records WHERE (src_ip = '{address}' OR dst_ip = '{address}') \
+             AND window_end >= {hour_ms}"
+        ),
+        nfdump: None,
+        is_long: false,
+        ask: rows(Filter { since_ms: Some(hour_ms), ..at(address) }),
+    };
     let unserved = Filter { dst_port: Some(9_100), min_bytes: Some(100_000), ..Filter::default() };
     let newest = named.clone();
     let top = "SELECT dst_ip, sum(rx_bytes + tx_bytes) AS bytes FROM records \
@@ -70,20 +79,8 @@ pub(super) fn all(facts: &Facts) -> Vec<Question> {
             nfdump: nfdump_sum(&format!("src ip {source}")),
             ..sum("one source, sum", from, format!("{bytes} WHERE src_ip = '{source}'"))
         },
-        Question {
-            what: "rows of one address, last hour",
-            duckdb: format!("SELECT * FROM records WHERE {of_address} AND window_end >= {hour_ms}"),
-            nfdump: None,
-            is_long: false,
-            ask: Box::new(move |reader| {
-                let mut count = 0;
-                reader.records(&lately, 0, u64::MAX >> 1, &mut |_record| {
-                    count += 1;
-                    ControlFlow::Continue(())
-                })?;
-                Ok(count)
-            }),
-        },
+        lately("rows of one address, last hour", usual),
+        lately("rows of a busy one, last hour", source),
         Question {
             what: "last 100 flows of a peer",
             duckdb: format!(
@@ -135,6 +132,17 @@ pub(super) fn all(facts: &Facts) -> Vec<Question> {
             format!("{bytes} WHERE dst_port = 9100 AND total_rx_bytes + total_tx_bytes >= 100000")
         }),
     ]
+}
+
+fn rows(filter: Filter) -> Ask {
+    Box::new(move |reader| {
+        let mut count = 0;
+        reader.records(&filter, 0, u64::MAX >> 1, &mut |_record| {
+            count += 1;
+            ControlFlow::Continue(())
+        })?;
+        Ok(count)
+    })
 }
 
 fn sum(what: &'static str, filter: Filter, duckdb: String) -> Question {
