@@ -9,7 +9,7 @@ use super::{
     entry::Entry,
     error::damaged,
     plane::{Packer, Unpacker},
-    sheet,
+    sheet::{self, Sheet},
 };
 
 /// Gives entries numbers in the order in which they come.
@@ -84,7 +84,19 @@ pub(super) fn decode<const WIDTH: usize, T: Entry<WIDTH>>(
     most: usize,
     unpacker: &mut Unpacker,
 ) -> Result<Vec<T>, ChunkError> {
-    let rows = sheet::decode::<WIDTH>(body, most, unpacker)?;
-    let entries: Option<Vec<T>> = rows.iter().map(T::from_numbers).collect();
-    entries.map_or_else(|| damaged("a dictionary has an entry that stands for nothing"), Ok)
+    let sheet = Sheet::<WIDTH>::parse(body, most)?;
+    let mut columns = [const { Vec::new() }; WIDTH];
+    for (number, values) in columns.iter_mut().enumerate() {
+        values.reserve_exact(sheet.rows);
+        sheet.column(number, unpacker, values)?;
+    }
+    let columns = columns.each_ref().map(|values| &values[..sheet.rows]);
+    let mut entries = Vec::with_capacity(sheet.rows);
+    for row in 0..sheet.rows {
+        let Some(entry) = T::from_numbers(&columns.map(|values| values[row])) else {
+            return damaged("a dictionary has an entry that stands for nothing");
+        };
+        entries.push(entry);
+    }
+    Ok(entries)
 }

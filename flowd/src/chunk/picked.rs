@@ -58,12 +58,12 @@ impl Picked {
             }
         }
         let has = |column| of.has(column);
+        let none = &[][..];
+        let peer_ends = if has(ColumnId::PeerEnds) { chunk.peer_ends()? } else { none };
+        let remote_ends = if has(ColumnId::RemoteEnds) { chunk.remote_ends()? } else { none };
         Ok(Self {
-            peer_ends: if has(ColumnId::PeerEnds) { chunk.peer_ends()?.to_vec() } else { vec![] },
-            remote_ends: match has(ColumnId::RemoteEnds) {
-                true => chunk.remote_ends()?.to_vec(),
-                false => Vec::new(),
-            },
+            peer_ends: pointed_to(peer_ends, &mut codes[Code::Peer as usize]),
+            remote_ends: pointed_to(remote_ends, &mut codes[Code::Remote as usize]),
             kinds: if has(ColumnId::Kinds) { chunk.kinds()?.to_vec() } else { vec![] },
             states: if has(ColumnId::States) { chunk.states()?.to_vec() } else { vec![] },
             order: (0..numbers[Number::RecordId as usize].len() as u32).collect(),
@@ -111,4 +111,18 @@ impl Picked {
     pub fn iter(&self) -> impl Iterator<Item = Row> {
         (0..self.len()).filter_map(|place| self.row(place))
     }
+}
+
+/// The entries of a dictionary that codes point to, each for one of them, where the dictionary is
+/// longer.
+fn pointed_to(entries: &[End], codes: &mut [u32]) -> Vec<End> {
+    if entries.len() <= codes.len() {
+        return entries.to_vec();
+    }
+    let mut found = Vec::with_capacity(codes.len());
+    for (code, at) in codes.iter_mut().zip(0..) {
+        found.push(entries[*code as usize]);
+        *code = at;
+    }
+    found
 }

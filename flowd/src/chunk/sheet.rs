@@ -51,21 +51,3 @@ impl<'a, const WIDTH: usize> Sheet<'a, WIDTH> {
         Numbers::parse(blob, 1)?.page(blob, 0, self.rows, unpacker, out)
     }
 }
-
-/// Reads what [`encode`] wrote after its version; at most `most` rows.
-pub(super) fn decode<const WIDTH: usize>(
-    body: &[u8],
-    most: usize,
-    unpacker: &mut Unpacker,
-) -> Result<Vec<[i64; WIDTH]>, ChunkError> {
-    let sheet = Sheet::<WIDTH>::parse(body, most)?;
-    let mut rows = vec![[0; WIDTH]; sheet.rows];
-    let mut values = Vec::new();
-    for column in 0..WIDTH {
-        sheet.column(column, unpacker, &mut values)?;
-        for (row, value) in rows.iter_mut().zip(&values) {
-            row[column] = *value;
-        }
-    }
-    Ok(rows)
-}

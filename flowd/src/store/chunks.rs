@@ -34,21 +34,43 @@ impl Stored {
 
     /// Reads columns, unless they are there already.
     pub(super) fn need(&self, conn: &Connection, of: ColumnSet) -> rusqlite::Result<()> {
-        for column in self.chunk.missing(of).iter() {
-            self.chunk.load(column, self.read(conn, column)?).map_err(damaged)?;
-        }
-        Ok(())
+        self.load(self.read(conn, self.chunk.missing(of))?)
     }
 
-    /// A column as it lies in the segment.
-    pub(super) fn read(&self, conn: &Connection, column: ColumnId) -> rusqlite::Result<Vec<u8>> {
-        let mut query = conn.prepare_cached("SELECT body FROM chunk_column WHERE place = ?")?;
-        match query.query_row([place(self.first, column)], |row| row.get(0)) {
-            Err(rusqlite::Error::QueryReturnedNoRows) => {
-                Err(damaged(ChunkError::Damaged("a column is missing")))
+    /// Takes columns in.
+    pub(super) fn load(&self, columns: Vec<(ColumnId, Vec<u8>)>) -> rusqlite::Result<()> {
+        let mut columns = columns.into_iter();
+        columns.try_for_each(|(column, body)| self.chunk.load(column, body).map_err(damaged))
+    }
+
+    /// Columns as they lie in the segment: those beside each other at once.
+    pub(super) fn read(
+        &self,
+        conn: &Connection,
+        of: ColumnSet,
+    ) -> rusqlite::Result<Vec<(ColumnId, Vec<u8>)>> {
+        let columns: Vec<ColumnId> = of.iter().collect();
+        let mut read = Vec::with_capacity(columns.len());
+        let mut query = conn.prepare_cached(
+            "SELECT place, body FROM chunk_column WHERE place BETWEEN ? AND ? ORDER BY place",
+        )?;
+        for beside in columns.chunk_by(|one, next| *one as u8 + 1 == *next as u8) {
+            let places = beside.iter().map(|column| place(self.first, *column));
+            let (Some(first), Some(last)) = (places.clone().next(), places.clone().next_back())
+            else {
+                continue;
+            };
+            let mut rows = query.query([first, last])?;
+            for (column, place) in beside.iter().zip(places) {
+                match rows.next()? {
+                    Some(row) if row.get::<_, i64>(0)? == place => {
+                        read.push((*column, row.get(1)?));
+                    }
+                    _ => return Err(damaged(ChunkError::Damaged("a column is missing"))),
+                }
             }
-            read => read,
         }
+        Ok(read)
     }
 }
 

@@ -1,24 +1,31 @@
-//! What is wanted of chunks, one after the other, while a second thread is one chunk ahead.
+//! What is wanted of chunks, shown in their order, which two threads look for.
 //!
-//! It begins behind the first chunk, since who wants little often finds it there, and waits where
-//! chunks have much, since what both have found is held at a time.
+//! - Each takes the next chunk of one list. What is found early waits for its turn, and whoever finds
+//!   it, before much waits.
+//! - The second one begins behind the first chunk, since who wants little often finds it there, and
+//!   not where that one has much: then most of the time is the sink's.
 
 use std::{
+    collections::BTreeMap,
+    iter,
     ops::ControlFlow,
     panic,
-    sync::mpsc::{self, Receiver, SyncSender},
+    sync::{
+        Mutex,
+        mpsc::{self, Receiver, SyncSender},
+    },
     thread, vec,
 };
 
 use super::{
     chunks::Stored,
     second::Second,
-    source::{Shared, Source as _},
+    source::{Shared, Source as _, lock},
     wanted::Wanted,
 };
 use crate::chunk::{ColumnSet, Picked};
 
-/// Matches of a chunk behind which nothing is read ahead.
+/// Records of a chunk that are much, and that wait at most before one that is not found yet.
 const MUCH: usize = if cfg!(test) { 4 } else { 8_192 };
 
 /// What is wanted of which columns.
@@ -28,8 +35,11 @@ pub(super) struct Relay<'s> {
     pub(super) of: ColumnSet,
 }
 
-/// The second thread's ends: chunks go there, what is found comes back.
-type Ends = (SyncSender<Stored>, Receiver<rusqlite::Result<Picked>>);
+/// What was found in the chunk of this number.
+type Found = (usize, rusqlite::Result<Picked>);
+
+/// The chunks that nobody has taken yet, numbered.
+type List = Mutex<iter::Enumerate<vec::IntoIter<Stored>>>;
 
 impl Relay<'_> {
     /// Shows what is found in each of the chunks, in their order, until the sink breaks.
@@ -43,21 +53,23 @@ impl Relay<'_> {
         let Some(first) = chunks.next() else { return Ok(()) };
         let found = self.pick(&first)?;
         drop(first);
-        let is_much = found.len() > MUCH;
+        let are_worth_it = chunks.len() > 1 && found.len() <= MUCH;
         if sink(found)?.is_break() {
             return Ok(());
         }
-        let taken = if chunks.len() > 1 { second.and_then(Second::take) } else { None };
+        let taken = if are_worth_it { second.and_then(Second::take) } else { None };
+        let list = Mutex::new(chunks.enumerate());
         thread::scope(|scope| {
-            let ((ask, asked), (give, given)) = (mpsc::sync_channel(1), mpsc::sync_channel(1));
-            let work = move || self.help(&asked, &give);
-            // Without one it takes longer.
+            let (give, given) = mpsc::sync_channel(1);
+            let list = &list;
+            let work = move || self.help(list, &give);
+            // Without one it takes longer. Nobody gives anything then.
             let named = thread::Builder::new().name("relay".to_owned());
             let helper = taken.as_ref().and_then(move |_| named.spawn_scoped(scope, work).ok());
-            let ends = helper.is_some().then_some((ask, given));
-            let outcome = self.rest(chunks, is_much, ends.as_ref(), &mut sink);
-            // The other one ends when nobody asks or takes any more.
-            drop(ends);
+            let outcome = self.each(list, &given, &mut sink);
+            // The other one ends behind its chunk, also where it would hand it over.
+            lock(list).by_ref().for_each(drop);
+            drop(given);
             match helper.map(thread::ScopedJoinHandle::join) {
                 Some(Err(panicked)) => panic::resume_unwind(panicked),
                 _ => outcome,
@@ -65,44 +77,42 @@ impl Relay<'_> {
         })
     }
 
-    fn rest(
+    fn each(
         &self,
-        mut chunks: vec::IntoIter<Stored>,
-        mut is_much: bool,
-        ends: Option<&Ends>,
+        list: &List,
+        given: &Receiver<Found>,
         sink: &mut impl FnMut(Picked) -> rusqlite::Result<ControlFlow<()>>,
     ) -> rusqlite::Result<()> {
-        let ask = |chunks: &mut vec::IntoIter<Stored>, is_much: bool| {
-            let (ask, given) = ends.filter(|_| !is_much)?;
-            ask.send(chunks.next()?).ok().map(|()| given)
-        };
-        let mut own = chunks.next();
-        let mut asked = ask(&mut chunks, is_much);
-        while let Some(stored) = own.take() {
-            let found = self.pick(&stored)?;
-            drop(stored);
-            is_much = found.len() > MUCH;
-            if sink(found)?.is_break() {
-                break;
+        let mut waiting: BTreeMap<usize, rusqlite::Result<Picked>> = BTreeMap::new();
+        let mut next = 0;
+        loop {
+            waiting.extend(given.try_iter());
+            if let Some(found) = waiting.remove(&next) {
+                if sink(found?)?.is_break() {
+                    return Ok(());
+                }
+                next += 1;
+                continue;
             }
-            // A thread that has died gives nothing: its panic is this one's in the end.
-            let other = asked.and_then(|given| given.recv().ok()).transpose()?;
-            is_much |= other.as_ref().is_some_and(|found| found.len() > MUCH);
-            own = chunks.next();
-            asked = ask(&mut chunks, is_much);
-            if let Some(found) = other
-                && sink(found)?.is_break()
-            {
-                break;
-            }
+            let found = waiting.values().flatten().map(Picked::len).sum::<usize>();
+            let own = if found <= MUCH { lock(list).next() } else { None };
+            let found = match own {
+                Some((number, stored)) => (number, self.pick(&stored)),
+                None => match given.recv() {
+                    Ok(found) => found,
+                    // It has given everything that it took.
+                    Err(_) => return Ok(()),
+                },
+            };
+            waiting.extend([found]);
         }
-        Ok(())
     }
 
     /// What the second thread does.
-    fn help(&self, asked: &Receiver<Stored>, give: &SyncSender<rusqlite::Result<Picked>>) {
-        for stored in asked {
-            if give.send(self.pick(&stored)).is_err() {
+    fn help(&self, list: &List, give: &SyncSender<Found>) {
+        loop {
+            let Some((number, stored)) = lock(list).next() else { break };
+            if give.send((number, self.pick(&stored))).is_err() {
                 break;
             }
         }

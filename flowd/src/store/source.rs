@@ -68,14 +68,8 @@ pub(super) struct Shared<'s> {
 
 impl Source for Shared<'_> {
     fn need(&self, stored: &Stored, of: ColumnSet) -> rusqlite::Result<()> {
-        let read: Vec<_> = {
-            // All at once: they lie beside each other.
-            let conn = lock(&self.conn);
-            let read = |column| Ok((column, stored.read(&conn, column)?));
-            stored.chunk.missing(of).iter().map(read).collect::<rusqlite::Result<_>>()?
-        };
-        read.into_iter()
-            .try_for_each(|(column, body)| stored.chunk.load(column, body).map_err(damaged))
+        let read = stored.read(&lock(&self.conn), stored.chunk.missing(of))?;
+        stored.load(read)
     }
 
     fn leash(&self) -> &Leash {
