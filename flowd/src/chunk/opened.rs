@@ -3,6 +3,7 @@
 use std::{
     cell::{OnceCell, RefCell},
     ops::RangeInclusive,
+    sync::Arc,
 };
 
 use super::{
@@ -33,16 +34,27 @@ enum Part {
 /// A chunk that is being read.
 #[derive(Debug)]
 pub struct Chunk {
-    header: Header,
+    header: Arc<Header>,
     parts: [OnceCell<Part>; ColumnId::COUNT],
     unpacker: RefCell<Unpacker>,
 }
 
 impl Chunk {
     /// A chunk of which nothing is loaded yet.
-    pub fn new(header: Header) -> Self {
-        let unpacker = RefCell::new(Unpacker::default());
+    pub fn new(header: impl Into<Arc<Header>>) -> Self {
+        let (header, unpacker) = (header.into(), RefCell::new(Unpacker::default()));
         Self { header, parts: [const { OnceCell::new() }; ColumnId::COUNT], unpacker }
+    }
+
+    /// The same, of which nothing is loaded.
+    #[must_use]
+    pub fn unread(&self) -> Self {
+        Self::new(self.header.clone())
+    }
+
+    /// What is left of it without columns.
+    pub fn into_header(self) -> Arc<Header> {
+        self.header
     }
 
     /// What can be said without columns.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Counters, Entry, Identity, Initiator, Record, TcpFlags, Tuple, Verdict};
 
 /// A peer of this name.
-pub(super) fn peer(name: &str, user: Option<&str>) -> Arc<Identity> {
+pub(crate) fn peer(name: &str, user: Option<&str>) -> Arc<Identity> {
     Arc::new(Identity {
         public_key: format!("{name}-key="),
         name: name.to_owned(),

@@ -29,7 +29,7 @@ impl Stored {
     /// The same, of which nothing but the header is read.
     pub(super) fn unread(&self) -> Self {
         let Self { first, last, chunk } = self;
-        Self { first: *first, last: *last, chunk: Chunk::new(chunk.header().clone()) }
+        Self { first: *first, last: *last, chunk: chunk.unread() }
     }
 
     /// Reads columns, unless they are there already.
@@ -98,6 +98,17 @@ pub(super) fn between(
         found.push(Stored { first, last, chunk: Chunk::new(header) });
     }
     Ok(found)
+}
+
+/// How many chunks there are, and up to which record; 0: none.
+pub(super) fn count(conn: &Connection) -> rusqlite::Result<(usize, u64)> {
+    let mut query = conn.prepare_cached(
+        "SELECT count(*), coalesce( \
+         (SELECT last_record_id FROM chunk ORDER BY first_record_id DESC LIMIT 1), 0) FROM chunk",
+    )?;
+    query.query_row([], |row| {
+        Ok((row.get::<_, u32>(0)? as usize, row.get::<_, i64>(1)?.cast_unsigned()))
+    })
 }
 
 /// The ids of the first and last record of each chunk, ascending.

@@ -1,48 +1,18 @@
-//! The names of the latest segments as readers keep them. Nothing of them ever changes, others are
-//! only added, so what one query has read, the next need not read again.
+//! The names of a segment as readers keep them. None of them ever changes, and others are only added.
 
-use std::{
-    collections::VecDeque,
-    fs,
-    os::unix::fs::MetadataExt as _,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
-};
+use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use super::{chunks, row::Names};
+use super::{
+    chunks,
+    latest::{FileId, Lasting, Latest},
+    row::Names,
+};
 
-/// Names that are kept at most, of all files together: some 8 MB.
-const MOST: usize = if cfg!(test) { 8 } else { 16_384 };
-
-/// Which file it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileId {
-    /// Device and inode, which another file may get when this one has gone.
-    number: (u64, u64),
-    /// When it was made, where the file system says it.
-    made: Option<SystemTime>,
-}
-
-impl FileId {
-    /// What a path means now; `None`: nothing.
-    pub(super) fn of(path: &Path) -> Option<Self> {
-        let file = fs::metadata(path).ok()?;
-        Some(Self { number: (file.dev(), file.ino()), made: file.created().ok() })
-    }
-}
-
-/// The kept names, those that were read last at the end.
-#[derive(Debug, Default)]
+/// What was read of a segment's names.
+#[derive(Clone, Debug)]
 pub(super) struct Known {
-    kept: Mutex<VecDeque<Kept>>,
-}
-
-#[derive(Debug)]
-struct Kept {
-    file: FileId,
     last: Last,
     names: Arc<Names>,
 }
@@ -55,46 +25,38 @@ struct Last {
     word: i64,
 }
 
-impl Known {
+impl Lasting for Known {
+    /// Some 8 MB.
+    const MOST: usize = 16_384;
+
+    fn len(&self) -> usize {
+        let Names { interfaces, peers, words } = &*self.names;
+        interfaces.len() + peers.len() + words.len()
+    }
+}
+
+impl Latest<Known> {
     /// What records point to, as the transaction of `conn` sees it, and perhaps others that came
     /// later.
-    pub(super) fn of(
+    pub(super) fn names(
         &self,
         conn: &Connection,
         version: usize,
         file: FileId,
     ) -> rusqlite::Result<Arc<Names>> {
-        // Another file of this number and name would be taken for it.
-        if file.made.is_none() {
-            return Names::whole(conn, version).map(Arc::new);
-        }
         let last = Last::of(conn, version)?;
-        let find = |kept: &VecDeque<Kept>| {
-            let known = kept.iter().find(|known| known.file == file && known.last.covers(last));
-            known.map(|known| known.names.clone())
-        };
-        let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(names) = find(&lock()) {
-            return Ok(names);
-        }
-        let names = Arc::new(Names::whole(conn, version)?);
-        let mut kept = lock();
-        kept.retain(|known| known.file != file);
-        kept.push_back(Kept { file, last, names: names.clone() });
-        while kept.iter().map(|known| known.names.len()).sum::<usize>() > MOST {
-            kept.pop_front();
-        }
-        Ok(names)
+        let read = || Ok(Known { last, names: Names::whole(conn, version)?.into() });
+        Ok(self.of(file, |known| known.last.covers(last), read)?.names)
     }
 }
 
 impl Last {
     fn of(conn: &Connection, version: usize) -> rusqlite::Result<Self> {
-        let words =
-            if version < chunks::SINCE_VERSION { "0" } else { "(SELECT max(word_id) FROM word)" };
+        let has_words = version >= chunks::SINCE_VERSION;
+        let word = if has_words { "(SELECT max(word_id) FROM word)" } else { "0" };
         let sql = format!(
             "SELECT coalesce((SELECT max(interface_id) FROM interface), 0), \
-             coalesce((SELECT max(peer_id) FROM peer), 0), coalesce({words}, 0)"
+             coalesce((SELECT max(peer_id) FROM peer), 0), coalesce({word}, 0)"
         );
         conn.query_row(&sql, [], |row| {
             Ok(Self { interface: row.get(0)?, peer: row.get(1)?, word: row.get(2)? })
@@ -108,5 +70,57 @@ impl Last {
 }
 
 #[cfg(test)]
-#[path = "known_tests.rs"]
-mod tests;
+mod tests {
+    use std::{path::Path, sync::Arc};
+
+    use rusqlite::Connection;
+
+    use super::{FileId, Known, Latest, Names};
+    use crate::{
+        flows::{Record, sample},
+        store::{Leaving, Writer, schema},
+    };
+
+    fn commit(writer: &mut Writer, peers: &[&str]) {
+        let record =
+            |name: &&str| Record { peer: Some(sample::peer(name, None)), ..sample::record() };
+        let mut records: Vec<Record> = peers.iter().map(record).collect();
+        writer.commit(0, &mut records, &Leaving::default()).unwrap();
+    }
+
+    struct View(Connection, FileId);
+
+    impl View {
+        fn of(dir: &Path) -> Self {
+            let path = dir.join("segments/1970-01-01.sqlite");
+            let conn = Connection::open(&path).unwrap();
+            conn.execute_batch("BEGIN").unwrap();
+            Self(conn, FileId::of(&path).unwrap())
+        }
+
+        fn names(&self, latest: &Latest<Known>) -> Arc<Names> {
+            latest.names(&self.0, schema::MIGRATIONS.len(), self.1).unwrap()
+        }
+    }
+
+    #[test]
+    fn names_are_read_anew_when_others_have_come() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::open(dir.path(), "gw", 0).unwrap();
+        let latest = Latest::default();
+        let has = |names: &Names, name: &str| names.peers.values().any(|peer| peer.name == name);
+        commit(&mut writer, &["ann"]);
+        let first = View::of(dir.path());
+        let before = first.names(&latest);
+        assert!(has(&before, "ann"));
+        assert!(Arc::ptr_eq(&before, &first.names(&latest)));
+        // What points to the same names brings none.
+        commit(&mut writer, &["ann"]);
+        assert!(Arc::ptr_eq(&before, &View::of(dir.path()).names(&latest)));
+        commit(&mut writer, &["ben"]);
+        let after = View::of(dir.path()).names(&latest);
+        assert!(has(&after, "ann") && has(&after, "ben"));
+        // An older view takes what is kept for the newer one.
+        assert!(Arc::ptr_eq(&after, &first.names(&latest)));
+    }
+}

@@ -24,7 +24,7 @@ use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::{
     OpenError, ReadError, chunks, failure,
-    known::FileId,
+    latest::FileId,
     leash::{Leash, Over},
     opened::{Opened, Reached},
     proof::{self, ProveError},

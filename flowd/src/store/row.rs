@@ -51,11 +51,6 @@ impl Names {
         Ok(Self { words, ..Self::read(conn)? })
     }
 
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
-        self.interfaces.len() + self.peers.len() + self.words.len()
-    }
-
     /// All but the words.
     pub(super) fn read(conn: &Connection) -> rusqlite::Result<Self> {
         let mut names = Self::default();

@@ -9,7 +9,7 @@ use std::{
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::{
-    known::FileId,
+    latest::FileId,
     row::{self, Names},
 };
 use crate::flows::Record;

@@ -18,8 +18,10 @@ use super::{
     ReadError,
     chunks::{self, Stored, damaged},
     digests::{self, Extent},
-    known::{FileId, Known},
+    known::Known,
+    latest::{FileId, Latest},
     leash::Leash,
+    listed::Listed,
     reader::{open_file, read},
     relay::Relay,
     row::{self, Names},
@@ -45,7 +47,8 @@ const LOOK: usize = 64;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kept {
     rows: Arc<Tail>,
-    names: Arc<Known>,
+    names: Arc<Latest<Known>>,
+    chunks: Arc<Latest<Listed>>,
 }
 
 /// A segment at one instant.
@@ -108,7 +111,7 @@ impl Segment {
             return Ok(names);
         }
         let names = match &self.kept {
-            Some((kept, file)) => kept.names.of(&self.conn, self.version, *file)?,
+            Some((kept, file)) => kept.names.names(&self.conn, self.version, *file)?,
             None => Names::whole(&self.conn, self.version)?.into(),
         };
         Ok(self.names.get_or_init(|| names))
@@ -163,7 +166,10 @@ impl Segment {
         if self.version < chunks::SINCE_VERSION {
             return Ok(Vec::new());
         }
-        chunks::between(&self.conn, after, watermark)
+        match &self.kept {
+            Some((kept, file)) => kept.chunks.between(&self.conn, (after, watermark), *file),
+            None => chunks::between(&self.conn, after, watermark),
+        }
     }
 
     /// The digests, by ascending id.
