@@ -19,7 +19,7 @@ const SAMPLE: usize = 32;
 /// A frequent value must save this much over its bucket: its entry in the table takes some bytes.
 const WORTH_BITS: usize = 64;
 const MOST_FREQUENT: usize = 120;
-const MOST_BINS: usize = 256;
+pub(super) const MOST_BINS: usize = 256;
 /// Signs, lengths in bits, two more bits.
 const MOST_BUCKETS: usize = 2 * 65 * 4;
 const SLOTS: usize = 1024;

@@ -15,7 +15,7 @@ pub(super) struct Left {
 impl Page<'_> {
     /// The same page with those runs only that are true here.
     fn keep(self, runs: &[bool]) -> Result<Self, ChunkError> {
-        let flows = places(runs.len(), |flow| runs[flow]);
+        let flows = places(runs);
         let runs = self.runs()?;
         let mut records = Vec::with_capacity(self.rows());
         let mut starts = Vec::with_capacity(flows.len());
@@ -87,14 +87,42 @@ fn are_few(wanted: &[bool]) -> bool {
     wanted.iter().filter(|wanted| **wanted).count() * 4 < wanted.len()
 }
 
-/// The positions at which it holds, of so many.
-pub(super) fn places(count: usize, holds: impl Fn(usize) -> bool) -> Vec<u16> {
-    let mut places = vec![0; count + 1];
+/// The positions of bits that are set, the others behind them.
+const SET: [[u8; 8]; 256] = {
+    let mut positions = [[0; 8]; 256];
+    let mut bits = 0;
+    while bits < 256 {
+        let (mut bit, mut found) = (0, 0);
+        while bit < 8 {
+            if bits >> bit & 1 == 1 {
+                positions[bits][found] = bit;
+                found += 1;
+            }
+            bit += 1;
+        }
+        bits += 1;
+    }
+    positions
+};
+
+/// The positions of those that are true.
+pub(super) fn places(wanted: &[bool]) -> Vec<u16> {
+    let mut places = vec![0; wanted.len() + 8];
     let mut found = 0;
-    for place in 0..count {
-        // The next one takes the place of one that is none.
+    let (eights, rest) = wanted.as_chunks::<8>();
+    for (eight, first) in eights.iter().zip((0_u16..).step_by(8)) {
+        // Each byte's lowest bit comes into the highest byte.
+        let word = u64::from_le_bytes(eight.map(u8::from));
+        let bits = (word.wrapping_mul(0x0102_0408_1020_4080) >> 56) as usize;
+        // What is behind those that are set is overwritten by the next ones.
+        for (place, position) in places[found..found + 8].iter_mut().zip(SET[bits]) {
+            *place = first + u16::from(position);
+        }
+        found += bits.count_ones() as usize;
+    }
+    for (place, _) in (eights.len() * 8..).zip(rest).filter(|(_, wanted)| **wanted) {
         places[found] = place as u16;
-        found += usize::from(holds(place));
+        found += 1;
     }
     places.truncate(found);
     places
@@ -109,4 +137,20 @@ pub(super) fn at<T: Copy>(values: &[T], places: &[u16]) -> impl Iterator<Item = 
 fn some_of<T: Copy>(made: OnceCell<Vec<T>>, places: &[u16]) -> OnceCell<Vec<T>> {
     made.into_inner()
         .map_or_else(OnceCell::new, |made| at(&made, places).collect::<Vec<T>>().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::places;
+
+    proptest! {
+        #[test]
+        fn places_are_those_of_what_is_true(wanted in prop::collection::vec(any::<bool>(), 0..90)) {
+            let expected: Vec<u16> =
+                (0..).zip(&wanted).filter(|(_, wanted)| **wanted).map(|(at, _)| at).collect();
+            prop_assert_eq!(places(&wanted), expected);
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::ops::{Range, RangeInclusive};
 
 use super::{
     ChunkError,
-    bins::{Bins, Table},
+    bins::{Bins, MOST_BINS, Table},
     bytes::{Reader, put_bytes, put_varint},
     error::damaged,
     narrow::places,
@@ -191,15 +191,19 @@ impl Numbers {
     ) -> Result<Vec<bool>, ChunkError> {
         let (plane, _, bits) = self.open(blob, page, count, unpacker)?;
         let table = &*self.table;
-        let of_bins: Vec<Option<bool>> = table.ranges().map(&judge).collect();
+        let (mut is_true, mut is_open) = ([false; MOST_BINS], [false; MOST_BINS]);
+        for (bin, range) in table.ranges().enumerate() {
+            let judged = judge(range);
+            (is_true[bin], is_open[bin]) = (judged == Some(true), judged.is_none());
+        }
         let bins = match plane {
             Plane::Equal(bin) => &vec![bin; count],
             Plane::Each(bins) => bins,
         };
-        let is = |bin: &u8| of_bins[usize::from(*bin)] == Some(true);
-        let mut judged: Vec<bool> = bins.iter().map(is).collect();
-        if of_bins.contains(&None) {
-            let open = places(count, |place| of_bins[usize::from(bins[place])].is_none());
+        let mut judged: Vec<bool> = bins.iter().map(|bin| is_true[usize::from(*bin)]).collect();
+        if is_open.contains(&true) {
+            let open: Vec<bool> = bins.iter().map(|bin| is_open[usize::from(*bin)]).collect();
+            let open = places(&open);
             for (place, at) in open.iter().zip(offsets(table, bins, &open)) {
                 let place = usize::from(*place);
                 let (start, width) = table.bin(bins[place]);

@@ -214,7 +214,7 @@ impl Chunk {
             states.iter().all(|state| state.starts == start).then_some(start)
         };
         let starts = self.judged(ColumnId::State, (page, count), start)?;
-        Ok(places(count, |record| starts[record]))
+        Ok(places(&starts))
     }
 
     /// Of the numbers of a column on a page, of which there are so many, what `judge` says of each.
