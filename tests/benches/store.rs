@@ -18,6 +18,8 @@ mod names;
 mod nfdump;
 #[path = "store/questions.rs"]
 mod questions;
+#[path = "store/socket.rs"]
+mod socket;
 
 use std::{error::Error, process::ExitCode, time::Duration};
 
@@ -26,6 +28,7 @@ use filled::Filled;
 use flowd::{chunk::Row, flows};
 use questions::{Answered, Question};
 use serde_json::{Value, json};
+use socket::Added;
 
 const SIZES: [usize; 2] = [1_000_000, 10_000_000];
 const LARGE: usize = 100_000_000;
@@ -156,6 +159,13 @@ fn while_records_come(
         println!("  {:<32} {value:>10.2}", question.what);
         let what = format!("{}, while records come in", question.what);
         figures.push(Figure { what, who: FLOWD, value, unit: "ms" });
+    }
+    println!("  {:<32} {:>10} {:>10} {:>10}", "", "directly", "served", "added");
+    for Added { what, direct, served } in socket::added(filled)? {
+        let [direct, served] = [direct, served].map(|time| time.as_secs_f64() * 1e3);
+        println!("  {what:<32} {direct:>10.2} {served:>10.2} {:>10.2}", served - direct);
+        let what = format!("{what}, added by socket and JSON while records come in");
+        figures.push(Figure { what, who: FLOWD, value: served - direct, unit: "ms" });
     }
     let came = coming.stop()?;
     filled.count += came.records;
