@@ -177,8 +177,9 @@ pub(super) async fn summary(
     let until = Timestamp(filter.until_ms.unwrap_or(now_ms));
     let since = filter.since_ms.map(Timestamp);
     let Pending { watermark, answer } = pending;
-    let gaps = gaps::sum(&state, (filter.since_ms, Some(until.0))).await?;
-    let mut sum = blocking(&state, move |reader| reader.summary(&filter, watermark)).await?;
+    let gaps = gaps::sum(&state, (filter.since_ms, Some(until.0)));
+    let sum = blocking(&state, move |reader| reader.summary(&filter, watermark));
+    let (gaps, mut sum) = tokio::try_join!(gaps, sum)?;
     sum.merge(&answer.summary);
     Ok(Json(wire::Summary::new(since, until, &sum, answer.open_flows, gaps)))
 }

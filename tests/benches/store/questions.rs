@@ -24,9 +24,11 @@ use super::{
 };
 
 const HOUR_MS: i64 = 3_600_000;
-/// Times that something is asked, of which the median counts; fewer of what takes long.
+/// Times that something is asked, of which the median counts: fewer of what takes long, and more of what
+/// takes little, since the machine may be slow for a moment.
 const TRIES: usize = 7;
 const LONG: Duration = Duration::from_secs(10);
+const SHORT: Duration = Duration::from_secs(1);
 
 /// A question with a number for an answer, so that answers can be compared.
 pub(super) struct Question {
@@ -240,8 +242,10 @@ pub(super) fn median(
     time: &mut dyn FnMut() -> Result<Duration, Box<dyn Error>>,
 ) -> Result<Duration, Box<dyn Error>> {
     let mut taken: Vec<Duration> = Vec::new();
-    while taken.len() < TRIES && taken.iter().sum::<Duration>() < LONG {
+    let mut sum = Duration::ZERO;
+    while sum < if taken.len() < TRIES { LONG } else { SHORT } {
         taken.push(time()?);
+        sum += taken[taken.len() - 1];
     }
     taken.sort();
     Ok(taken[taken.len() / 2])
