@@ -27,6 +27,14 @@ impl FileId {
     }
 }
 
+#[cfg(test)]
+impl FileId {
+    /// One that was made long ago.
+    pub(super) fn sample(number: u64) -> Self {
+        Self { number: (1, number), made: Some(SystemTime::UNIX_EPOCH) }
+    }
+}
+
 /// What can be kept of a file; clones share it.
 pub(super) trait Lasting: Clone {
     /// How much of it there may be, of all files together.
@@ -69,7 +77,8 @@ impl<T: Lasting> Latest<T> {
         let mut kept = lock();
         kept.retain(|(known, _)| *known != file);
         kept.push_back((file, new.clone()));
-        while kept.iter().map(|(_, kept)| kept.len()).sum::<usize>() > T::MOST {
+        // Of a file that has nothing, that is kept.
+        while kept.iter().map(|(_, kept)| kept.len().max(1)).sum::<usize>() > T::MOST {
             kept.pop_front();
         }
         Ok(new)

@@ -15,11 +15,6 @@ impl Lasting for Numbers {
     }
 }
 
-fn file(number: u64) -> FileId {
-    let FileId { made, .. } = FileId::of(&std::env::temp_dir()).unwrap();
-    FileId { number: (1, number), made: Some(made.unwrap_or(std::time::UNIX_EPOCH)) }
-}
-
 /// What is found of a file that should have so many, and whether it was read.
 fn found(latest: &Latest<Numbers>, file: FileId, least: usize) -> (usize, bool) {
     let is_read = Cell::new(false);
@@ -34,16 +29,16 @@ fn found(latest: &Latest<Numbers>, file: FileId, least: usize) -> (usize, bool) 
 #[test]
 fn it_is_read_once_and_anew_when_it_does_not_do() {
     let latest = Latest::default();
-    assert_eq!(found(&latest, file(1), 2), (2, true));
-    assert_eq!(found(&latest, file(1), 2), (2, false));
-    assert_eq!(found(&latest, file(1), 3), (3, true));
-    assert_eq!(found(&latest, file(1), 2), (3, false));
-    assert_eq!(found(&latest, file(2), 1), (1, true));
+    assert_eq!(found(&latest, FileId::sample(1), 2), (2, true));
+    assert_eq!(found(&latest, FileId::sample(1), 2), (2, false));
+    assert_eq!(found(&latest, FileId::sample(1), 3), (3, true));
+    assert_eq!(found(&latest, FileId::sample(1), 2), (3, false));
+    assert_eq!(found(&latest, FileId::sample(2), 1), (1, true));
 }
 
 #[test]
 fn a_file_that_was_made_at_another_time_is_another_one() {
-    let (latest, one) = (Latest::default(), file(1));
+    let (latest, one) = (Latest::default(), FileId::sample(1));
     assert_eq!(found(&latest, one, 1), (1, true));
     let made = one.made.map(|made| made + Duration::from_nanos(1));
     assert_eq!(found(&latest, FileId { made, ..one }, 1), (1, true));
@@ -57,10 +52,10 @@ fn a_file_that_was_made_at_another_time_is_another_one() {
 #[test]
 fn of_many_the_latest_are_kept_and_what_is_too_much_is_not() {
     let latest = Latest::default();
-    (1..=3).for_each(|number| assert_eq!(found(&latest, file(number), 4), (4, true)));
-    assert_eq!(found(&latest, file(3), 4), (4, false));
-    assert_eq!(found(&latest, file(2), 4), (4, false));
-    assert_eq!(found(&latest, file(1), 4), (4, true));
-    assert_eq!(found(&latest, file(4), Numbers::MOST + 1), (Numbers::MOST + 1, true));
-    assert_eq!(found(&latest, file(4), Numbers::MOST + 1), (Numbers::MOST + 1, true));
+    (1..=3).for_each(|number| assert_eq!(found(&latest, FileId::sample(number), 4), (4, true)));
+    assert_eq!(found(&latest, FileId::sample(3), 4), (4, false));
+    assert_eq!(found(&latest, FileId::sample(2), 4), (4, false));
+    assert_eq!(found(&latest, FileId::sample(1), 4), (4, true));
+    assert_eq!(found(&latest, FileId::sample(4), Numbers::MOST + 1), (Numbers::MOST + 1, true));
+    assert_eq!(found(&latest, FileId::sample(4), Numbers::MOST + 1), (Numbers::MOST + 1, true));
 }

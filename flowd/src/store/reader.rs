@@ -66,7 +66,9 @@ pub struct Reader {
     /// Whether one is being looked at.
     is_looking: Arc<AtomicBool>,
     kept: Kept,
-    pub(super) second: Second,
+    /// For sums, and for records, whose reader may be slow.
+    second: Second,
+    pub(super) of_records: Second,
     leash: Leash,
 }
 
@@ -80,6 +82,7 @@ impl Reader {
             is_looking: Arc::default(),
             kept: Kept::default(),
             second: Second::new(),
+            of_records: Second::new(),
             leash: Leash::default(),
         }
     }
@@ -303,7 +306,7 @@ impl Reader {
     }
 
     /// Shows the matching records with ids above `after` and up to `watermark` to `sink`, by
-    /// ascending id, until it breaks. Holds the records of one chunk at a time.
+    /// ascending id, until it breaks. Holds what is found in a chunk at a time, or in a few.
     pub fn records(
         &self,
         filter: &Filter,
@@ -419,7 +422,7 @@ impl Reader {
         let opened = opened.inspect_err(|error| self.report(error))?;
         // It was opened in between.
         let file = file.filter(|file| FileId::of(path) == Some(*file));
-        let opened = opened.map(|segment| segment.with_second(self.second.clone()));
+        let opened = opened.map(|segment| segment.with_second(self.of_records.clone()));
         Ok(opened.map(|segment| match file {
             Some(file) => segment.keeping(self.kept.clone(), file),
             None => segment,

@@ -3,7 +3,7 @@
 //! - Each takes the next chunk of one list. What is found early waits for its turn, and whoever finds
 //!   it, before much waits.
 //! - The second one begins behind the first chunk, since who wants little often finds it there, and
-//!   not where that one has much: then most of the time is the sink's.
+//!   ends where a chunk has much: then most of the time is the sink's.
 
 use std::{
     collections::BTreeMap,
@@ -12,6 +12,7 @@ use std::{
     panic,
     sync::{
         Mutex,
+        atomic::{AtomicBool, Ordering},
         mpsc::{self, Receiver, SyncSender},
     },
     thread, vec,
@@ -25,7 +26,8 @@ use super::{
 };
 use crate::chunk::{ColumnSet, Picked};
 
-/// Records of a chunk that are much, and that wait at most before one that is not found yet.
+/// Records of a chunk behind which the second thread ends, and that wait at most before one is found
+/// that comes before them.
 const MUCH: usize = if cfg!(test) { 4 } else { 8_192 };
 
 /// What is wanted of which columns.
@@ -38,8 +40,17 @@ pub(super) struct Relay<'s> {
 /// What was found in the chunk of this number.
 type Found = (usize, rusqlite::Result<Picked>);
 
-/// The chunks that nobody has taken yet, numbered.
-type List = Mutex<iter::Enumerate<vec::IntoIter<Stored>>>;
+/// The chunks that nobody has taken yet, numbered, and whether one had much.
+struct List {
+    chunks: Mutex<iter::Enumerate<vec::IntoIter<Stored>>>,
+    has_much: AtomicBool,
+}
+
+impl List {
+    fn next(&self) -> Option<(usize, Stored)> {
+        lock(&self.chunks).next()
+    }
+}
 
 impl Relay<'_> {
     /// Shows what is found in each of the chunks, in their order, until the sink breaks.
@@ -58,7 +69,8 @@ impl Relay<'_> {
             return Ok(());
         }
         let taken = if are_worth_it { second.and_then(Second::take) } else { None };
-        let list = Mutex::new(chunks.enumerate());
+        let list =
+            List { chunks: Mutex::new(chunks.enumerate()), has_much: AtomicBool::new(false) };
         thread::scope(|scope| {
             let (give, given) = mpsc::sync_channel(1);
             let list = &list;
@@ -68,7 +80,7 @@ impl Relay<'_> {
             let helper = taken.as_ref().and_then(move |_| named.spawn_scoped(scope, work).ok());
             let outcome = self.each(list, &given, &mut sink);
             // The other one ends behind its chunk, also where it would hand it over.
-            lock(list).by_ref().for_each(drop);
+            lock(&list.chunks).by_ref().for_each(drop);
             drop(given);
             match helper.map(thread::ScopedJoinHandle::join) {
                 Some(Err(panicked)) => panic::resume_unwind(panicked),
@@ -95,12 +107,12 @@ impl Relay<'_> {
                 continue;
             }
             let found = waiting.values().flatten().map(Picked::len).sum::<usize>();
-            let own = if found <= MUCH { lock(list).next() } else { None };
+            let own = if found <= MUCH { list.next() } else { None };
             let found = match own {
-                Some((number, stored)) => (number, self.pick(&stored)),
+                Some((number, stored)) => (number, self.pick_of(list, &stored)),
                 None => match given.recv() {
                     Ok(found) => found,
-                    // It has given everything that it took.
+                    // It has given everything that it took, and nothing else is left.
                     Err(_) => return Ok(()),
                 },
             };
@@ -110,12 +122,20 @@ impl Relay<'_> {
 
     /// What the second thread does.
     fn help(&self, list: &List, give: &SyncSender<Found>) {
-        loop {
-            let Some((number, stored)) = lock(list).next() else { break };
-            if give.send((number, self.pick(&stored))).is_err() {
+        while !list.has_much.load(Ordering::Relaxed) {
+            let Some((number, stored)) = list.next() else { break };
+            if give.send((number, self.pick_of(list, &stored))).is_err() {
                 break;
             }
         }
+    }
+
+    fn pick_of(&self, list: &List, stored: &Stored) -> rusqlite::Result<Picked> {
+        let found = self.pick(stored)?;
+        if found.len() > MUCH {
+            list.has_much.store(true, Ordering::Relaxed);
+        }
+        Ok(found)
     }
 
     fn pick(&self, stored: &Stored) -> rusqlite::Result<Picked> {

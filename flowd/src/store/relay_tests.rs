@@ -12,7 +12,7 @@ const SIZES: [usize; 10] = [1, 2, 1, 3, 2, 3 * MUCH, 1, 3 * MUCH, 2, 1];
 
 /// A store of chunks of these sizes that nobody joins, and some rows. Every other record is of an
 /// even port.
-fn store() -> (tempfile::TempDir, u64) {
+fn store(sizes: &[usize]) -> (tempfile::TempDir, u64) {
     let dir = tempfile::tempdir().unwrap();
     let mut writer = Writer::open(dir.path(), "gw", 0).unwrap();
     let mut count = 0;
@@ -26,7 +26,7 @@ fn store() -> (tempfile::TempDir, u64) {
         *count += size as u64;
         records
     };
-    for size in SIZES {
+    for size in sizes.iter().copied() {
         writer.commit(0, &mut records(size, &mut count), &Leaving::default()).unwrap();
         compact(dir.path(), &mut writer, size as u32, 1);
     }
@@ -43,6 +43,17 @@ fn ids(reader: &Reader, filter: &Filter) -> Result<Vec<u64>, ReadError> {
     reader.records(filter, 0, ALL, sink).map(|()| ids)
 }
 
+/// Whether somebody has the second thread while records are shown.
+fn is_helped(reader: &Reader) -> bool {
+    let mut is_taken = false;
+    let sink = &mut |_| {
+        is_taken |= reader.of_records.take().is_none();
+        ControlFlow::Continue(())
+    };
+    reader.records(&Filter::default(), 0, ALL, sink).unwrap();
+    is_taken
+}
+
 fn harm(dir: &Path, first: u64) {
     let path = dir.join("segments/1970-01-01.sqlite");
     let sql = "UPDATE chunk_column SET body = zeroblob(7) WHERE place = 32 * ? + 28";
@@ -52,7 +63,7 @@ fn harm(dir: &Path, first: u64) {
 
 #[test]
 fn two_threads_find_what_one_does_and_in_its_order() {
-    let (dir, count) = store();
+    let (dir, count) = store(&SIZES);
     let reader = Reader::new(dir.path(), "gw");
     let chunks = reader.opened(&Filter::default()).unwrap().next().unwrap().unwrap().1;
     assert_eq!(chunks.chunks(0, ALL).unwrap().len(), SIZES.len());
@@ -63,7 +74,7 @@ fn two_threads_find_what_one_does_and_in_its_order() {
         ids(&reader, &odd).unwrap()
     };
     let alone = {
-        let _taken = reader.second.take().unwrap();
+        let _taken = reader.of_records.take().unwrap();
         asked()
     };
     assert!(alone.len() as u64 > count / 3 && alone.is_sorted());
@@ -73,8 +84,23 @@ fn two_threads_find_what_one_does_and_in_its_order() {
 }
 
 #[test]
+fn the_second_thread_helps_unless_there_is_one_chunk_or_the_first_has_much() {
+    let cases: [(&[usize], bool); 5] = [
+        (&SIZES, true),
+        (&[1, 1, 2 * MUCH], true),
+        (&[1, 1], false),
+        (&[2 * MUCH, 1, 1, 1], false),
+        (&[], false),
+    ];
+    for (sizes, helps) in cases {
+        let (dir, _) = store(sizes);
+        assert_eq!(is_helped(&Reader::new(dir.path(), "gw")), helps, "{sizes:?}");
+    }
+}
+
+#[test]
 fn the_second_thread_ends_with_its_query_wherever_that_ends() {
-    let (dir, count) = store();
+    let (dir, count) = store(&SIZES);
     let reader = Reader::new(dir.path(), "gw");
     for most in 1..=count {
         let mut seen = 0;
@@ -84,7 +110,7 @@ fn the_second_thread_ends_with_its_query_wherever_that_ends() {
         };
         reader.records(&Filter::default(), 0, ALL, sink).unwrap();
         assert_eq!(seen, most);
-        assert!(reader.second.take().is_some());
+        assert!(reader.of_records.take().is_some());
     }
     let leash = Leash::new(std::time::Duration::from_secs(3_600));
     let held = reader.clone().on(leash.clone());
@@ -97,12 +123,12 @@ fn the_second_thread_ends_with_its_query_wherever_that_ends() {
     let ended = held.records(&Filter::default(), 0, ALL, sink);
     assert!(matches!(ended, Err(ReadError::Abandoned)), "{ended:?}");
     assert!(seen < count);
-    assert!(reader.second.take().is_some());
+    assert!(reader.of_records.take().is_some());
 }
 
 #[test]
 fn a_chunk_that_is_damaged_is_told_behind_what_was_found_before() {
-    let (dir, _) = store();
+    let (dir, _) = store(&SIZES);
     let reader = Reader::new(dir.path(), "gw");
     // Of chunks beside each other one is the second thread's; each is the first that is damaged.
     for first in [8, 5, 4, 2] {
@@ -115,6 +141,6 @@ fn a_chunk_that_is_damaged_is_told_behind_what_was_found_before() {
         let told = reader.records(&Filter::default(), 0, ALL, sink);
         assert!(matches!(told, Err(ReadError::Damaged { .. })), "{told:?}");
         assert_eq!(seen, (1..first).collect::<Vec<_>>());
-        assert!(reader.second.take().is_some());
+        assert!(reader.of_records.take().is_some());
     }
 }

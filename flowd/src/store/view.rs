@@ -3,7 +3,8 @@
 //! - A transaction that is begun with the view sees no step of the writer, so no record twice or
 //!   not at all.
 //! - Chunks lie before rows: every id in a chunk is below every id of a row.
-//! - What is held at a time are the matches of one chunk, or a bounded number of records.
+//! - What is held at a time are the matches of one chunk, or a bounded number of records; where two
+//!   threads look for records, the matches of a few.
 
 use std::{
     cell::OnceCell,
@@ -123,7 +124,7 @@ impl Segment {
         Ok(self.names.into_inner().unwrap_or_default())
     }
 
-    /// The same, whose rows and names are kept as those of `file`.
+    /// The same, whose rows, names and headers are kept as those of `file`.
     pub(super) fn keeping(self, kept: Kept, file: FileId) -> Self {
         Self { kept: Some((kept, file)), ..self }
     }
@@ -167,8 +168,8 @@ impl Segment {
             return Ok(Vec::new());
         }
         match &self.kept {
-            Some((kept, file)) => kept.chunks.between(&self.conn, (after, watermark), *file),
-            None => chunks::between(&self.conn, after, watermark),
+            Some((kept, file)) if after == 0 => kept.chunks.up_to(&self.conn, watermark, *file),
+            _ => chunks::between(&self.conn, after, watermark),
         }
     }
 
