@@ -235,8 +235,9 @@ impl Filled {
 
     /// Seals all days, once their files are closed, and checks what was sealed.
     pub(super) fn seal(&self) -> Result<[(&'static str, Took); 2], Box<dyn Error>> {
-        let (store, now_ms) = (self.store(), self.facts.last_ms + DAY_MS);
-        // Another day begins, so that every day with records is over.
+        // Another day begins, so that every day with records is over, those that came while questions
+        // were asked among them.
+        let (store, now_ms) = (self.store(), self.facts.last_ms + 2 * DAY_MS);
         Writer::open(&store, GATEWAY, now_ms)?.close();
         let keeper = || Keeper::new(&store, Retention::default());
         keeper().run(now_ms)?;
