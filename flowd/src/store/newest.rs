@@ -23,20 +23,31 @@ const NEWEST_FIRST: &str = "first_seen DESC, interface.name DESC, protocol DESC,
 const PER_FLOW: usize = if cfg!(test) { 1 } else { 3 };
 const LEAST_ROOM: usize = if cfg!(test) { 3 } else { 64 };
 const MOST_ROOM: usize = if cfg!(test) { 16 } else { 32_768 };
+
+/// Which flows are wanted of a segment.
+#[derive(Clone, Copy)]
+pub(super) struct Page<'p> {
+    /// At or below this one.
+    pub(super) before: Option<&'p Position>,
+    /// First seen then or later; others may be shown.
+    pub(super) least_ms: i64,
+    /// As many, more or less.
+    pub(super) flows: usize,
+}
+
 /// Where a record stands, newest flows first.
 type Key = (i64, Arc<str>, Tuple, bool, u64);
 
 impl Segment {
-    /// Shows the matching records of flows at or below `before`, by descending position, to a sink
-    /// that wants some `flows`.
+    /// Shows the matching records of the flows of a page, by descending position.
     pub(super) fn newest_first(
         &self,
         filter: &Filter,
         watermark: u64,
-        (before, flows): (Option<&Position>, usize),
+        page: Page<'_>,
         mut sink: impl FnMut(Record) -> ControlFlow<()>,
     ) -> rusqlite::Result<()> {
-        let mut bound = before.map_or(i64::MAX, |before| before.first_seen_ms);
+        let mut bound = page.before.map_or(i64::MAX, |before| before.first_seen_ms);
         let mut chunks = self.chunks(0, watermark)?;
         if chunks.is_empty() {
             return self.newest_of_tail(filter, watermark, bound, sink);
@@ -45,12 +56,12 @@ impl Segment {
         chunks.sort_by_key(|stored| std::cmp::Reverse(newest(stored)));
         let wanted = self.wanted(filter, 0, watermark)?;
         let (mut last, mut room): (Option<Key>, usize) =
-            (None, flows.saturating_mul(PER_FLOW).clamp(LEAST_ROOM, MOST_ROOM));
+            (None, page.flows.saturating_mul(PER_FLOW).clamp(LEAST_ROOM, MOST_ROOM));
         loop {
             let mut best = Best { room, below: last.take(), records: BTreeMap::new() };
             self.newest_of_tail(filter, watermark, bound, |record| best.offer(record))?;
             for stored in &chunks {
-                let least = best.least();
+                let least = best.least().max(page.least_ms);
                 if newest(stored) < least {
                     break;
                 }

@@ -10,6 +10,7 @@ use crate::{
     store::{
         Leaving, Writer,
         reader::tests::{ended, records_of},
+        step_tests::compact,
     },
 };
 
@@ -98,6 +99,25 @@ fn the_newest_flows_are_found_without_the_days_of_long_ago() {
     fs::write(&days[0], "no database").unwrap();
     assert_eq!(flows(1).unwrap(), [3]);
     assert!(flows(3).is_err());
+}
+
+#[test]
+fn of_the_day_before_no_more_is_read_than_flows_of_the_page_may_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let life = |day: i64| ended(day * DAY_MS + 60_000, vec![(60_000, 1)]);
+    let mut writer = Writer::open(dir.path(), "gw", 0).unwrap();
+    for day in 0..2 {
+        let mut records = records_of(day as u16, &life(day));
+        writer.commit((day + 1) * DAY_MS - 1, &mut records, &Leaving::default()).unwrap();
+        assert_eq!(compact(dir.path(), &mut writer, 1, usize::MAX), 1);
+    }
+    let conn = rusqlite::Connection::open(dir.path().join("segments/1970-01-01.sqlite")).unwrap();
+    let sql = "UPDATE chunk_column SET body = zeroblob(7) WHERE place % 32 >= 10";
+    assert!(conn.execute(sql, []).unwrap() > 0);
+    let reader = Reader::new(dir.path(), "gw");
+    let flows = |limit| reader.flows(&Filter::default(), None, limit, 9).map(|flows| flows.len());
+    assert_eq!(flows(1).unwrap(), 1);
+    assert!(flows(2).is_err());
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
-use super::{ReadError, Reader, StoredFlow};
+use super::{ReadError, Reader, StoredFlow, newest::Page};
 use crate::{
     flows::{Filter, Flow, FlowSort, Order, Record, State},
     live::Position,
@@ -67,13 +67,14 @@ impl Reader {
                 waiting.insert(position, (flow, is_open));
             }
         };
+        let all = Page { before: None, least_ms: i64::MIN, flows: usize::MAX };
         for opened in self.opened(filter)? {
             let (path, segment) = opened?;
             let segment = segment.of_flows_begun(begun.clone());
             // The records of a flow follow each other.
             let mut current: Option<(Flow, bool)> = None;
             segment
-                .newest_first(filter, watermark, (None, usize::MAX), |record| {
+                .newest_first(filter, watermark, all, |record| {
                     let begins = record.counters == record.total;
                     match &mut current {
                         Some((flow, has_begun)) if is_of(flow, &record) => {

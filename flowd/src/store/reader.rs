@@ -26,6 +26,7 @@ use super::{
     OpenError, ReadError, chunks, failure,
     latest::FileId,
     leash::{Leash, Over},
+    newest::Page,
     opened::{Opened, Reached},
     proof::{self, ProveError},
     schema,
@@ -241,8 +242,10 @@ impl Reader {
             let segment = segment.of_flows_begun(begun.clone());
             let mut taken = 0;
             let mut current: Option<(Position, bool)> = None;
+            let least_ms = least.as_ref().map_or(i64::MIN, |least| least.first_seen_ms);
+            let page = Page { before, least_ms, flows: limit };
             segment
-                .newest_first(filter, watermark, (before, limit), |record| {
+                .newest_first(filter, watermark, page, |record| {
                     let position = Position::of(&record);
                     if before.is_some_and(|before| position >= *before) {
                         return ControlFlow::Continue(());
