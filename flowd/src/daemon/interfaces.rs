@@ -317,6 +317,10 @@ impl Interfaces {
                 continue;
             }
             let Ok(missing) = dataplane.missing(&watched.name, *ifindex, by) else { continue };
+            // It may have gone in between, and its programs with it.
+            if wireguard::ifindex_of(&watched.name) != Some(*ifindex) {
+                continue;
+            }
             let name = watched.name.clone();
             let at = At::interface(Stage::Detached, &name);
             if missing.is_empty() && !gaps.is_open(at) {
