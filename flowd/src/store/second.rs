@@ -1,5 +1,5 @@
-//! The second thread of a query: one query of a reader at a time has one, if there is a second CPU. It
-//! ends with its query, whatever ends that.
+//! The second thread of a query: one query for sums and one for records have one at a time, if there is
+//! a second CPU. It ends with its query, whatever ends that.
 
 use std::{
     sync::{
