@@ -34,11 +34,13 @@ pub fn tidy() {
     }
 }
 
-/// Gives what nobody needs back to the kernel, now and then; it never ends.
-pub(crate) async fn keep_small() {
+/// Gives what nobody needs back to the kernel, now and then, after `forget` has let go of what it can;
+/// it never ends.
+pub(crate) async fn keep_small(forget: impl Fn()) {
     let mut looks = tokio::time::interval(LOOK);
     loop {
         looks.tick().await;
+        forget();
         // SAFETY: the call takes nothing, and any thread may make it at any time.
         let free_bytes = unsafe { libc::mallinfo2() }.fordblks;
         if free_bytes > LITTLE_BYTES {

@@ -298,6 +298,17 @@ pub struct Live {
     records: broadcast::Sender<Arc<Record>>,
 }
 
+/// An answer of the drain thread that is on its way.
+#[derive(Debug)]
+pub struct Awaited<T>(oneshot::Receiver<T>);
+
+impl<T> Awaited<T> {
+    /// Waits for it where that may block.
+    pub fn wait(self) -> Result<T, Stopped> {
+        self.0.blocking_recv().map_err(|_| Stopped)
+    }
+}
+
 /// The drain thread is gone; the daemon is shutting down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("flowd is shutting down; try again once it has restarted")]
@@ -320,9 +331,17 @@ impl Live {
         &self,
         question: impl FnOnce(oneshot::Sender<T>) -> Request,
     ) -> Result<T, Stopped> {
+        self.send(question)?.0.await.map_err(|_| Stopped)
+    }
+
+    /// Asks; somebody else waits for the answer.
+    pub fn send<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<Awaited<T>, Stopped> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(question(reply)).map_err(|_| Stopped)?;
-        answer.await.map_err(|_| Stopped)
+        Ok(Awaited(answer))
     }
 
     /// Tells something that has no answer. Whether anybody listens.

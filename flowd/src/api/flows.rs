@@ -58,11 +58,11 @@ pub(super) async fn page(
         let (filter, before) = (filter.clone(), before.clone());
         // One more than the page, so as to know whether another follows.
         let limit = limit + 1;
-        state.live.ask(|reply| Request::Flows { filter, before, limit, reply }).await?
+        state.live.send(|reply| Request::Flows { filter, before, limit, reply })?
     };
     let gateway = state.gateway.clone();
     blocking(&state, move |reader| {
-        let Pending { watermark, answer } = pending;
+        let Pending { watermark, answer } = pending.wait()?;
         let mut merged: BTreeMap<Position, (Flow, FlowState)> = reader
             .flows(&filter, before.as_ref(), limit + 1, watermark)?
             .into_iter()
@@ -102,12 +102,13 @@ async fn ranked(
 ) -> Result<wire::FlowPage, ApiError> {
     // It looks at every flow that is open, and holds them meanwhile.
     let _turn = turn(usize::MAX).await?;
-    let Pending { watermark, answer } = {
+    let pending = {
         let (filter, limit) = (filter.clone(), usize::MAX);
-        state.live.ask(|reply| Request::Flows { filter, before: None, limit, reply }).await?
+        state.live.send(|reply| Request::Flows { filter, before: None, limit, reply })?
     };
     let gateway = state.gateway.clone();
     blocking(&state, move |reader| {
+        let Pending { watermark, answer } = pending.wait()?;
         let Sorting { sort, order } = by;
         let page = RankedPage { sort, order, after, limit: limit + 1 };
         let mut rows = reader.ranked(&filter, page, answer, watermark)?;
@@ -136,10 +137,10 @@ pub(super) async fn detail(
             text.escape_debug()
         ))
     })?;
-    let pending = state.live.ask(|reply| Request::Flow { id, reply }).await?;
+    let pending = state.live.send(|reply| Request::Flow { id, reply })?;
     let gateway = state.gateway.clone();
     let detail = blocking(&state, move |reader| {
-        let Pending { watermark, answer } = pending;
+        let Pending { watermark, answer } = pending.wait()?;
         let (mut records, in_ledger) = reader.flow(id, watermark)?.unwrap_or((Vec::new(), false));
         let open = in_ledger || answer.as_ref().is_some_and(|record| !record.overflow);
         records.extend(answer);
@@ -170,18 +171,21 @@ pub(super) async fn summary(
 ) -> Result<Json<wire::Summary>, ApiError> {
     let now_ms = now_ms();
     let filter = params.filter(&[], now_ms)?;
+    let (since, until) = (filter.since_ms, filter.until_ms.unwrap_or(now_ms));
     let pending = {
         let filter = filter.clone();
-        state.live.ask(|reply| Request::Summary { filter, reply }).await?
+        state.live.send(|reply| Request::Summary { filter, reply })?
     };
-    let until = Timestamp(filter.until_ms.unwrap_or(now_ms));
-    let since = filter.since_ms.map(Timestamp);
-    let Pending { watermark, answer } = pending;
-    let gaps = gaps::sum(&state, (filter.since_ms, Some(until.0)));
-    let sum = blocking(&state, move |reader| reader.summary(&filter, watermark));
-    let (gaps, mut sum) = tokio::try_join!(gaps, sum)?;
-    sum.merge(&answer.summary);
-    Ok(Json(wire::Summary::new(since, until, &sum, answer.open_flows, gaps)))
+    let pending_gaps = state.live.send(|reply| Request::Gaps { reply })?;
+    let summary = blocking(&state, move |reader| {
+        let Pending { watermark, answer } = pending.wait()?;
+        let mut sum = reader.summary(&filter, watermark)?;
+        sum.merge(&answer.summary);
+        let gaps = gaps::touching(reader, pending_gaps.wait()?, (since, Some(until)))?;
+        let (since, until) = (since.map(Timestamp), Timestamp(until));
+        Ok(wire::Summary::new(since, until, &sum, answer.open_flows, gaps::sum(&gaps)))
+    });
+    Ok(Json(summary.await?))
 }
 
 /// Queries that run, and how many may.
@@ -206,7 +210,7 @@ pub(super) async fn turn(limit: usize) -> Result<Option<SemaphorePermit<'static>
 /// too long, and when nobody waits for it any more.
 pub(super) async fn blocking<T: Send + 'static>(
     state: &ApiState,
-    query: impl FnOnce(&Reader) -> Result<T, ReadError> + Send + 'static,
+    query: impl FnOnce(&Reader) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     blocking_for(state, state.query_timeout, query).await
 }
@@ -215,7 +219,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 pub(super) async fn blocking_for<T: Send + 'static>(
     state: &ApiState,
     limit: Duration,
-    query: impl FnOnce(&Reader) -> Result<T, ReadError> + Send + 'static,
+    query: impl FnOnce(&Reader) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let waiting = Waiting(Leash::new(limit));
     // Waiting for a turn is part of what it takes.
@@ -229,7 +233,7 @@ pub(super) async fn blocking_for<T: Send + 'static>(
         let _turn = turn;
         query(&reader)
     };
-    Ok(tokio::task::spawn_blocking(run).await.map_err(|_| ApiError::CutOff)??)
+    tokio::task::spawn_blocking(run).await.map_err(|_| ApiError::CutOff)?
 }
 
 /// Goes with the future that waits for an answer: hyper drops it when the client hangs up.

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     flows::{Gap, GapSum, Stage},
     live::{Pending, Request},
+    store::{ReadError, Reader},
     wire,
 };
 
@@ -32,7 +33,9 @@ pub(super) async fn list(
     })?;
     let peer = params.peer()?;
     let limit = params.limit(MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
-    let mut gaps = touching(&state, range).await?;
+    let pending = state.live.send(|reply| Request::Gaps { reply })?;
+    let mut gaps =
+        blocking(&state, move |reader| Ok(touching(reader, pending.wait()?, range)?)).await?;
     gaps.retain(|gap| {
         let is_of = |own: Option<&str>, wanted: &str| own.is_none_or(|own| own == wanted);
         stage.is_none_or(|stage| gap.stage == stage)
@@ -41,32 +44,27 @@ pub(super) async fn list(
                 .as_deref()
                 .is_none_or(|wanted| gap.peer.as_deref().is_none_or(|identity| identity.is(wanted)))
     });
-    let sum = sum_of(&gaps);
+    let sum = sum(&gaps);
     let gaps = gaps.iter().rev().take(limit).map(wire::Gap::from).collect();
     Ok(Json(wire::GapList { sum, gaps }))
 }
 
-/// How many gaps touch a range, and their bounds together.
-pub(super) async fn sum(
-    state: &ApiState,
-    range: (Option<i64>, Option<i64>),
-) -> Result<GapSum, ApiError> {
-    Ok(sum_of(&touching(state, range).await?))
-}
-
-fn sum_of(gaps: &[Gap]) -> GapSum {
+/// How many they are, and their bounds together.
+pub(super) fn sum(gaps: &[Gap]) -> GapSum {
     let mut sum = GapSum::default();
     gaps.iter().for_each(|gap| sum.absorb(gap));
     sum
 }
 
-/// The gaps that touch a range, in the order in which they began.
-pub(super) async fn touching(
-    state: &ApiState,
+/// The gaps that touch a range, in the order in which they began. `pending` is what the drain thread
+/// has of them.
+pub(super) fn touching(
+    reader: &Reader,
+    pending: Pending<Vec<Gap>>,
     (since_ms, until_ms): (Option<i64>, Option<i64>),
-) -> Result<Vec<Gap>, ApiError> {
-    let Pending { watermark, answer } = state.live.ask(|reply| Request::Gaps { reply }).await?;
-    let stored = blocking(state, move |reader| reader.gaps(since_ms, until_ms)).await?;
+) -> Result<Vec<Gap>, ReadError> {
+    let Pending { watermark, answer } = pending;
+    let stored = reader.gaps(since_ms, until_ms)?;
     // What the drain thread says is newer than the store, and what it numbered since is the same
     // gap again.
     let mut by_id: BTreeMap<u64, Gap> = stored

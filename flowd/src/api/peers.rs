@@ -83,7 +83,7 @@ async fn find(state: &ApiState, wanted: &str, peers: &[wire::Peer]) -> Result<Id
     let mut found: Vec<Identity> = there.into_values().cloned().collect();
     if found.is_empty() {
         let wanted = wanted.to_owned();
-        found = blocking(state, move |reader| reader.find_peers(&wanted)).await?;
+        found = blocking(state, move |reader| Ok(reader.find_peers(&wanted)?)).await?;
     }
     let keys: Vec<_> =
         found.iter().take(KEYS_NAMED).map(|identity| identity.public_key.as_str()).collect();

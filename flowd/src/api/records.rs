@@ -127,7 +127,7 @@ pub(super) async fn list(
             let _turn = turn(limit).await?;
             let gateway = state.gateway.clone();
             let page = blocking(&state, move |reader| {
-                page(reader, &gateway, &filter, (after, watermark), limit)
+                Ok(page(reader, &gateway, &filter, (after, watermark), limit)?)
             });
             let page = page.await?;
             Ok(Json(page).into_response())

@@ -54,11 +54,12 @@ pub(super) async fn series(
         None => None,
     };
     let empty = Series::new(step, by.clone());
-    let Pending { watermark, answer } = {
+    let pending = {
         let (filter, empty) = (filter.clone(), empty.clone());
-        state.live.ask(|reply| Request::Series { filter, empty, reply }).await?
+        state.live.send(|reply| Request::Series { filter, empty, reply })?
     };
     let series = blocking(&state, move |reader| {
+        let Pending { watermark, answer } = pending.wait()?;
         let mut series = reader.series(&filter, empty, watermark)?;
         series.merge(&answer);
         let range = (Timestamp(since_ms), Timestamp(until_ms));
@@ -87,12 +88,13 @@ async fn groups(
     sort: Sort,
     limit: usize,
 ) -> Result<Vec<Group>, ApiError> {
-    let Pending { watermark, answer } = {
+    let pending = {
         let (filter, by) = (filter.clone(), by.clone());
-        state.live.ask(|reply| Request::Top { filter, by, reply }).await?
+        state.live.send(|reply| Request::Top { filter, by, reply })?
     };
     let (filter, by) = (filter.clone(), by.clone());
     blocking(state, move |reader| {
+        let Pending { watermark, answer } = pending.wait()?;
         let mut ranking = reader.top(&filter, by, watermark)?;
         ranking.merge(answer);
         let (rows, _) = ranking.first(limit, sort, Order::Descending);

@@ -30,9 +30,9 @@ use super::{
 use crate::{
     audit::Hash,
     flows::Gap,
-    live::Request,
+    live::{Awaited, Live, Request},
     store::{
-        Leash, ReadError,
+        Leash, ReadError, Reader,
         sql::{self, Answer, Beside, Cell, ColumnInfo, Question, Table},
     },
     wire::{Peer, SqlColumn, SqlTable, SqlTables, csv_text},
@@ -134,7 +134,8 @@ async fn run(state: ApiState, question: Question, rows: Rows, pieces: Pieces) {
     let (waiting, client) = (Waiting(leash.clone()), pieces.clone());
     let limit = state.query_timeout;
     let work = move || {
-        let daemon = Daemon { state: state.clone(), runtime: Handle::current() };
+        let reader = state.reader.clone().on(leash.clone());
+        let daemon = Daemon { live: state.live.clone(), reader };
         let mut answer = Stream { rows, pieces, leash, limit, ended: None };
         let asked = sql::ask(&state.reader, &answer.leash.clone(), &question, &daemon, &mut answer);
         answer.last(asked.map(|_read| ()))
@@ -154,21 +155,23 @@ async fn run(state: ApiState, question: Question, rows: Rows, pieces: Pieces) {
     let _gone = client.send(last.unwrap_or_else(cut_off)).await;
 }
 
-/// The drain thread, asked from where one may block.
+/// The drain thread, and what it has stored, asked from where one may block.
 struct Daemon {
-    state: ApiState,
-    runtime: Handle,
+    live: Live,
+    reader: Reader,
 }
 
 impl Beside for Daemon {
     fn gaps(&self) -> Result<Vec<Gap>, String> {
-        let gaps = self.runtime.block_on(gaps::touching(&self.state, (None, None)));
+        let pending = self.live.send(|reply| Request::Gaps { reply });
+        let pending = pending.and_then(Awaited::wait).map_err(|error| error.to_string())?;
+        let gaps = gaps::touching(&self.reader, pending, (None, None));
         gaps.map_err(|error| error.to_string())
     }
 
     fn peers(&self) -> Result<Arc<Vec<Peer>>, String> {
-        let peers = self.runtime.block_on(self.state.live.ask(|reply| Request::Peers { reply }));
-        peers.map_err(|error| error.to_string())
+        let peers = self.live.send(|reply| Request::Peers { reply });
+        peers.and_then(Awaited::wait).map_err(|error| error.to_string())
     }
 }
 

@@ -31,12 +31,12 @@ pub(super) async fn top(
     let limit = params.limit(MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
     let pending = {
         let (filter, by) = (filter.clone(), by.clone());
-        state.live.ask(|reply| Request::Top { filter, by, reply }).await?
+        state.live.send(|reply| Request::Top { filter, by, reply })?
     };
     let until = Timestamp(filter.until_ms.unwrap_or(now_ms));
     let since = filter.since_ms.map(Timestamp);
-    let Pending { watermark, answer } = pending;
     let top = blocking(&state, move |reader| {
+        let Pending { watermark, answer } = pending.wait()?;
         let mut ranking = reader.top(&filter, by, watermark)?;
         ranking.merge(answer);
         Ok(wire::Top::new((since, until), (sort, order), ranking, limit))

@@ -60,6 +60,11 @@ pub struct Members {
 }
 
 impl Members {
+    /// The memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&self.blocks[..])
+    }
+
     /// A filter of these keys.
     pub(super) fn of(keys: &[Member]) -> Self {
         let count = (keys.len() * BITS_PER_KEY).div_ceil(BLOCK_BYTES * 8).max(1);

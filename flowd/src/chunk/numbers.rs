@@ -88,6 +88,11 @@ pub(super) struct Numbers {
 }
 
 impl Numbers {
+    /// The memory that it takes beside the column.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.table) + size_of_val(&self.pages[..])
+    }
+
     /// Reads what stands before the pages. `blob` is the column without anything before or after.
     pub(super) fn parse(blob: &[u8], pages: usize) -> Result<Self, ChunkError> {
         let mut reader = Reader(blob);

@@ -11,6 +11,7 @@ use super::{
     entry::{End, Kind, State},
     error::damaged,
     header::{Seal, version},
+    loaded::{Loaded, Part},
     members::Members,
     narrow::places,
     numbers::{Lane, Numbers},
@@ -19,23 +20,11 @@ use super::{
     sums::Sums,
 };
 
-/// What a column is once it is loaded.
-#[derive(Debug)]
-enum Part {
-    Ends(Vec<End>),
-    Kinds(Vec<Kind>),
-    States(Vec<State>),
-    Times(Vec<i64>),
-    Members(Members),
-    Sums(Sums),
-    Values(Numbers, Vec<u8>),
-}
-
 /// A chunk that is being read.
 #[derive(Debug)]
 pub struct Chunk {
     header: Arc<Header>,
-    parts: [OnceCell<Part>; ColumnId::COUNT],
+    parts: [OnceCell<Loaded>; ColumnId::COUNT],
     unpacker: RefCell<Unpacker>,
 }
 
@@ -101,8 +90,20 @@ impl Chunk {
         {
             return damaged("a page has an end that is in no dictionary");
         }
-        self.parts[column.index()].get_or_init(|| part);
+        self.parts[column.index()].get_or_init(|| Loaded { seal, part: part.into() });
         Ok(())
+    }
+
+    /// A column that is loaded, for others to share.
+    pub fn loaded(&self, column: ColumnId) -> Option<&Loaded> {
+        self.parts[column.index()].get()
+    }
+
+    /// Takes a column that was loaded of the same chunk before; one of another chunk is left alone.
+    pub fn share(&self, column: ColumnId, loaded: Loaded) {
+        if loaded.seal == self.header.seals[column.index()] {
+            self.parts[column.index()].get_or_init(|| loaded);
+        }
     }
 
     /// The inside ends, ascending.
@@ -255,7 +256,7 @@ impl Chunk {
     }
 
     fn part(&self, column: ColumnId) -> Result<&Part, ChunkError> {
-        self.parts[column.index()].get().ok_or(ChunkError::NotLoaded(column))
+        self.loaded(column).map(|loaded| &*loaded.part).ok_or(ChunkError::NotLoaded(column))
     }
 }
 

@@ -282,6 +282,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     let compactor = store::Compactor::new(state.reader.clone(), config.tail_records);
     let compactor =
         compactor::start(compactor, live.clone()).map_err(system("start the compactor thread"))?;
+    let reader = state.reader.clone();
     let own_socket = socket.is_own();
     let listener = socket.publish().map_err(system("put the socket into its place"))?;
     let (stop_api, api_stopped) = oneshot::channel::<()>();
@@ -295,7 +296,7 @@ async fn serve(config: Config) -> Result<(), DaemonError> {
     }));
 
     // It ends with the runtime.
-    tokio::spawn(heap::keep_small());
+    tokio::spawn(heap::keep_small(move || reader.forget_idle()));
 
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

@@ -7,7 +7,7 @@ use std::{collections::HashMap, num::NonZeroU32, sync::Arc};
 use foldhash::fast::RandomState;
 use rusqlite::{Connection, params, types::Type};
 
-use super::digests;
+use super::{columns::OfFile, digests};
 use crate::chunk::{Chunk, ChunkError, ColumnId, ColumnSet, Encoded, Header, NameId, Number};
 
 /// Since this version of the schema there are any.
@@ -23,24 +23,42 @@ pub(super) struct Stored {
     pub(super) first: u64,
     pub(super) last: u64,
     pub(super) chunk: Chunk,
+    /// Where readers keep its columns.
+    pub(super) columns: Option<OfFile>,
 }
 
 impl Stored {
     /// The same, of which nothing but the header is read.
     pub(super) fn unread(&self) -> Self {
-        let Self { first, last, chunk } = self;
-        Self { first: *first, last: *last, chunk: chunk.unread() }
+        let Self { first, last, chunk, columns } = self;
+        Self { first: *first, last: *last, chunk: chunk.unread(), columns: columns.clone() }
     }
 
     /// Reads columns, unless they are there already.
     pub(super) fn need(&self, conn: &Connection, of: ColumnSet) -> rusqlite::Result<()> {
-        self.load(self.read(conn, self.chunk.missing(of))?)
+        self.need_through(of, |missing| self.read(conn, missing))
     }
 
-    /// Takes columns in.
-    pub(super) fn load(&self, columns: Vec<(ColumnId, Vec<u8>)>) -> rusqlite::Result<()> {
-        let mut columns = columns.into_iter();
-        columns.try_for_each(|(column, body)| self.chunk.load(column, body).map_err(damaged))
+    /// The same where somebody else has the connection.
+    pub(super) fn need_through(
+        &self,
+        of: ColumnSet,
+        read: impl FnOnce(ColumnSet) -> rusqlite::Result<Vec<(ColumnId, Vec<u8>)>>,
+    ) -> rusqlite::Result<()> {
+        if let Some(columns) = &self.columns {
+            columns.lend(self, self.chunk.missing(of));
+        }
+        let missing = self.chunk.missing(of);
+        if missing == ColumnSet::default() {
+            return Ok(());
+        }
+        for (column, body) in read(missing)? {
+            self.chunk.load(column, body).map_err(damaged)?;
+        }
+        if let Some(columns) = &self.columns {
+            columns.keep(self, missing);
+        }
+        Ok(())
     }
 
     /// Columns as they lie in the segment: those beside each other at once.
@@ -95,7 +113,7 @@ pub(super) fn between(
             return Err(damaged(ChunkError::Damaged("it has other records than it says")));
         }
         let (first, last) = (first.cast_unsigned(), last.cast_unsigned());
-        found.push(Stored { first, last, chunk: Chunk::new(header) });
+        found.push(Stored { first, last, chunk: Chunk::new(header), columns: None });
     }
     Ok(found)
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Which file it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct FileId {
     /// Device and inode, which another file may get when this one has gone.
     number: (u64, u64),
@@ -24,6 +24,11 @@ impl FileId {
     pub(super) fn of(path: &Path) -> Option<Self> {
         let file = fs::metadata(path).ok()?;
         Some(Self { number: (file.dev(), file.ino()), made: file.created().ok() })
+    }
+
+    /// Whether no other file can be taken for it.
+    pub(super) fn is_sure(&self) -> bool {
+        self.made.is_some()
     }
 }
 
@@ -64,8 +69,7 @@ impl<T: Lasting> Latest<T> {
         does: impl Fn(&T) -> bool,
         read: impl FnOnce() -> rusqlite::Result<T>,
     ) -> rusqlite::Result<T> {
-        // Another file of this number would be taken for it.
-        if file.made.is_none() {
+        if !file.is_sure() {
             return read();
         }
         let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);

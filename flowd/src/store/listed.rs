@@ -46,13 +46,14 @@ impl Latest<Listed> {
         let listed = self.of(file, is_same, || {
             let chunks = chunks::between(conn, 0, watermark)?.into_iter();
             let chunks =
-                chunks.map(|Stored { first, last, chunk }| (first, last, chunk.into_header()));
+                chunks.map(|Stored { first, last, chunk, .. }| (first, last, chunk.into_header()));
             Ok(Listed { last, chunks: chunks.collect() })
         })?;
         let stored = |(first, last, header): &(u64, u64, Arc<Header>)| Stored {
             first: *first,
             last: *last,
             chunk: Chunk::new(header.clone()),
+            columns: None,
         };
         Ok(listed.chunks.iter().map(stored).collect())
     }

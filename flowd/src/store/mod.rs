@@ -10,6 +10,7 @@ mod audit;
 mod batch;
 mod bulk;
 mod chunks;
+mod columns;
 mod content;
 mod coverage;
 mod daily;

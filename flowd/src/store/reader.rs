@@ -100,6 +100,11 @@ impl Reader {
         self
     }
 
+    /// Lets go of what readers keep for a while only, and nobody has asked for in a minute.
+    pub fn forget_idle(&self) {
+        self.kept.forget_idle();
+    }
+
     /// Where the segments are.
     pub fn directory(&self) -> &Path {
         &self.segments

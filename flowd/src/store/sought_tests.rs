@@ -61,8 +61,9 @@ fn a_flow_is_found_in_every_chunk_and_behind_its_end_nothing_is_read() {
         .chain((100..109).map(|port| record(port, 2, None)))
         .collect();
     let (dir, writer) = store(records.clone());
-    let reader = Reader::new(dir.path(), "gw");
-    let found = |sought: &Record| reader.flow(id(sought), ALL).map(Option::unwrap);
+    // Each with nothing that another one keeps.
+    let reader = || Reader::new(dir.path(), "gw");
+    let found = |sought: &Record| reader().flow(id(sought), ALL).map(Option::unwrap);
     let own = |port: u16| -> Vec<u64> {
         let numbered = records.iter().zip(1..);
         numbered.filter(|(one, _)| one.tuple.peer_port == port).map(|(_, id)| id).collect()

@@ -68,8 +68,7 @@ pub(super) struct Shared<'s> {
 
 impl Source for Shared<'_> {
     fn need(&self, stored: &Stored, of: ColumnSet) -> rusqlite::Result<()> {
-        let read = stored.read(&lock(&self.conn), stored.chunk.missing(of))?;
-        stored.load(read)
+        stored.need_through(of, |missing| stored.read(&lock(&self.conn), missing))
     }
 
     fn leash(&self) -> &Leash {

@@ -18,6 +18,7 @@ use rusqlite::{Connection, ToSql, named_params};
 use super::{
     ReadError,
     chunks::{self, Stored, damaged},
+    columns::{Columns, OfFile},
     digests::{self, Extent},
     known::Known,
     latest::{FileId, Latest},
@@ -50,6 +51,14 @@ pub(super) struct Kept {
     rows: Arc<Tail>,
     names: Arc<Latest<Known>>,
     chunks: Arc<Latest<Listed>>,
+    columns: Arc<Columns>,
+}
+
+impl Kept {
+    /// Lets go of what is kept for a while only.
+    pub(super) fn forget_idle(&self) {
+        self.columns.forget_idle();
+    }
 }
 
 /// A segment at one instant.
@@ -63,6 +72,8 @@ pub(super) struct Segment {
     leash: Leash,
     /// What is kept from one query to the next, and as which file's.
     kept: Option<(Kept, FileId)>,
+    /// Where its columns are kept.
+    held: Option<OfFile>,
     /// Where a second thread may help.
     second: Option<Second>,
     /// Of all flows those are wanted that began then.
@@ -100,6 +111,7 @@ impl Segment {
             version,
             leash,
             kept: None,
+            held: None,
             second: None,
             begun: None,
             rows,
@@ -124,9 +136,10 @@ impl Segment {
         Ok(self.names.into_inner().unwrap_or_default())
     }
 
-    /// The same, whose rows, names and headers are kept as those of `file`.
+    /// The same, whose rows, names, headers and columns are kept as those of `file`.
     pub(super) fn keeping(self, kept: Kept, file: FileId) -> Self {
-        Self { kept: Some((kept, file)), ..self }
+        let held = OfFile::new(&kept.columns, file);
+        Self { kept: Some((kept, file)), held, ..self }
     }
 
     /// The same, whose records two threads may look for.
@@ -167,10 +180,12 @@ impl Segment {
         if self.version < chunks::SINCE_VERSION {
             return Ok(Vec::new());
         }
-        match &self.kept {
+        let mut chunks = match &self.kept {
             Some((kept, file)) if after == 0 => kept.chunks.up_to(&self.conn, watermark, *file),
             _ => chunks::between(&self.conn, after, watermark),
-        }
+        }?;
+        chunks.iter_mut().for_each(|stored| stored.columns.clone_from(&self.held));
+        Ok(chunks)
     }
 
     /// The digests, by ascending id.

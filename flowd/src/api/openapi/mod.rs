@@ -85,10 +85,13 @@ fn document() -> Value {
 }
 
 /// Every path, as people write it.
-pub(super) fn paths() -> Vec<&'static str> {
-    let mut paths: Vec<_> = operations::all().iter().map(|operation| operation.path).collect();
-    paths.dedup();
-    paths
+pub(super) fn paths() -> &'static [&'static str] {
+    static PATHS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+        let mut paths: Vec<_> = operations::all().iter().map(|operation| operation.path).collect();
+        paths.dedup();
+        paths
+    });
+    &PATHS
 }
 
 #[cfg(test)]
