@@ -61,13 +61,15 @@ pub struct Pending<T> {
     pub answer: T,
 }
 
-/// Totals of open flows.
-#[derive(Clone, Copy, Debug, Default)]
+/// Totals of open flows, and what is uncertain besides.
+#[derive(Clone, Debug, Default)]
 pub struct PendingSummary {
     /// Of what the matching open flows did since their last records.
     pub summary: Summary,
     /// How many flows match and live, whether or not they did anything since.
     pub open_flows: u64,
+    /// As [`Request::Gaps`] has them.
+    pub gaps: Pending<Vec<Gap>>,
 }
 
 /// What flows moved between two looks.
@@ -124,7 +126,7 @@ pub enum Request {
         /// Where the answer goes.
         reply: oneshot::Sender<Pending<Option<Record>>>,
     },
-    /// Totals of open flows.
+    /// Totals of open flows, and gaps.
     Summary {
         /// Which flows.
         filter: Filter,
@@ -303,7 +305,12 @@ pub struct Live {
 pub struct Awaited<T>(oneshot::Receiver<T>);
 
 impl<T> Awaited<T> {
-    /// Waits for it where that may block.
+    /// The answer.
+    pub async fn come(self) -> Result<T, Stopped> {
+        self.0.await.map_err(|_| Stopped)
+    }
+
+    /// The same where one may block.
     pub fn wait(self) -> Result<T, Stopped> {
         self.0.blocking_recv().map_err(|_| Stopped)
     }
@@ -331,7 +338,7 @@ impl Live {
         &self,
         question: impl FnOnce(oneshot::Sender<T>) -> Request,
     ) -> Result<T, Stopped> {
-        self.send(question)?.0.await.map_err(|_| Stopped)
+        self.send(question)?.come().await
     }
 
     /// Asks; somebody else waits for the answer.

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use axum::{Json, extract::State};
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, SemaphorePermit},
+};
 
 use super::{
     ApiState,
@@ -16,7 +19,7 @@ use super::{
 };
 use crate::{
     flows::{Filter, Flow, FlowId, State as FlowStateFilter},
-    live::{Pending, Position, Request},
+    live::{Awaited, Pending, PendingSummary, Position, Request},
     store::{Leash, Place, RankedPage, ReadError, Reader, StoredFlow},
     wire::{self, FlowState, Timestamp},
 };
@@ -25,6 +28,8 @@ pub(super) const DEFAULT_LIMIT: usize = 100;
 /// Queries of the store at a time: each has a thread, and a connection with a cache.
 const MAX_QUERIES: usize = 8;
 static QUERIES: Semaphore = Semaphore::const_new(MAX_QUERIES);
+/// Threads that wait for the drain thread so as to go on at once: what is more waits without one.
+static WAITING: Semaphore = Semaphore::const_new(MAX_QUERIES);
 /// What a page of so many holds does not count.
 const SMALL_PAGE: usize = 200;
 /// Larger pages that are made at a time: each may hold ten thousand records, some 20 MiB.
@@ -61,8 +66,8 @@ pub(super) async fn page(
         state.live.send(|reply| Request::Flows { filter, before, limit, reply })?
     };
     let gateway = state.gateway.clone();
-    blocking(&state, move |reader| {
-        let Pending { watermark, answer } = pending.wait()?;
+    blocking_after(&state, pending, move |reader, pending| {
+        let Pending { watermark, answer } = pending;
         let mut merged: BTreeMap<Position, (Flow, FlowState)> = reader
             .flows(&filter, before.as_ref(), limit + 1, watermark)?
             .into_iter()
@@ -107,8 +112,8 @@ async fn ranked(
         state.live.send(|reply| Request::Flows { filter, before: None, limit, reply })?
     };
     let gateway = state.gateway.clone();
-    blocking(&state, move |reader| {
-        let Pending { watermark, answer } = pending.wait()?;
+    blocking_after(&state, pending, move |reader, pending| {
+        let Pending { watermark, answer } = pending;
         let Sorting { sort, order } = by;
         let page = RankedPage { sort, order, after, limit: limit + 1 };
         let mut rows = reader.ranked(&filter, page, answer, watermark)?;
@@ -139,8 +144,8 @@ pub(super) async fn detail(
     })?;
     let pending = state.live.send(|reply| Request::Flow { id, reply })?;
     let gateway = state.gateway.clone();
-    let detail = blocking(&state, move |reader| {
-        let Pending { watermark, answer } = pending.wait()?;
+    let detail = blocking_after(&state, pending, move |reader, pending| {
+        let Pending { watermark, answer } = pending;
         let (mut records, in_ledger) = reader.flow(id, watermark)?.unwrap_or((Vec::new(), false));
         let open = in_ledger || answer.as_ref().is_some_and(|record| !record.overflow);
         records.extend(answer);
@@ -176,14 +181,13 @@ pub(super) async fn summary(
         let filter = filter.clone();
         state.live.send(|reply| Request::Summary { filter, reply })?
     };
-    let pending_gaps = state.live.send(|reply| Request::Gaps { reply })?;
-    let summary = blocking(&state, move |reader| {
-        let Pending { watermark, answer } = pending.wait()?;
+    let summary = blocking_after(&state, pending, move |reader, pending| {
+        let Pending { watermark, answer: PendingSummary { summary, open_flows, gaps } } = pending;
         let mut sum = reader.summary(&filter, watermark)?;
-        sum.merge(&answer.summary);
-        let gaps = gaps::touching(reader, pending_gaps.wait()?, (since, Some(until)))?;
+        sum.merge(&summary);
+        let gaps = gaps::sum(&gaps::touching(reader, gaps, (since, Some(until)))?);
         let (since, until) = (since.map(Timestamp), Timestamp(until));
-        Ok(wire::Summary::new(since, until, &sum, answer.open_flows, gaps::sum(&gaps)))
+        Ok(wire::Summary::new(since, until, &sum, open_flows, gaps))
     });
     Ok(Json(summary.await?))
 }
@@ -222,11 +226,7 @@ pub(super) async fn blocking_for<T: Send + 'static>(
     query: impl FnOnce(&Reader) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let waiting = Waiting(Leash::new(limit));
-    // Waiting for a turn is part of what it takes.
-    let Ok(turn) = tokio::time::timeout(limit, QUERIES.acquire()).await else {
-        return Err(ReadError::TooLong(limit).into());
-    };
-    let turn = turn.map_err(|_| ApiError::CutOff)?;
+    let turn = query_turn(limit).await?;
     let reader = state.reader.clone().on(waiting.0.clone());
     let run = move || {
         // Somebody else's when the query has ended, also when nobody waits for it.
@@ -234,6 +234,41 @@ pub(super) async fn blocking_for<T: Send + 'static>(
         query(&reader)
     };
     tokio::task::spawn_blocking(run).await.map_err(|_| ApiError::CutOff)?
+}
+
+/// The same of a query that needs to know what the drain thread says first. Its time begins when that
+/// has come, and no other query waits as long.
+pub(super) async fn blocking_after<A: Send + 'static, T: Send + 'static>(
+    state: &ApiState,
+    awaited: Awaited<A>,
+    query: impl FnOnce(&Reader, A) -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let Ok(place) = WAITING.try_acquire() else {
+        let answer = awaited.come().await?;
+        return blocking(state, move |reader| query(reader, answer)).await;
+    };
+    let limit = state.query_timeout;
+    let waiting = Waiting(Leash::new(limit));
+    let leash = waiting.0.clone();
+    let reader = state.reader.clone().on(leash.clone());
+    let runtime = Handle::current();
+    // The thread that reads then is there when the answer comes: one change of threads less.
+    let run = move || {
+        let answer = awaited.wait()?;
+        drop(place);
+        leash.renew();
+        let _turn = runtime.block_on(query_turn(limit))?;
+        query(&reader, answer)
+    };
+    tokio::task::spawn_blocking(run).await.map_err(|_| ApiError::CutOff)?
+}
+
+/// Waits until few enough others run; waiting is part of what a query takes.
+async fn query_turn(limit: Duration) -> Result<SemaphorePermit<'static>, ApiError> {
+    match tokio::time::timeout(limit, QUERIES.acquire()).await {
+        Ok(turn) => turn.map_err(|_| ApiError::CutOff),
+        Err(_) => Err(ReadError::TooLong(limit).into()),
+    }
 }
 
 /// Goes with the future that waits for an answer: hyper drops it when the client hangs up.

@@ -7,7 +7,7 @@ use axum::{Json, extract::State};
 use super::{
     ApiState,
     error::ApiError,
-    flows::{blocking, now_ms},
+    flows::{blocking_after, now_ms},
     params::{Params, one_of},
 };
 use crate::{
@@ -34,8 +34,10 @@ pub(super) async fn list(
     let peer = params.peer()?;
     let limit = params.limit(MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
     let pending = state.live.send(|reply| Request::Gaps { reply })?;
-    let mut gaps =
-        blocking(&state, move |reader| Ok(touching(reader, pending.wait()?, range)?)).await?;
+    let gaps = blocking_after(&state, pending, move |reader, pending| {
+        Ok(touching(reader, pending, range)?)
+    });
+    let mut gaps = gaps.await?;
     gaps.retain(|gap| {
         let is_of = |own: Option<&str>, wanted: &str| own.is_none_or(|own| own == wanted);
         stage.is_none_or(|stage| gap.stage == stage)
@@ -65,8 +67,7 @@ pub(super) fn touching(
 ) -> Result<Vec<Gap>, ReadError> {
     let Pending { watermark, answer } = pending;
     let stored = reader.gaps(since_ms, until_ms)?;
-    // What the drain thread says is newer than the store, and what it numbered since is the same
-    // gap again.
+    // What the drain thread says counts; what it has numbered since, the store has too.
     let mut by_id: BTreeMap<u64, Gap> = stored
         .into_iter()
         .filter(|gap| gap.gap_id <= watermark)

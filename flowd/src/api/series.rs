@@ -5,7 +5,7 @@ use axum::{Json, extract::State};
 use super::{
     ApiState,
     error::ApiError,
-    flows::{blocking, now_ms},
+    flows::{blocking_after, now_ms},
     params::{Params, one_of},
     top::grouping,
 };
@@ -58,8 +58,8 @@ pub(super) async fn series(
         let (filter, empty) = (filter.clone(), empty.clone());
         state.live.send(|reply| Request::Series { filter, empty, reply })?
     };
-    let series = blocking(&state, move |reader| {
-        let Pending { watermark, answer } = pending.wait()?;
+    let series = blocking_after(&state, pending, move |reader, pending| {
+        let Pending { watermark, answer } = pending;
         let mut series = reader.series(&filter, empty, watermark)?;
         series.merge(&answer);
         let range = (Timestamp(since_ms), Timestamp(until_ms));
@@ -93,8 +93,8 @@ async fn groups(
         state.live.send(|reply| Request::Top { filter, by, reply })?
     };
     let (filter, by) = (filter.clone(), by.clone());
-    blocking(state, move |reader| {
-        let Pending { watermark, answer } = pending.wait()?;
+    blocking_after(state, pending, move |reader, pending| {
+        let Pending { watermark, answer } = pending;
         let mut ranking = reader.top(&filter, by, watermark)?;
         ranking.merge(answer);
         let (rows, _) = ranking.first(limit, sort, Order::Descending);

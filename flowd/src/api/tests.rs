@@ -229,6 +229,19 @@ fn audit_thread(told: &mpsc::Receiver<Message>, events: &mpsc::Sender<Event>) {
     }
 }
 
+/// One that the store has as open, and has taken nothing since; one without a number.
+fn pending_gaps() -> Pending<Vec<Gap>> {
+    let closed = Gap { gap_id: 1, closed_ms: Some(START_MS + 500), ..gap() };
+    let table_full = Gap {
+        stage: Stage::TableFull,
+        interface: Some("wg1".into()),
+        opened_ms: START_MS + 60_000,
+        bound: Bound::of(3, 300),
+        ..gap()
+    };
+    Pending { watermark: 1, answer: vec![table_full, closed] }
+}
+
 fn drain_thread(inbox: &mpsc::Receiver<Request>, watermark: u64) {
     let open = record(1000, 1);
     while let Ok(question) = inbox.recv() {
@@ -246,7 +259,7 @@ fn drain_thread(inbox: &mpsc::Receiver<Request>, watermark: u64) {
                 drop(reply.send(Pending { watermark, answer: own.then(|| open.clone()) }));
             }
             Request::Summary { filter, reply } => {
-                let mut answer = PendingSummary::default();
+                let mut answer = PendingSummary { gaps: pending_gaps(), ..Default::default() };
                 if filter.matches(&open) {
                     answer.open_flows = 1;
                     answer.summary.absorb(&open, filter.opening());
@@ -275,18 +288,7 @@ fn drain_thread(inbox: &mpsc::Receiver<Request>, watermark: u64) {
                 let interval = Some(Duration::from_millis(1_500));
                 drop(reply.send(Measured { now_ms: START_MS, interval, board }));
             }
-            Request::Gaps { reply } => {
-                // One that the store has as open, and has taken nothing since; one without a number.
-                let closed = Gap { gap_id: 1, closed_ms: Some(START_MS + 500), ..gap() };
-                let table_full = Gap {
-                    stage: Stage::TableFull,
-                    interface: Some("wg1".into()),
-                    opened_ms: START_MS + 60_000,
-                    bound: Bound::of(3, 300),
-                    ..gap()
-                };
-                drop(reply.send(Pending { watermark: 1, answer: vec![table_full, closed] }));
-            }
+            Request::Gaps { reply } => drop(reply.send(pending_gaps())),
             Request::Peers { reply } => {
                 drop(reply.send(Arc::new(vec![bob("AAAA="), bob("BBBB="), bob("CCCC=")])));
             }

@@ -5,7 +5,7 @@ use axum::{Json, extract::State};
 use super::{
     ApiState,
     error::ApiError,
-    flows::{blocking, now_ms},
+    flows::{blocking_after, now_ms},
     params::{Params, one_of},
 };
 use crate::{
@@ -35,8 +35,8 @@ pub(super) async fn top(
     };
     let until = Timestamp(filter.until_ms.unwrap_or(now_ms));
     let since = filter.since_ms.map(Timestamp);
-    let top = blocking(&state, move |reader| {
-        let Pending { watermark, answer } = pending.wait()?;
+    let top = blocking_after(&state, pending, move |reader, pending| {
+        let Pending { watermark, answer } = pending;
         let mut ranking = reader.top(&filter, by, watermark)?;
         ranking.merge(answer);
         Ok(wire::Top::new((since, until), (sort, order), ranking, limit))

@@ -8,7 +8,7 @@ use super::{
     bytes::{Reader, put_bytes, put_varint},
     error::damaged,
     narrow::places,
-    plane::{Packer, Plane, Unpacker},
+    plane::{Packer, Plane, Planes, Unpacker, is_packed},
 };
 
 /// So many zero bytes follow the last bits: bits are read some words at a time.
@@ -85,12 +85,20 @@ impl Lane for u32 {
 pub(super) struct Numbers {
     table: Box<Table>,
     pages: Vec<Range<usize>>,
+    planes: Planes,
 }
 
 impl Numbers {
-    /// The memory that it takes beside the column.
-    pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.table) + size_of_val(&self.pages[..])
+    /// The memory that it takes beside the column, if planes are kept, and pages have so many numbers.
+    pub(super) fn most_bytes(&self, blob: &[u8], counts: impl Iterator<Item = usize>) -> usize {
+        let packed = self.pages.iter().map(|page| is_packed(&blob[page.clone()]));
+        let planes: usize = packed.zip(counts).filter(|(packed, _)| *packed).map(|(_, n)| n).sum();
+        size_of_val(&*self.table) + size_of_val(&self.pages[..]) + self.planes.bytes() + planes
+    }
+
+    /// From now on planes are kept.
+    pub(super) fn keep_planes(&self) {
+        self.planes.keep();
     }
 
     /// Reads what stands before the pages. `blob` is the column without anything before or after.
@@ -113,7 +121,7 @@ impl Numbers {
             ranges.push(start..first + end);
             start = first + end;
         }
-        Ok(Self { table, pages: ranges })
+        Ok(Self { table, pages: ranges, planes: Planes::new(pages) })
     }
 
     /// Whether all of its numbers surely are `u32`s.
@@ -226,7 +234,7 @@ impl Numbers {
     /// The bins of a page, how many bytes of bits it has, and these with what follows them: the
     /// next page or the padding.
     fn open<'a>(
-        &self,
+        &'a self,
         blob: &'a [u8],
         page: usize,
         count: usize,
@@ -235,7 +243,7 @@ impl Numbers {
         let Some(range) = self.pages.get(page) else { return damaged("it has too few pages") };
         let Some(body) = blob.get(range.clone()) else { return damaged("it is cut short") };
         let mut reader = Reader(body);
-        let plane = unpacker.unpack(count, &mut reader)?;
+        let plane = unpacker.unpack(count, &mut reader, self.planes.place(page))?;
         let bits = reader.bytes()?.len();
         reader.end()?;
         let most = match plane {

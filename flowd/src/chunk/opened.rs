@@ -90,7 +90,8 @@ impl Chunk {
         {
             return damaged("a page has an end that is in no dictionary");
         }
-        self.parts[column.index()].get_or_init(|| Loaded { seal, part: part.into() });
+        let loaded = || Loaded::new(seal, column, part, &self.header.pages);
+        self.parts[column.index()].get_or_init(loaded);
         Ok(())
     }
 

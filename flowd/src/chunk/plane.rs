@@ -1,6 +1,12 @@
 //! A byte a value, packed: one byte where all are equal, zstd where it helps, else as they are.
 
-use std::cell::RefCell;
+use std::{
+    cell::RefCell,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use zstd::{
     bulk::{Compressor, Decompressor},
@@ -81,23 +87,67 @@ pub(super) enum Plane<'a> {
     Each(&'a [u8]),
 }
 
+/// The planes of a column that zstd had packed, each from when it was read first; none unless somebody
+/// wants them kept.
+#[derive(Debug)]
+pub(super) struct Planes {
+    are_kept: AtomicBool,
+    kept: Box<[OnceLock<Box<[u8]>>]>,
+}
+
+impl Planes {
+    /// So many, none of which is kept yet.
+    pub(super) fn new(count: usize) -> Self {
+        let kept = (0..count).map(|_| OnceLock::new()).collect();
+        Self { are_kept: AtomicBool::new(false), kept }
+    }
+
+    /// The memory that it takes while none is kept.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&self.kept[..])
+    }
+
+    /// From now on they are kept.
+    pub(super) fn keep(&self) {
+        self.are_kept.store(true, Ordering::Relaxed);
+    }
+
+    /// Where one of them is, if it is to be kept.
+    pub(super) fn place(&self, number: usize) -> Option<&OnceLock<Box<[u8]>>> {
+        self.kept.get(number).filter(|_| self.are_kept.load(Ordering::Relaxed))
+    }
+}
+
+/// Whether a plane that is read from these bytes would be kept.
+pub(super) fn is_packed(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&ZSTD)
+}
+
 impl Unpacker {
-    /// Reads a plane of so many bytes, and no more than that many.
+    /// Reads a plane of so many bytes, and no more than that many, or takes it from where it is kept: a
+    /// column's page has as many each time.
     pub(super) fn unpack<'a>(
         &'a mut self,
         count: usize,
         reader: &mut Reader<'a>,
+        kept: Option<&'a OnceLock<Box<[u8]>>>,
     ) -> Result<Plane<'a>, ChunkError> {
         match reader.byte()? {
             EQUAL => Ok(Plane::Equal(reader.byte()?)),
             PLAIN => Ok(Plane::Each(reader.take(count)?)),
             ZSTD => {
                 let packed = reader.bytes()?;
+                if let Some(plane) = kept.and_then(OnceLock::get) {
+                    return Ok(Plane::Each(plane));
+                }
                 self.plane.resize(count, 0);
                 let plane = self.plane.as_mut_slice();
                 match DECOMPRESSOR.with_borrow_mut(|zstd| zstd.decompress_to_buffer(packed, plane))
                 {
-                    Ok(len) if len == count => Ok(Plane::Each(&self.plane)),
+                    Ok(len) if len == count => Ok(Plane::Each(match kept {
+                        Some(kept) => kept.get_or_init(|| self.plane[..].into()),
+                        None => &self.plane,
+                    })),
                     _ => damaged("zstd refuses a part of it"),
                 }
             }

@@ -164,6 +164,8 @@ impl Sums {
                 places.push(place);
             }
         }
+        // It may stay for a while.
+        sums.shrink_to_fit();
         if !sums.is_empty() {
             for (number, column) in (2..8).enumerate() {
                 sheet.column(column, unpacker, &mut values)?;

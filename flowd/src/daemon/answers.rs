@@ -14,8 +14,8 @@ use flowd_common::{
 
 use crate::{
     dataplane::{DataplaneError, Hanging},
-    flows::{Counters, Record},
-    live::{Measured, Metrics, Pending, Request, Surroundings},
+    flows::{Counters, Gap, Record},
+    live::{Measured, Metrics, Pending, PendingSummary, Request, Surroundings},
     wire::{self, Timestamp},
 };
 
@@ -56,8 +56,7 @@ impl Collector {
                 Ok(())
             }
             Request::Gaps { reply } => {
-                let answer = self.gaps.unwritten().cloned().collect();
-                drop(reply.send(Pending { watermark: self.recorder.last_gap_id(), answer }));
+                drop(reply.send(self.pending_gaps()));
                 Ok(())
             }
             Request::Policy { reply } => self.policy().map(|answer| drop(reply.send(answer))),
@@ -138,7 +137,10 @@ impl Collector {
                     drop(reply.send(self.pending(newest)));
                 }
                 Walking::Flow { found, reply, .. } => drop(reply.send(self.pending(found))),
-                Walking::Summary { answer, reply, .. } => drop(reply.send(self.pending(answer))),
+                Walking::Summary { answer, reply, .. } => {
+                    let answer = PendingSummary { gaps: self.pending_gaps(), ..answer };
+                    drop(reply.send(self.pending(answer)));
+                }
                 Walking::Top { answer, reply, .. } => drop(reply.send(self.pending(answer))),
                 Walking::Series { answer, reply, .. } => drop(reply.send(self.pending(answer))),
                 Walking::Rates { board, reply, .. } => {
@@ -162,6 +164,11 @@ impl Collector {
             }
         }
         Ok(())
+    }
+
+    fn pending_gaps(&self) -> Pending<Vec<Gap>> {
+        let answer = self.gaps.unwritten().cloned().collect();
+        Pending { watermark: self.recorder.last_gap_id(), answer }
     }
 
     fn pending<T>(&self, answer: T) -> Pending<T> {

@@ -15,9 +15,9 @@ use foldhash::fast::RandomState;
 use super::{chunks::Stored, latest::FileId};
 use crate::chunk::{ColumnId, ColumnSet, Loaded};
 
-/// Bytes of memory that all take together.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
-/// What nobody has asked for so long goes.
+/// Bytes of memory that all take together at most.
+const MOST_BYTES: usize = 24 * 1024 * 1024;
+/// What nobody has asked for so long goes when somebody looks.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// The columns of all files.
@@ -45,6 +45,11 @@ impl Default for Columns {
 }
 
 impl Columns {
+    /// What one query may leave.
+    pub(super) fn allowance(&self) -> Allowance {
+        Allowance(Arc::new(AtomicUsize::new(self.most_bytes / 4 * 3)))
+    }
+
     /// Lets go of what nobody has asked for in a while.
     pub(super) fn forget_idle(&self) {
         self.forget_idle_at(Instant::now());
@@ -61,9 +66,10 @@ impl Columns {
 
 impl Held {
     fn put(&mut self, place: Place, now: Instant, loaded: Loaded) {
-        self.bytes += loaded.bytes();
+        loaded.stay();
+        self.bytes += loaded.most_bytes();
         if let Some((_, before)) = self.columns.insert(place, (now, loaded)) {
-            self.bytes -= before.bytes();
+            self.bytes -= before.most_bytes();
         }
     }
 
@@ -71,7 +77,7 @@ impl Held {
     fn retain(&mut self, is_wanted: impl Fn(Instant) -> bool) {
         self.columns.retain(|_, (asked, loaded)| {
             let stays = is_wanted(*asked);
-            self.bytes -= if stays { 0 } else { loaded.bytes() };
+            self.bytes -= if stays { 0 } else { loaded.most_bytes() };
             stays
         });
     }
@@ -82,7 +88,7 @@ impl Held {
             return;
         }
         let mut asked: Vec<(Instant, usize)> =
-            self.columns.values().map(|(asked, loaded)| (*asked, loaded.bytes())).collect();
+            self.columns.values().map(|(asked, loaded)| (*asked, loaded.most_bytes())).collect();
         asked.sort_unstable();
         let mut left = self.bytes;
         let last = asked.into_iter().find(|(_, bytes)| {
@@ -93,25 +99,30 @@ impl Held {
     }
 }
 
+/// Bytes that a query may still leave to others: who reads everything does not drive out all that is
+/// asked for again and again.
+#[derive(Clone, Debug)]
+pub(super) struct Allowance(Arc<AtomicUsize>);
+
 /// The columns of one file, for one query.
 #[derive(Clone, Debug)]
 pub(super) struct OfFile {
     columns: Arc<Columns>,
     file: FileId,
-    /// Bytes that the query may still leave to others: who reads everything does not drive out what
-    /// is asked for again and again.
-    left: Arc<AtomicUsize>,
+    allowance: Allowance,
 }
 
 impl OfFile {
     /// `None` where another file could be taken for it.
-    pub(super) fn new(columns: &Arc<Columns>, file: FileId) -> Option<Self> {
-        let left = Arc::new(AtomicUsize::new(columns.most_bytes / 2));
-        file.is_sure().then(|| Self { columns: columns.clone(), file, left })
+    pub(super) fn new(columns: Arc<Columns>, file: FileId, allowance: Allowance) -> Option<Self> {
+        file.is_sure().then_some(Self { columns, file, allowance })
     }
 
     /// Gives a chunk those of these columns that are kept.
     pub(super) fn lend(&self, stored: &Stored, of: ColumnSet) {
+        if of == ColumnSet::default() {
+            return;
+        }
         let now = Instant::now();
         let mut held = self.columns.held();
         for column in of.iter() {
@@ -128,8 +139,8 @@ impl OfFile {
         let mut held = self.columns.held();
         for column in of.iter() {
             let Some(loaded) = stored.chunk.loaded(column) else { continue };
-            let take = |left: usize| left.checked_sub(loaded.bytes());
-            if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+            let take = |left: usize| left.checked_sub(loaded.most_bytes());
+            if self.allowance.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
                 held.put(self.place(stored, column), now, loaded.clone());
             }
         }

@@ -41,7 +41,7 @@ fn all() -> ColumnSet {
 /// What a query finds there, none of it loaded.
 fn asked(conn: &Connection, columns: &Arc<Columns>, file: FileId) -> Vec<Stored> {
     let mut found = chunks::between(conn, 0, ALL).unwrap();
-    let held = OfFile::new(columns, file);
+    let held = OfFile::new(columns.clone(), file, columns.allowance());
     found.iter_mut().for_each(|stored| stored.columns.clone_from(&held));
     found
 }
@@ -49,7 +49,10 @@ fn asked(conn: &Connection, columns: &Arc<Columns>, file: FileId) -> Vec<Stored>
 /// The memory of what is kept.
 fn bytes(columns: &Columns) -> usize {
     let held = columns.held();
-    assert_eq!(held.bytes, held.columns.values().map(|(_, loaded)| loaded.bytes()).sum::<usize>());
+    assert_eq!(
+        held.bytes,
+        held.columns.values().map(|(_, loaded)| loaded.most_bytes()).sum::<usize>()
+    );
     held.bytes
 }
 
@@ -99,17 +102,49 @@ fn what_is_kept_is_bounded_and_of_it_what_was_asked_for_last() {
         bytes(&columns)
     };
     let columns = Arc::new(Columns { most_bytes: 6 * of_one, ..Columns::default() });
-    // One query leaves half of it at most, however much it reads.
-    asked(&conn, &columns, file).iter().for_each(|stored| stored.need(&conn, all()).unwrap());
-    assert!((2 * of_one..=3 * of_one).contains(&bytes(&columns)), "{} {of_one}", bytes(&columns));
-    for place in [0, 5, 0, 6, 0, 7, 0, 4, 0] {
-        asked(&conn, &columns, file)[place].need(&conn, all()).unwrap();
-        assert!(bytes(&columns) <= 6 * of_one + of_one / 2);
+    // One query leaves three fourths of it at most, however many files it reads.
+    let allowance = columns.allowance();
+    for number in [1, 2] {
+        let held = OfFile::new(columns.clone(), FileId::sample(number), allowance.clone());
+        for stored in &mut chunks::between(&conn, 0, ALL).unwrap() {
+            stored.columns.clone_from(&held);
+            stored.need(&conn, all()).unwrap();
+        }
     }
+    assert!(
+        (3 * of_one..=9 * of_one / 2).contains(&bytes(&columns)),
+        "{} {of_one}",
+        bytes(&columns)
+    );
+    let ask = |place: usize| asked(&conn, &columns, file)[place].need(&conn, all());
+    for place in [0, 5, 0, 6, 0, 7, 0, 4] {
+        ask(place).unwrap();
+        assert!(bytes(&columns) <= 6 * of_one);
+    }
+    // Each is asked once: another query's asking keeps nothing more.
     conn.execute("DELETE FROM chunk_column", []).unwrap();
-    let is_kept = |place: usize| asked(&conn, &columns, file)[place].need(&conn, all()).is_ok();
-    assert!(is_kept(0) && is_kept(4) && is_kept(7), "asked for last");
-    assert!(!is_kept(1), "not asked for again");
+    let are_kept: Vec<usize> = (0..8).filter(|place| ask(*place).is_ok()).collect();
+    assert!([0, 4, 7].iter().all(|place| are_kept.contains(place)), "asked for last: {are_kept:?}");
+    assert!(!are_kept.contains(&1), "not asked for again: {are_kept:?}");
+}
+
+#[test]
+fn what_two_have_loaded_at_once_is_kept_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let conn = filled(dir.path(), 2, 1);
+    let (columns, file) = (Arc::new(Columns::default()), FileId::sample(1));
+    let [one, other] = [(); 2].map(|()| asked(&conn, &columns, file).remove(0));
+    let read = |missing| {
+        // Somebody else comes to it meanwhile.
+        other.need(&conn, all()).unwrap();
+        one.read(&conn, missing)
+    };
+    one.need_through(all(), read).unwrap();
+    let twice = bytes(&columns);
+    columns.forget_idle_at(Instant::now() + IDLE);
+    assert_eq!(bytes(&columns), 0);
+    asked(&conn, &columns, file).remove(0).need(&conn, all()).unwrap();
+    assert_eq!(bytes(&columns), twice);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
     vec,
 };
 
-use super::{ReadError, Reader, view::Segment};
+use super::{ReadError, Reader, columns::Allowance, view::Segment};
 use crate::flows::Filter;
 
 /// How far the records were read: what one query leaves to the next.
@@ -43,22 +43,28 @@ impl Reader {
             }
             paths.retain(|path| path >= current);
         }
-        let has_begun = reached.segment.is_some();
-        let paths = paths.into_iter();
-        Ok(Opened { reader: self, paths, has_begun, is_newest_first: false })
+        Ok(Opened { has_begun: reached.segment.is_some(), ..Opened::new(self, paths) })
     }
 }
 
 /// Opens them, oldest first unless it is told otherwise.
 pub(super) struct Opened<'a> {
-    pub(super) reader: &'a Reader,
-    pub(super) paths: vec::IntoIter<PathBuf>,
+    reader: &'a Reader,
+    paths: vec::IntoIter<PathBuf>,
     /// Whether one was there.
-    pub(super) has_begun: bool,
-    pub(super) is_newest_first: bool,
+    has_begun: bool,
+    is_newest_first: bool,
+    /// For the columns of all of them.
+    allowance: Allowance,
 }
 
-impl Opened<'_> {
+impl<'a> Opened<'a> {
+    /// These, none of which was there yet.
+    pub(super) fn new(reader: &'a Reader, paths: Vec<PathBuf>) -> Self {
+        let (paths, allowance) = (paths.into_iter(), reader.kept.allowance());
+        Self { reader, paths, has_begun: false, is_newest_first: false, allowance }
+    }
+
     /// The same in the other order.
     pub(super) fn newest_first(mut self) -> Self {
         self.paths.as_mut_slice().reverse();
@@ -82,7 +88,7 @@ impl Iterator for Opened<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let path = self.paths.next()?;
-            match self.reader.segment(&path) {
+            match self.reader.segment(&path, &self.allowance) {
                 Ok(Some(segment)) => {
                     self.has_begun = true;
                     return Some(Ok((path, segment)));

@@ -50,9 +50,9 @@ fn a_day_that_goes_when_it_was_read_or_before_is_not_missed() {
     let dir = tempfile::tempdir().unwrap();
     let days = three_days(dir.path());
     let reader = Reader::new(dir.path(), "gw");
-    let paths = Vec::from(days.clone()).into_iter();
+    let paths = Vec::from(days.clone());
     fs::remove_file(&days[0]).unwrap();
-    let opened = Opened { reader: &reader, paths, has_begun: false, is_newest_first: false };
+    let opened = Opened::new(&reader, paths);
     let found: Vec<_> = opened.map(|opened| opened.unwrap().0).collect();
     assert_eq!(found, days[1..]);
     let mut seen = Vec::new();

@@ -23,7 +23,9 @@ use std::{
 use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::{
-    OpenError, ReadError, chunks, failure,
+    OpenError, ReadError, chunks,
+    columns::Allowance,
+    failure,
     latest::FileId,
     leash::{Leash, Over},
     newest::Page,
@@ -66,7 +68,7 @@ pub struct Reader {
     reports: Option<mpsc::Sender<PathBuf>>,
     /// Whether one is being looked at.
     is_looking: Arc<AtomicBool>,
-    kept: Kept,
+    pub(super) kept: Kept,
     /// For sums, and for records, whose reader may be slow.
     second: Second,
     pub(super) of_records: Second,
@@ -416,12 +418,15 @@ impl Reader {
 
     /// The segments that can have records of the range, one after the other.
     pub(super) fn opened(&self, filter: &Filter) -> Result<Opened<'_>, ReadError> {
-        let paths = self.paths(filter)?.into_iter();
-        Ok(Opened { reader: self, paths, has_begun: false, is_newest_first: false })
+        Ok(Opened::new(self, self.paths(filter)?))
     }
 
     /// A segment, unless it is only being made or has gone.
-    pub(super) fn segment(&self, path: &Path) -> Result<Option<Segment>, ReadError> {
+    pub(super) fn segment(
+        &self,
+        path: &Path,
+        allowance: &Allowance,
+    ) -> Result<Option<Segment>, ReadError> {
         if let Some(over) = self.leash.over() {
             return Err(over.into());
         }
@@ -432,7 +437,7 @@ impl Reader {
         let file = file.filter(|file| FileId::of(path) == Some(*file));
         let opened = opened.map(|segment| segment.with_second(self.of_records.clone()));
         Ok(opened.map(|segment| match file {
-            Some(file) => segment.keeping(self.kept.clone(), file),
+            Some(file) => segment.keeping(self.kept.clone(), file, allowance),
             None => segment,
         }))
     }

@@ -18,7 +18,7 @@ use rusqlite::{Connection, ToSql, named_params};
 use super::{
     ReadError,
     chunks::{self, Stored, damaged},
-    columns::{Columns, OfFile},
+    columns::{Allowance, Columns, OfFile},
     digests::{self, Extent},
     known::Known,
     latest::{FileId, Latest},
@@ -55,6 +55,11 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// What one query may leave in it.
+    pub(super) fn allowance(&self) -> Allowance {
+        self.columns.allowance()
+    }
+
     /// Lets go of what is kept for a while only.
     pub(super) fn forget_idle(&self) {
         self.columns.forget_idle();
@@ -137,8 +142,8 @@ impl Segment {
     }
 
     /// The same, whose rows, names, headers and columns are kept as those of `file`.
-    pub(super) fn keeping(self, kept: Kept, file: FileId) -> Self {
-        let held = OfFile::new(&kept.columns, file);
+    pub(super) fn keeping(self, kept: Kept, file: FileId, allowance: &Allowance) -> Self {
+        let held = OfFile::new(kept.columns.clone(), file, allowance.clone());
         Self { kept: Some((kept, file)), held, ..self }
     }
 

@@ -150,7 +150,6 @@ fn answer(question: Request) {
         Request::Flow { reply, .. } => {
             drop(reply.send(Pending { watermark: ALL, ..Pending::default() }));
         }
-        Request::Gaps { reply } => drop(reply.send(Pending::default())),
         _ => {}
     }
 }

@@ -1,6 +1,12 @@
 //! How long a query goes on: not longer than its time, and not when nobody waits for it.
 
-use std::{io::Write as _, os::unix::net::UnixStream, sync::mpsc, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
+    path::Path,
+    sync::mpsc,
+    time::Duration,
+};
 
 use axum::{Router, extract::State, routing::get};
 use tokio::net::UnixListener;
@@ -8,7 +14,7 @@ use tokio::net::UnixListener;
 use super::{Live, Served};
 use crate::{
     api::{
-        Access, ApiState,
+        self, Access, ApiState,
         door::Door,
         error::ApiError,
         flows::blocking,
@@ -37,6 +43,22 @@ async fn a_query_that_takes_too_long_is_ended_and_says_what_to_do() {
     assert_eq!(served.text("/v1/peers", "*/*").await.0, 200);
 }
 
+/// What an API of a store needs that nobody limits.
+fn state(dir: &Path, live: Live) -> ApiState {
+    // Nobody writes the log: what is told of requests is not held.
+    let (audit, told, _lost) = Log::new();
+    std::thread::spawn(move || told.into_iter().for_each(drop));
+    ApiState {
+        live,
+        reader: Reader::new(dir, "gw"),
+        gateway: "gw".into(),
+        query_timeout: Duration::from_secs(3_600),
+        access: Access::of(&[], &[], &[]).into(),
+        audit,
+        audit_reader: AuditReader::new(dir),
+    }
+}
+
 /// What it asks, and whom it tells that it has begun, and why it ended.
 type Endless = (ApiState, mpsc::Sender<()>, mpsc::Sender<ReadError>);
 
@@ -61,15 +83,7 @@ async fn a_client_that_hangs_up_ends_its_query() {
     let (live, _inbox, _watchers) = Live::new();
     let (why, ended) = mpsc::channel();
     let (begin, begun) = mpsc::channel();
-    let state = ApiState {
-        live,
-        reader: Reader::new(served.dir(), "gw"),
-        gateway: "gw".into(),
-        query_timeout: Duration::from_secs(3_600),
-        access: Access::of(&[], &[], &[]).into(),
-        audit: Log::new().0,
-        audit_reader: AuditReader::new(served.dir()),
-    };
+    let state = state(served.dir(), live);
     let socket = served.dir().join("endless.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     let router = Router::new().route("/", get(endless)).with_state((state, begin, why));
@@ -83,5 +97,49 @@ async fn a_client_that_hangs_up_ends_its_query() {
     drop(client);
     let error = tokio::task::spawn_blocking(move || ended.recv_timeout(SOON)).await.unwrap();
     assert!(matches!(error, Ok(ReadError::Abandoned)), "{error:?}");
+    server.abort();
+}
+
+/// A request on a connection of its own, whose answer is read later.
+fn ask(socket: &Path, path: &str) -> UnixStream {
+    let mut client = UnixStream::connect(socket).unwrap();
+    client.set_read_timeout(Some(SOON)).unwrap();
+    write!(client, "GET {path} HTTP/1.1\r\nHost: flowd\r\nConnection: close\r\n\r\n").unwrap();
+    client
+}
+
+fn answer(mut client: UnixStream) -> String {
+    let mut text = String::new();
+    client.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[tokio::test]
+async fn queries_that_wait_for_the_drain_thread_hold_up_none_that_does_not() {
+    let served = Served::start();
+    let (live, inbox, _watchers) = Live::new();
+    let socket = served.dir().join("stalled.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let state = state(served.dir(), live);
+    let server = tokio::spawn(api::serve(listener, state, std::future::pending()));
+    let clients = move || {
+        // More than there are threads that wait, and some of them have gone.
+        let stalled: Vec<_> = (0..40).map(|_| ask(&socket, "/v1/summary")).collect();
+        let mut asked = Vec::new();
+        while asked.len() < stalled.len() {
+            asked.push(inbox.recv_timeout(SOON).expect("each asks the drain thread"));
+        }
+        let mut stalled = stalled.into_iter();
+        stalled.by_ref().take(20).for_each(drop);
+        let text = answer(ask(&socket, "/v1/segments"));
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+        // The drain thread ends.
+        drop((asked, inbox));
+        for client in stalled {
+            let text = answer(client);
+            assert!(text.starts_with("HTTP/1.1 503") && text.contains("shutting down"), "{text}");
+        }
+    };
+    tokio::task::spawn_blocking(clients).await.unwrap();
     server.abort();
 }
