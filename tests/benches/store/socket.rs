@@ -48,7 +48,11 @@ pub(super) fn added(filled: &Filled) -> Result<[Added; 2], Box<dyn Error>> {
         .and_then(|()| UnixStream::connect(&socket).map_err(|_| "nobody listens on the socket"));
     let mut client = asked?;
     let short: FlowId = filled.facts.short;
-    let mut sum = || reader.summary(&Filter::default(), ALL).map(drop);
+    // The answer has gaps in it, too.
+    let mut sum = || {
+        reader.summary(&Filter::default(), ALL)?;
+        reader.gaps(None, None).map(drop)
+    };
     let of_sum = ask("sum by verdict", &mut sum, &mut client, "/v1/summary")?;
     let mut flow = || reader.flow(short, ALL).map(drop);
     let path = format!("/v1/flows/{short}");
