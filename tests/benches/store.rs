@@ -113,7 +113,7 @@ fn of_size(size: usize) -> Result<Vec<Figure>, Box<dyn Error>> {
         beside(nfdump.as_ref().map(|told| told.version.as_str())),
     );
     println!("  DuckDB: {}, in Python; nfdump: {}, a process a question\n", versions.0, versions.1);
-    print!("  {:<32} {FLOWD:>10} {:>10}", "milliseconds", "cold");
+    print!("  {:<32} {FLOWD:>10} {:>10} {:>10}", "milliseconds", "none kept", "cold");
     for who in [DUCKDB, NFDUMP] {
         print!(" {who:>10} {:>10} {:>8} {:>8}", "cold", "ratio", "cold");
     }
@@ -123,12 +123,14 @@ fn of_size(size: usize) -> Result<Vec<Figure>, Box<dyn Error>> {
     unsafe { libc::sync() };
     for (index, question) in questions.iter().enumerate() {
         let own = question.ask(&filled)?;
+        let first = question.first(&filled)?;
         let others = [
             (DUCKDB, duckdb.as_ref().map(|told| told.answer(index))),
             (NFDUMP, nfdump.as_ref().and_then(|told| told.answers[index])),
         ];
-        show(question.what, &own, others);
+        show(question.what, (&own, first), others);
         figures.extend(questions::figures(question.what, FLOWD, &own));
+        figures.push(questions::figure(question.what, "nothing kept", FLOWD, first));
         for (who, answered) in others {
             figures.extend(
                 answered.iter().flat_map(|one| questions::figures(question.what, who, one)),
@@ -201,10 +203,10 @@ fn of_other(who: &'static str, rate: f64, bytes: u64, filled: &Filled) -> [Figur
     ]
 }
 
-fn show(what: &str, own: &Answered, others: [(&str, Option<Answered>); 2]) {
+fn show(what: &str, (own, first): (&Answered, Duration), others: [(&str, Option<Answered>); 2]) {
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
-    let (warm, cold) = (ms(own.warm), ms(own.cold));
-    print!("  {what:<32} {warm:>10.2} {cold:>10.2}");
+    let (warm, first, cold) = (ms(own.warm), ms(first), ms(own.cold));
+    print!("  {what:<32} {warm:>10.2} {first:>10.2} {cold:>10.2}");
     for (_, answered) in &others {
         match answered.map(|one| (ms(one.warm), ms(one.cold))) {
             Some((theirs, theirs_cold)) => {

@@ -218,15 +218,24 @@ impl Question {
         median(&mut || timed(|| (self.ask)(&reader)))
     }
 
+    /// Asks a reader that has kept nothing yet, until the median is known.
+    pub(super) fn first(&self, filled: &Filled) -> Result<Duration, Box<dyn Error>> {
+        median(&mut || {
+            let reader = Reader::new(&filled.store(), GATEWAY);
+            timed(|| (self.ask)(&reader))
+        })
+    }
+
     /// Asks the store until the median is known.
     pub(super) fn ask(&self, filled: &Filled) -> Result<Answered, Box<dyn Error>> {
-        let reader = Reader::new(&filled.store(), GATEWAY);
-        let answer = (self.ask)(&reader)?;
         let mut cold = || -> Result<Duration, Box<dyn Error>> {
+            let reader = Reader::new(&filled.store(), GATEWAY);
             filled.cool()?;
             timed(|| (self.ask)(&reader))
         };
         let cold = median(&mut cold)?;
+        let reader = Reader::new(&filled.store(), GATEWAY);
+        let answer = (self.ask)(&reader)?;
         let warm = median(&mut || timed(|| (self.ask)(&reader)))?;
         Ok(Answered { answer, warm, cold })
     }
@@ -253,12 +262,11 @@ pub(super) fn median(
 
 /// The figures of an answer.
 pub(super) fn figures(what: &str, who: &'static str, answered: &Answered) -> [Figure; 2] {
-    let Answered { warm, cold, answer: _ } = answered;
-    let figure = |how: &str, time: &Duration| Figure {
-        what: format!("{what}, {how}"),
-        who,
-        value: time.as_secs_f64() * 1e3,
-        unit: "ms",
-    };
-    [figure("warm", warm), figure("cold", cold)]
+    let Answered { warm, cold, answer: _ } = *answered;
+    [figure(what, "warm", who, warm), figure(what, "cold", who, cold)]
+}
+
+/// How long an answer took, and how it was asked for.
+pub(super) fn figure(what: &str, how: &str, who: &'static str, time: Duration) -> Figure {
+    Figure { what: format!("{what}, {how}"), who, value: time.as_secs_f64() * 1e3, unit: "ms" }
 }
