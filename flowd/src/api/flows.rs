@@ -28,7 +28,8 @@ pub(super) const DEFAULT_LIMIT: usize = 100;
 /// Queries of the store at a time: each has a thread, and a connection with a cache.
 const MAX_QUERIES: usize = 8;
 static QUERIES: Semaphore = Semaphore::const_new(MAX_QUERIES);
-/// Threads that wait for the drain thread so as to go on at once: what is more waits without one.
+/// Threads that wait for the drain thread, so as to go on at once, and then for their turn: what is
+/// more waits without one.
 static WAITING: Semaphore = Semaphore::const_new(MAX_QUERIES);
 /// What a page of so many holds does not count.
 const SMALL_PAGE: usize = 200;
@@ -255,9 +256,10 @@ pub(super) async fn blocking_after<A: Send + 'static, T: Send + 'static>(
     // The thread that reads then is there when the answer comes: one change of threads less.
     let run = move || {
         let answer = awaited.wait()?;
-        drop(place);
         leash.renew();
         let _turn = runtime.block_on(query_turn(limit))?;
+        // So that few threads wait, whatever for.
+        drop(place);
         query(&reader, answer)
     };
     tokio::task::spawn_blocking(run).await.map_err(|_| ApiError::CutOff)?
@@ -265,6 +267,10 @@ pub(super) async fn blocking_after<A: Send + 'static, T: Send + 'static>(
 
 /// Waits until few enough others run; waiting is part of what a query takes.
 async fn query_turn(limit: Duration) -> Result<SemaphorePermit<'static>, ApiError> {
+    // Whoever waits comes first: there is none then.
+    if let Ok(turn) = QUERIES.try_acquire() {
+        return Ok(turn);
+    }
     match tokio::time::timeout(limit, QUERIES.acquire()).await {
         Ok(turn) => turn.map_err(|_| ApiError::CutOff),
         Err(_) => Err(ReadError::TooLong(limit).into()),
