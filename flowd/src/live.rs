@@ -305,12 +305,12 @@ pub struct Live {
 pub struct Awaited<T>(oneshot::Receiver<T>);
 
 impl<T> Awaited<T> {
-    /// The answer.
+    /// Waits for it as a task.
     pub async fn come(self) -> Result<T, Stopped> {
         self.0.await.map_err(|_| Stopped)
     }
 
-    /// The same where one may block.
+    /// Waits for it as a thread that may block.
     pub fn wait(self) -> Result<T, Stopped> {
         self.0.blocking_recv().map_err(|_| Stopped)
     }

@@ -4,10 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use axum::{Json, extract::State};
 
-use tokio::{
-    runtime::Handle,
-    sync::{Semaphore, SemaphorePermit},
-};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
     ApiState,
@@ -28,8 +25,8 @@ pub(super) const DEFAULT_LIMIT: usize = 100;
 /// Queries of the store at a time: each has a thread, and a connection with a cache.
 const MAX_QUERIES: usize = 8;
 static QUERIES: Semaphore = Semaphore::const_new(MAX_QUERIES);
-/// Threads that wait for the drain thread, so as to go on at once, and then for their turn: what is
-/// more waits without one.
+/// Queries that wait for the drain thread in threads, so as to go on at once; what is more waits
+/// without one.
 static WAITING: Semaphore = Semaphore::const_new(MAX_QUERIES);
 /// What a page of so many holds does not count.
 const SMALL_PAGE: usize = 200;
@@ -227,7 +224,11 @@ pub(super) async fn blocking_for<T: Send + 'static>(
     query: impl FnOnce(&Reader) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let waiting = Waiting(Leash::new(limit));
-    let turn = query_turn(limit).await?;
+    // Waiting for a turn is part of what it takes.
+    let Ok(turn) = tokio::time::timeout(limit, QUERIES.acquire()).await else {
+        return Err(ReadError::TooLong(limit).into());
+    };
+    let turn = turn.map_err(|_| ApiError::CutOff)?;
     let reader = state.reader.clone().on(waiting.0.clone());
     let run = move || {
         // Somebody else's when the query has ended, also when nobody waits for it.
@@ -237,43 +238,36 @@ pub(super) async fn blocking_for<T: Send + 'static>(
     tokio::task::spawn_blocking(run).await.map_err(|_| ApiError::CutOff)?
 }
 
-/// The same of a query that needs to know what the drain thread says first. Its time begins when that
-/// has come, and no other query waits as long.
-pub(super) async fn blocking_after<A: Send + 'static, T: Send + 'static>(
+/// The same of a query that needs to know first what the drain thread says. Its time begins when that
+/// is there, and it takes no other query's place until then.
+pub(super) async fn blocking_after<A, T, Q>(
     state: &ApiState,
     awaited: Awaited<A>,
-    query: impl FnOnce(&Reader, A) -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
+    query: Q,
+) -> Result<T, ApiError>
+where
+    A: Send + 'static,
+    T: Send + 'static,
+    Q: FnOnce(&Reader, A) -> Result<T, ApiError> + Send + 'static,
+{
     let Ok(place) = WAITING.try_acquire() else {
         let answer = awaited.come().await?;
         return blocking(state, move |reader| query(reader, answer)).await;
     };
-    let limit = state.query_timeout;
-    let waiting = Waiting(Leash::new(limit));
-    let leash = waiting.0.clone();
-    let reader = state.reader.clone().on(leash.clone());
-    let runtime = Handle::current();
+    let waiting = Waiting(Leash::new(state.query_timeout));
+    let (leash, reader) = (waiting.0.clone(), state.reader.clone().on(waiting.0.clone()));
     // The thread that reads then is there when the answer comes: one change of threads less.
     let run = move || {
         let answer = awaited.wait()?;
-        leash.renew();
-        let _turn = runtime.block_on(query_turn(limit))?;
-        // So that few threads wait, whatever for.
         drop(place);
-        query(&reader, answer)
+        let Ok(_turn) = QUERIES.try_acquire() else { return Ok(Err((answer, query))) };
+        leash.renew();
+        query(&reader, answer).map(Ok)
     };
-    tokio::task::spawn_blocking(run).await.map_err(|_| ApiError::CutOff)?
-}
-
-/// Waits until few enough others run; waiting is part of what a query takes.
-async fn query_turn(limit: Duration) -> Result<SemaphorePermit<'static>, ApiError> {
-    // Whoever waits comes first: there is none then.
-    if let Ok(turn) = QUERIES.try_acquire() {
-        return Ok(turn);
-    }
-    match tokio::time::timeout(limit, QUERIES.acquire()).await {
-        Ok(turn) => turn.map_err(|_| ApiError::CutOff),
-        Err(_) => Err(ReadError::TooLong(limit).into()),
+    match tokio::task::spawn_blocking(run).await.map_err(|_| ApiError::CutOff)?? {
+        Ok(answered) => Ok(answered),
+        // Others come first.
+        Err((answer, query)) => blocking(state, move |reader| query(reader, answer)).await,
     }
 }
 

@@ -67,7 +67,7 @@ pub(super) fn touching(
 ) -> Result<Vec<Gap>, ReadError> {
     let Pending { watermark, answer } = pending;
     let stored = reader.gaps(since_ms, until_ms)?;
-    // What the drain thread says counts; what it has numbered since, the store has too.
+    // What the drain thread says counts; what it has numbered since is one of those without a number.
     let mut by_id: BTreeMap<u64, Gap> = stored
         .into_iter()
         .filter(|gap| gap.gap_id <= watermark)

@@ -45,7 +45,7 @@ impl Default for Columns {
 }
 
 impl Columns {
-    /// What one query may leave.
+    /// That of one query.
     pub(super) fn allowance(&self) -> Allowance {
         Allowance(Arc::new(AtomicUsize::new(self.most_bytes / 4 * 3)))
     }
@@ -56,7 +56,8 @@ impl Columns {
     }
 
     fn forget_idle_at(&self, now: Instant) {
-        self.held().retain(|asked| now.saturating_duration_since(asked) < IDLE);
+        // The lock is free again when their memory is freed.
+        let _gone = self.held().retain(|asked| now.saturating_duration_since(asked) < IDLE);
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -73,19 +74,20 @@ impl Held {
         }
     }
 
-    /// Keeps what was asked for when `is_wanted` says.
-    fn retain(&mut self, is_wanted: impl Fn(Instant) -> bool) {
-        self.columns.retain(|_, (asked, loaded)| {
-            let stays = is_wanted(*asked);
-            self.bytes -= if stays { 0 } else { loaded.most_bytes() };
-            stays
-        });
+    /// Keeps what was asked for when `is_wanted` says; gives the others.
+    #[must_use]
+    fn retain(&mut self, is_wanted: impl Fn(Instant) -> bool) -> Vec<Loaded> {
+        let gone = self.columns.extract_if(|_, (asked, _)| !is_wanted(*asked));
+        let gone: Vec<Loaded> = gone.map(|(_, (_, loaded))| loaded).collect();
+        self.bytes -= gone.iter().map(Loaded::most_bytes).sum::<usize>();
+        gone
     }
 
-    /// Lets go of what was not asked for the longest, down to three fourths of `most_bytes`.
-    fn shrink(&mut self, most_bytes: usize) {
+    /// Gives what was not asked for the longest, down to three fourths of `most_bytes`.
+    #[must_use]
+    fn shrink(&mut self, most_bytes: usize) -> Vec<Loaded> {
         if self.bytes <= most_bytes {
-            return;
+            return Vec::new();
         }
         let mut asked: Vec<(Instant, usize)> =
             self.columns.values().map(|(asked, loaded)| (*asked, loaded.most_bytes())).collect();
@@ -95,14 +97,22 @@ impl Held {
             left -= bytes;
             left <= most_bytes / 4 * 3
         });
-        self.retain(|asked| last.is_some_and(|(last, _)| asked > last));
+        self.retain(|asked| last.is_some_and(|(last, _)| asked > last))
     }
 }
 
-/// Bytes that a query may still leave to others: who reads everything does not drive out all that is
-/// asked for again and again.
+/// Bytes that a query may still have kept for others, or keep longer: who reads everything, even again
+/// and again, does not drive out all that others ask for.
 #[derive(Clone, Debug)]
 pub(super) struct Allowance(Arc<AtomicUsize>);
+
+impl Allowance {
+    /// Whether there is room for it, which it takes.
+    fn take(&self, loaded: &Loaded) -> bool {
+        let take = |left: usize| left.checked_sub(loaded.most_bytes());
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+}
 
 /// The columns of one file, for one query.
 #[derive(Clone, Debug)]
@@ -127,7 +137,9 @@ impl OfFile {
         let mut held = self.columns.held();
         for column in of.iter() {
             if let Some((asked, loaded)) = held.columns.get_mut(&self.place(stored, column)) {
-                *asked = now;
+                if self.allowance.take(loaded) {
+                    *asked = now;
+                }
                 stored.chunk.share(column, loaded.clone());
             }
         }
@@ -139,12 +151,14 @@ impl OfFile {
         let mut held = self.columns.held();
         for column in of.iter() {
             let Some(loaded) = stored.chunk.loaded(column) else { continue };
-            let take = |left: usize| left.checked_sub(loaded.most_bytes());
-            if self.allowance.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+            if self.allowance.take(loaded) {
                 held.put(self.place(stored, column), now, loaded.clone());
             }
         }
-        held.shrink(self.columns.most_bytes);
+        let gone = held.shrink(self.columns.most_bytes);
+        // The lock is free again when their memory is freed.
+        drop(held);
+        drop(gone);
     }
 
     fn place(&self, stored: &Stored, column: ColumnId) -> Place {

@@ -130,6 +130,26 @@ fn what_is_kept_is_bounded_and_of_it_what_was_asked_for_last() {
 }
 
 #[test]
+fn who_reads_everything_again_and_again_drives_out_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let conn = filled(dir.path(), 126, 8);
+    let of_one = {
+        let columns = Arc::new(Columns::default());
+        asked(&conn, &columns, FileId::sample(1))[0].need(&conn, all()).unwrap();
+        bytes(&columns)
+    };
+    let columns = Arc::new(Columns { most_bytes: 6 * of_one, ..Columns::default() });
+    asked(&conn, &columns, FileId::sample(1))[0].need(&conn, all()).unwrap();
+    for _again in 0..3 {
+        for stored in asked(&conn, &columns, FileId::sample(2)) {
+            stored.need(&conn, all()).unwrap();
+        }
+    }
+    conn.execute("DELETE FROM chunk_column", []).unwrap();
+    asked(&conn, &columns, FileId::sample(1))[0].need(&conn, all()).unwrap();
+}
+
+#[test]
 fn what_two_have_loaded_at_once_is_kept_once() {
     let dir = tempfile::tempdir().unwrap();
     let conn = filled(dir.path(), 2, 1);

@@ -61,7 +61,7 @@ pub(super) struct Opened<'a> {
 impl<'a> Opened<'a> {
     /// These, none of which was there yet.
     pub(super) fn new(reader: &'a Reader, paths: Vec<PathBuf>) -> Self {
-        let (paths, allowance) = (paths.into_iter(), reader.kept.allowance());
+        let (paths, allowance) = (paths.into_iter(), reader.allowance());
         Self { reader, paths, has_begun: false, is_newest_first: false, allowance }
     }
 

@@ -68,11 +68,13 @@ pub struct Reader {
     reports: Option<mpsc::Sender<PathBuf>>,
     /// Whether one is being looked at.
     is_looking: Arc<AtomicBool>,
-    pub(super) kept: Kept,
+    kept: Kept,
     /// For sums, and for records, whose reader may be slow.
     second: Second,
     pub(super) of_records: Second,
     leash: Leash,
+    /// Of the query that has the leash.
+    allowance: Option<Allowance>,
 }
 
 impl Reader {
@@ -87,6 +89,7 @@ impl Reader {
             second: Second::new(),
             of_records: Second::new(),
             leash: Leash::default(),
+            allowance: None,
         }
     }
 
@@ -99,6 +102,7 @@ impl Reader {
     /// The same reader, whose queries end when the leash is over.
     pub fn on(mut self, leash: Leash) -> Self {
         self.leash = leash;
+        self.allowance = Some(self.kept.allowance());
         self
     }
 
@@ -419,6 +423,11 @@ impl Reader {
     /// The segments that can have records of the range, one after the other.
     pub(super) fn opened(&self, filter: &Filter) -> Result<Opened<'_>, ReadError> {
         Ok(Opened::new(self, self.paths(filter)?))
+    }
+
+    /// What the query that asks may have kept.
+    pub(super) fn allowance(&self) -> Allowance {
+        self.allowance.clone().unwrap_or_else(|| self.kept.allowance())
     }
 
     /// A segment, unless it is only being made or has gone.

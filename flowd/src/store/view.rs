@@ -55,7 +55,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// What one query may leave in it.
+    /// Of its columns, for one query.
     pub(super) fn allowance(&self) -> Allowance {
         self.columns.allowance()
     }

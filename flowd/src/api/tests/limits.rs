@@ -11,7 +11,7 @@ use std::{
 use axum::{Router, extract::State, routing::get};
 use tokio::net::UnixListener;
 
-use super::{Live, Served};
+use super::{Live, Pending, Request, Served};
 use crate::{
     api::{
         self, Access, ApiState,
@@ -114,32 +114,56 @@ fn answer(mut client: UnixStream) -> String {
     text
 }
 
-#[tokio::test]
-async fn queries_that_wait_for_the_drain_thread_hold_up_none_that_does_not() {
+#[test]
+fn queries_that_wait_for_the_drain_thread_hold_up_none_that_does_not() {
+    // Not one thread for each of them.
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.max_blocking_threads(16).enable_all().build().unwrap();
+    let _inside = runtime.enter();
     let served = Served::start();
     let (live, inbox, _watchers) = Live::new();
     let socket = served.dir().join("stalled.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     let state = state(served.dir(), live);
-    let server = tokio::spawn(api::serve(listener, state, std::future::pending()));
-    let clients = move || {
-        // More than there are threads that wait, and some of them have gone.
-        let stalled: Vec<_> = (0..40).map(|_| ask(&socket, "/v1/summary")).collect();
-        let mut asked = Vec::new();
-        while asked.len() < stalled.len() {
-            asked.push(inbox.recv_timeout(SOON).expect("each asks the drain thread"));
-        }
-        let mut stalled = stalled.into_iter();
-        stalled.by_ref().take(20).for_each(drop);
-        let text = answer(ask(&socket, "/v1/segments"));
+    runtime.spawn(api::serve(listener, state, std::future::pending()));
+
+    let mut stalled: Vec<_> = (0..40).map(|_| ask(&socket, "/v1/summary")).collect();
+    let next = || inbox.recv_timeout(SOON).expect("each asks the drain thread");
+    let asked: Vec<_> = stalled.iter().map(|_| next()).collect();
+    // Some have gone meanwhile.
+    stalled.truncate(20);
+    let text = answer(ask(&socket, "/v1/segments"));
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    for question in asked {
+        let Request::Summary { reply, .. } = question else { panic!("{question:?}") };
+        let _gone = reply.send(Pending::default());
+    }
+    for client in stalled {
+        let text = answer(client);
         assert!(text.starts_with("HTTP/1.1 200"), "{text}");
-        // The drain thread ends.
-        drop((asked, inbox));
-        for client in stalled {
-            let text = answer(client);
-            assert!(text.starts_with("HTTP/1.1 503") && text.contains("shutting down"), "{text}");
-        }
-    };
-    tokio::task::spawn_blocking(clients).await.unwrap();
-    server.abort();
+    }
+    let last = ask(&socket, "/v1/summary");
+    drop((next(), inbox));
+    let text = answer(last);
+    assert!(text.starts_with("HTTP/1.1 503") && text.contains("shutting down"), "{text}");
+}
+
+#[test]
+fn the_time_of_a_query_begins_when_the_drain_thread_has_answered() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _inside = runtime.enter();
+    let served = Served::start();
+    let (live, inbox, _watchers) = Live::new();
+    let socket = served.dir().join("late.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let limit = Duration::from_secs(2);
+    let state = ApiState { query_timeout: limit, ..state(served.dir(), live) };
+    runtime.spawn(api::serve(listener, state, std::future::pending()));
+    let client = ask(&socket, "/v1/summary");
+    let question = inbox.recv_timeout(SOON).unwrap();
+    std::thread::sleep(limit);
+    let Request::Summary { reply, .. } = question else { panic!("{question:?}") };
+    reply.send(Pending::default()).unwrap();
+    let text = answer(client);
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
 }
