@@ -24,6 +24,7 @@ mod socket;
 use std::{error::Error, process::ExitCode, time::Duration};
 
 use coming::Coming;
+use duckdb::DuckDb;
 use filled::Filled;
 use flowd::{chunk::Row, flows};
 use questions::{Answered, Question};
@@ -92,9 +93,10 @@ fn of_size(size: usize) -> Result<Vec<Figure>, Box<dyn Error>> {
         questions.retain(|question| question.what.contains(&wanted));
     }
     let mut figures = of_ingest(&filled);
-    let duckdb = duckdb::ask(&filled, &questions)?;
-    if let Some(told) = &duckdb {
-        figures.extend(of_other(DUCKDB, filled.count as f64 / told.load_s, told.bytes, &filled));
+    let mut duckdb = DuckDb::load(&filled)?;
+    if let Some(DuckDb { loaded, .. }) = &duckdb {
+        let rate = filled.count as f64 / loaded.load_s;
+        figures.extend(of_other(DUCKDB, rate, loaded.bytes, &filled));
     }
     let nfdump = nfdump::ask(&filled, &questions)?;
     if let Some(told) = &nfdump {
@@ -109,7 +111,7 @@ fn of_size(size: usize) -> Result<Vec<Figure>, Box<dyn Error>> {
     );
     let beside = |version: Option<&str>| version.map_or("absent".to_owned(), str::to_owned);
     let versions = (
-        beside(duckdb.as_ref().map(|told| told.version.as_str())),
+        beside(duckdb.as_ref().map(|one| one.loaded.version.as_str())),
         beside(nfdump.as_ref().map(|told| told.version.as_str())),
     );
     println!("  DuckDB: {}, in Python; nfdump: {}, a process a question\n", versions.0, versions.1);
@@ -122,12 +124,11 @@ fn of_size(size: usize) -> Result<Vec<Figure>, Box<dyn Error>> {
     // SAFETY: it takes nothing and gives nothing.
     unsafe { libc::sync() };
     for (index, question) in questions.iter().enumerate() {
-        let own = question.ask(&filled)?;
         let first = question.first(&filled)?;
-        let others = [
-            (DUCKDB, duckdb.as_ref().map(|told| told.answer(index))),
-            (NFDUMP, nfdump.as_ref().and_then(|told| told.answers[index])),
-        ];
+        let own = question.ask(&filled)?;
+        let of_duckdb = duckdb.as_mut().map(|one| one.ask(question)).transpose()?;
+        let others =
+            [(DUCKDB, of_duckdb), (NFDUMP, nfdump.as_ref().and_then(|told| told.answers[index]))];
         show(question.what, (&own, first), others);
         figures.extend(questions::figures(question.what, FLOWD, &own));
         figures.push(questions::figure(question.what, "nothing kept", FLOWD, first));
@@ -137,6 +138,7 @@ fn of_size(size: usize) -> Result<Vec<Figure>, Box<dyn Error>> {
             );
         }
     }
+    duckdb.map_or(Ok(()), DuckDb::end)?;
     figures.extend(while_records_come(&mut filled, &questions)?);
     for (what, took) in filled.seal()? {
         let value = took.cpu.as_secs_f64() * 1e9 / filled.count as f64;

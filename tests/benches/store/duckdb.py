@@ -1,4 +1,4 @@
-"""Loads records into DuckDB and asks it questions: a line of JSON in, a line of JSON out."""
+"""Loads records into DuckDB, and asks it questions as they come: a line of JSON in, a line of JSON out."""
 
 import json
 import os
@@ -44,8 +44,8 @@ def median(once):
     return sorted(taken)[len(taken) // 2]
 
 
-def main():
-    task = json.load(sys.stdin)
+def load(task):
+    """Has the records in a table; says what that took."""
     path = task["database"]
     connection = opened(path, read_only=False)
     start = time.perf_counter()
@@ -56,22 +56,30 @@ def main():
     connection.execute("CHECKPOINT")
     load_s = time.perf_counter() - start
     connection.close()
-    told = {"version": duckdb.__version__, "load_s": load_s}
-    told["bytes"] = os.stat(path).st_blocks * 512
-    told["answers"] = []
-    for text in task["questions"]:
+    size = os.stat(path).st_blocks * 512
+    return {"version": duckdb.__version__, "load_s": load_s, "bytes": size}
 
-        def cold():
-            cool(path)
-            with opened(path) as fresh:
-                return ask(fresh, text)[1]
 
-        cold_ms = median(cold)
-        with opened(path) as warm:
-            answer, _ = ask(warm, text)
-            warm_ms = median(lambda: ask(warm, text)[1])
-        told["answers"].append({"answer": answer, "warm_ms": warm_ms, "cold_ms": cold_ms})
-    json.dump(told, sys.stdout)
+def times(path, text):
+    """What the answer is and how long it takes."""
+    with opened(path) as warm:
+        answer, _ = ask(warm, text)
+        warm_ms = median(lambda: ask(warm, text)[1])
+
+    def cold():
+        cool(path)
+        with opened(path) as fresh:
+            return ask(fresh, text)[1]
+
+    return {"answer": answer, "warm_ms": warm_ms, "cold_ms": median(cold)}
+
+
+def main():
+    lines = map(json.loads, sys.stdin)
+    task = next(lines)
+    print(json.dumps(load(task)), flush=True)
+    for question in lines:
+        print(json.dumps(times(task["database"], question)), flush=True)
 
 
 main()
