@@ -113,6 +113,9 @@ pub(super) fn places(wanted: &[bool]) -> Vec<u16> {
     for (eight, first) in eights.iter().zip((0_u16..).step_by(8)) {
         // Each byte's lowest bit comes into the highest byte.
         let word = u64::from_le_bytes(eight.map(u8::from));
+        if word == 0 {
+            continue;
+        }
         let bits = (word.wrapping_mul(0x0102_0408_1020_4080) >> 56) as usize;
         // What is behind those that are set is overwritten by the next ones.
         for (place, position) in places[found..found + 8].iter_mut().zip(SET[bits]) {

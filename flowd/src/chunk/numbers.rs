@@ -15,6 +15,9 @@ use super::{
 const PADDING: usize = 16;
 /// Bits that are within one unaligned word.
 const SHORT: u8 = 56;
+/// Bins that are looked for one after the other, many values at a time; of more, each value is looked
+/// up.
+const FEW: usize = 16;
 
 /// Appends a column whose pages have these lengths.
 pub(super) fn encode(values: &[i64], pages: &[usize], packer: &mut Packer, out: &mut Vec<u8>) {
@@ -213,10 +216,9 @@ impl Numbers {
             Plane::Equal(bin) => &vec![bin; count],
             Plane::Each(bins) => bins,
         };
-        let mut judged: Vec<bool> = bins.iter().map(|bin| is_true[usize::from(*bin)]).collect();
+        let mut judged = marked(bins, &is_true);
         if is_open.contains(&true) {
-            let open: Vec<bool> = bins.iter().map(|bin| is_open[usize::from(*bin)]).collect();
-            let open = places(&open);
+            let open = places(&marked(bins, &is_open));
             for (place, at) in open.iter().zip(offsets(table, bins, &open)) {
                 let place = usize::from(*place);
                 let (start, width) = table.bin(bins[place]);
@@ -255,6 +257,22 @@ impl Numbers {
         }
         Ok((plane, bits, &blob[range.end - bits..]))
     }
+}
+
+/// Of each value, whether its bin is one of those.
+fn marked(bins: &[u8], wanted: &[bool; MOST_BINS]) -> Vec<bool> {
+    let mut found: Vec<u8> = Vec::with_capacity(FEW);
+    for (bin, _) in (0..=u8::MAX).zip(wanted).filter(|(_, wanted)| **wanted) {
+        if found.len() == FEW {
+            return bins.iter().map(|bin| wanted[usize::from(*bin)]).collect();
+        }
+        found.push(bin);
+    }
+    let mut marked = vec![false; bins.len()];
+    for one in found {
+        marked.iter_mut().zip(bins).for_each(|(marked, bin)| *marked |= *bin == one);
+    }
+    marked
 }
 
 /// Where the bits begin of the values at these places, which ascend; anywhere, if one has none.
@@ -341,7 +359,7 @@ fn many_bits(bits: &[u8], at: usize, width: u8) -> Option<u64> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Numbers, Packer, RangeInclusive, Unpacker, encode};
+    use super::{FEW, MOST_BINS, Numbers, Packer, RangeInclusive, Unpacker, encode, marked};
 
     fn encoded(values: &[i64], pages: &[usize]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -372,6 +390,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn those_are_marked_whose_bin_is_wanted(
+            bins in prop::collection::vec(any::<u8>(), 0..90),
+            wanted in prop::collection::vec(any::<u8>(), 0..2 * FEW),
+        ) {
+            let mut is_wanted = [false; MOST_BINS];
+            wanted.iter().for_each(|bin| is_wanted[usize::from(*bin)] = true);
+            let expected: Vec<bool> = bins.iter().map(|bin| wanted.contains(bin)).collect();
+            prop_assert_eq!(marked(&bins, &is_wanted), expected);
+        }
+
         #[test]
         fn numbers_come_back_whatever_the_pages(values in values(), cut in 0.0..1.0) {
             let first = (values.len() as f64 * cut) as usize;
