@@ -31,6 +31,7 @@ mod sorting;
 mod sql;
 mod top;
 mod totals;
+mod unread;
 mod verify;
 mod witness;
 
@@ -98,6 +99,7 @@ fn router(state: ApiState) -> Router {
         .fallback(any(unknown_path))
         .layer(middleware::from_fn_with_state(Room::new(), room::keep))
         .layer(middleware::from_fn_with_state(witness, witness::guard))
+        .layer(middleware::from_fn(unread::tell))
         .with_state(state)
 }
 

@@ -6,6 +6,7 @@ mod limits;
 mod replay;
 mod sql;
 mod sums;
+mod unread;
 
 use std::{path::PathBuf, sync::Arc, sync::mpsc, time::Duration};
 

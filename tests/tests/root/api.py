@@ -8,6 +8,7 @@ which status, and each path to a method that it does not take.
 """
 
 import collections
+import contextlib
 import json
 import os
 import pathlib
@@ -40,20 +41,21 @@ class Bridge(socketserver.BaseRequestHandler):
         self.daemon.connect(self.server.flowd)
         answers = threading.Thread(target=self.answers)
         answers.start()
-        try:
+        with contextlib.suppress(OSError):
             while sent := self.request.recv(65536):
                 if request := REQUEST.match(sent):
                     self.asked = tuple(part.decode() for part in request.groups())
-                self.daemon.sendall(sent)
-        except OSError:
-            pass
+                # What comes behind flowd's end of a connection is of no use, and no reason to cut
+                # off who still reads the answer.
+                with contextlib.suppress(OSError):
+                    self.daemon.sendall(sent)
         # Its end is the end of the other direction too; to flowd it is a client that has gone.
         self.daemon.shutdown(socket.SHUT_RDWR)
         answers.join()
         self.daemon.close()
 
     def answers(self):
-        try:
+        with contextlib.suppress(OSError):
             while got := self.daemon.recv(65536):
                 if answer := ANSWER.match(got):
                     status = answer.group(1).decode()
@@ -61,8 +63,9 @@ class Bridge(socketserver.BaseRequestHandler):
                     if self.asked == ("GET", "/v1/watch") and status == "200":
                         got = self.ended(got)
                 self.request.sendall(got)
-        except OSError:
-            pass
+        # Who is told nothing would wait for an answer that nobody gives.
+        with contextlib.suppress(OSError):
+            self.request.shutdown(socket.SHUT_WR)
 
     def ended(self, head):
         """The head of a stream without an end, and an end."""
