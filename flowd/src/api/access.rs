@@ -49,6 +49,14 @@ impl Access {
         Self::default()
     }
 
+    /// Whoever runs this test, root too, may read and no more.
+    #[cfg(test)]
+    pub(super) fn reading() -> Self {
+        // SAFETY: this call has no conditions.
+        let own_gid = unsafe { libc::getegid() };
+        Self { readers: [own_gid].into(), ..Self::default() }
+    }
+
     /// Whoever runs this test, root too, may do what is granted and no more.
     #[cfg(test)]
     pub(super) fn granting(grant: Grant) -> Self {

@@ -41,6 +41,8 @@ pub(super) enum ApiError {
          gone, or ask for less"
     )]
     Busy,
+    #[error("others send long policies just now: try again in a moment")]
+    Crowded,
     /// Who asks may not.
     #[error("{0}")]
     Forbidden(String),
@@ -74,7 +76,7 @@ impl ApiError {
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotAcceptable(_) => StatusCode::NOT_ACCEPTABLE,
-            Self::Stopped(_) | Self::CutOff | Self::Busy | Self::NotAudited(_) => {
+            Self::Stopped(_) | Self::CutOff | Self::Busy | Self::Crowded | Self::NotAudited(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,

@@ -5,6 +5,7 @@
 
 mod access;
 mod audit;
+mod bodies;
 mod budget;
 mod caller;
 mod door;
@@ -31,7 +32,6 @@ mod sorting;
 mod sql;
 mod top;
 mod totals;
-mod unread;
 mod verify;
 mod witness;
 
@@ -50,7 +50,8 @@ pub use scrape::{ListenError, Scrapers, listen};
 pub use socket::{BindError, Prepared, bind};
 
 use self::{
-    budget::Budget, error::ApiError, params::Params, room::Room, routes::Routes, witness::Witness,
+    bodies::Bodies, budget::Budget, error::ApiError, params::Params, room::Room, routes::Routes,
+    witness::Witness,
 };
 use crate::{
     audit::Log,
@@ -90,6 +91,7 @@ pub async fn serve(
 
 fn router(state: ApiState) -> Router {
     let Routes { router, paths: _ } = routes();
+    let bodies = Bodies::new(state.access.clone());
     let witness = Witness {
         access: state.access.clone(),
         budget: Budget::default(),
@@ -98,8 +100,9 @@ fn router(state: ApiState) -> Router {
     router
         .fallback(any(unknown_path))
         .layer(middleware::from_fn_with_state(Room::new(), room::keep))
+        .layer(middleware::from_fn_with_state(bodies, bodies::admit))
         .layer(middleware::from_fn_with_state(witness, witness::guard))
-        .layer(middleware::from_fn(unread::tell))
+        .layer(middleware::from_fn_with_state(serve::SOCKET.patience, bodies::watch))
         .with_state(state)
 }
 
@@ -122,26 +125,10 @@ fn routes() -> Routes {
         .route("/v1/segments", get(segments).fallback(wrong_method))
         .route("/v1/totals", get(totals::list).fallback(wrong_method))
         .route("/v1/watch", get(records::watch).fallback(wrong_method))
-        .route(
-            "/v1/policy",
-            get(policy::show)
-                .put(policy::apply)
-                .layer(DefaultBodyLimit::max(policy::MAX_BYTES))
-                .fallback(policy::wrong_method),
-        )
-        .route(
-            "/v1/policy/check",
-            post(policy::check)
-                .layer(DefaultBodyLimit::max(policy::MAX_BYTES))
-                .fallback(policy::wrong_method),
-        )
+        .route("/v1/policy", get(policy::show).put(policy::apply).fallback(policy::wrong_method))
+        .route("/v1/policy/check", post(policy::check).fallback(policy::wrong_method))
         .route("/v1/policy/why", get(policy::why).fallback(wrong_method))
-        .route(
-            "/v1/policy/replay",
-            post(replay::replay)
-                .layer(DefaultBodyLimit::max(policy::MAX_BYTES))
-                .fallback(policy::wrong_method),
-        )
+        .route("/v1/policy/replay", post(replay::replay).fallback(policy::wrong_method))
         .route("/v1/openapi.json", get(openapi::show).fallback(wrong_method))
         .route(
             "/v1/sql",

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 
 use super::{
     ApiState,
+    bodies::{MAX_BYTES, READER_BYTES},
     error::ApiError,
     flows::{now_ms, page},
     params::Params,
@@ -26,9 +27,6 @@ use crate::{
     live::{Connection, Question, Request, Unanswerable},
     wire::{self, LastFlow},
 };
-
-/// Bytes of a policy.
-pub(super) const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// `GET /v1/policy`.
 pub(super) async fn show(
@@ -159,10 +157,11 @@ pub(super) async fn wrong_method(method: axum::http::Method, uri: axum::http::Ur
 /// everything.
 pub(super) fn text(body: Result<Bytes, BytesRejection>) -> Result<String, ApiError> {
     let body = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            ApiError::TooLarge(format!("the policy has more than {MAX_BYTES} bytes"))
-        }
-        _ => ApiError::BadRequest("the policy broke off".to_owned()),
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::TooLarge(format!(
+            "the policy is too long: it may have {MAX_BYTES} bytes, and of those who may only \
+                 read {READER_BYTES}"
+        )),
+        _ => ApiError::BadRequest("the policy broke off, or took too long to come".to_owned()),
     })?;
     if body.is_empty() {
         return Err(ApiError::BadRequest(

@@ -108,7 +108,7 @@ fn text(body: Result<Bytes, BytesRejection>) -> Result<String, ApiError> {
         StatusCode::PAYLOAD_TOO_LARGE => {
             ApiError::TooLarge(format!("the statement has more than {} bytes", sql::MAX_BYTES))
         }
-        _ => ApiError::BadRequest("the statement broke off".to_owned()),
+        _ => ApiError::BadRequest("the statement broke off, or took too long to come".to_owned()),
     })?;
     String::from_utf8(body.into())
         .map_err(|_| ApiError::BadRequest("the statement is no UTF-8 text".to_owned()))

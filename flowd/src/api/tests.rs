@@ -1,12 +1,12 @@
 //! The API over a real socket, with a store of a few records and a stand-in for the drain thread.
 
 mod audit;
+mod bodies;
 mod grants;
 mod limits;
 mod replay;
 mod sql;
 mod sums;
-mod unread;
 
 use std::{path::PathBuf, sync::Arc, sync::mpsc, time::Duration};
 

@@ -62,9 +62,9 @@ async fn a_window_over_the_edge_is_in_the_range_in_which_it_ends_and_in_no_other
     assert!(open.window_start_ms == START_MS + 60_000 && open.window_end_ms == START_MS + 120_000);
     let cases = [
         // range, flows, packets
-        ("since=2026-11-21T04:01:30Z", 1, 3),
-        ("since=2026-11-21T04:02:00Z", 1, 3),
-        ("since=2026-11-21T04:02:00.001Z", 0, 0),
+        ("since=2026-11-21T04:01:30Z&until=2026-11-22", 1, 3),
+        ("since=2026-11-21T04:02:00Z&until=2026-11-22", 1, 3),
+        ("since=2026-11-21T04:02:00.001Z&until=2026-11-22", 0, 0),
         ("since=2026-11-21T04:00:59Z&until=2026-11-21T04:01:00Z", 0, 0),
         ("since=2026-11-21T04:01:00Z&until=2026-11-21T04:02:00Z", 6, 18),
         ("since=2026-11-21T04:00:30Z&until=2026-11-21T04:01:00.001Z", 6, 18),
