@@ -56,7 +56,7 @@ pub(super) async fn page(
     before: Option<Position>,
     limit: usize,
 ) -> Result<wire::FlowPage, ApiError> {
-    let _turn = turn(limit).await?;
+    let _turn = turn(&state, limit).await?;
     let pending = {
         let (filter, before) = (filter.clone(), before.clone());
         // One more than the page, so as to know whether another follows.
@@ -104,7 +104,7 @@ async fn ranked(
     limit: usize,
 ) -> Result<wire::FlowPage, ApiError> {
     // It looks at every flow that is open, and holds them meanwhile.
-    let _turn = turn(usize::MAX).await?;
+    let _turn = turn(&state, usize::MAX).await?;
     let pending = {
         let (filter, limit) = (filter.clone(), usize::MAX);
         state.live.send(|reply| Request::Flows { filter, before: None, limit, reply })?
@@ -201,11 +201,25 @@ pub(super) fn pages() -> (usize, usize) {
 }
 
 /// Waits until few enough large pages are being made; a small one need not wait.
-pub(super) async fn turn(limit: usize) -> Result<Option<SemaphorePermit<'static>>, ApiError> {
+pub(super) async fn turn(
+    state: &ApiState,
+    limit: usize,
+) -> Result<Option<SemaphorePermit<'static>>, ApiError> {
     if limit <= SMALL_PAGE {
         return Ok(None);
     }
-    PAGES.acquire().await.map(Some).map_err(|_| ApiError::CutOff)
+    place(&PAGES, state.query_timeout).await.map(Some)
+}
+
+/// One of so many places, if it becomes free in time.
+pub(super) async fn place(
+    places: &'static Semaphore,
+    limit: Duration,
+) -> Result<SemaphorePermit<'static>, ApiError> {
+    match tokio::time::timeout(limit, places.acquire()).await {
+        Ok(place) => place.map_err(|_| ApiError::CutOff),
+        Err(_) => Err(ReadError::TooLong(limit).into()),
+    }
 }
 
 /// Runs a query of the store where it may block, when few enough others run. It ends when it takes
@@ -225,10 +239,7 @@ pub(super) async fn blocking_for<T: Send + 'static>(
 ) -> Result<T, ApiError> {
     let waiting = Waiting(Leash::new(limit));
     // Waiting for a turn is part of what it takes.
-    let Ok(turn) = tokio::time::timeout(limit, QUERIES.acquire()).await else {
-        return Err(ReadError::TooLong(limit).into());
-    };
-    let turn = turn.map_err(|_| ApiError::CutOff)?;
+    let turn = place(&QUERIES, limit).await?;
     let reader = state.reader.clone().on(waiting.0.clone());
     let run = move || {
         // Somebody else's when the query has ended, also when nobody waits for it.

@@ -34,7 +34,7 @@ pub(super) async fn rates(
     let sort = params.read("sort", &words, RateSort::from_word)?.unwrap_or(RateSort::Rate);
     let order = params.order()?.unwrap_or_default();
     let limit = params.limit(MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
-    let _turn = turn(limit).await?;
+    let _turn = turn(&state, limit).await?;
     let empty = Board::new(sort, order, limit);
     let measured = state.live.ask(|reply| Request::Rates { filter, empty, reply }).await?;
     Ok(Json(wire::Rates::new(&state.gateway, measured)))

@@ -124,7 +124,7 @@ pub(super) async fn list(
     match format {
         Format::Json => {
             let limit = limit.unwrap_or(DEFAULT_PAGE);
-            let _turn = turn(limit).await?;
+            let _turn = turn(&state, limit).await?;
             let gateway = state.gateway.clone();
             let page = blocking(&state, move |reader| {
                 Ok(page(reader, &gateway, &filter, (after, watermark), limit)?)

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::{
     ApiState,
     error::ApiError,
-    flows::{blocking_for, now_ms},
+    flows::{blocking_for, now_ms, place},
     params::Params,
     policy::text,
 };
@@ -44,7 +44,7 @@ pub(super) async fn replay(
     let until_ms = filter.until_ms.unwrap_or(now_ms);
     let since_ms = *filter.since_ms.get_or_insert(until_ms.saturating_sub(DEFAULT_RANGE_MS));
     let text = text(body)?;
-    let _turn = REPLAYS.acquire().await.map_err(|_| ApiError::CutOff)?;
+    let _turn = place(&REPLAYS, LIMIT).await?;
     let Pending { watermark, answer } = state.live.ask(|reply| Request::World { reply }).await?;
     let answer = blocking_for(&state, LIMIT, move |reader| {
         let range = (Some(Timestamp(since_ms)), Timestamp(until_ms));

@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::{Router, extract::State, routing::get};
-use tokio::net::UnixListener;
+use tokio::{net::UnixListener, sync::Semaphore};
 
 use super::{Live, Pending, Request, Served};
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
         self, Access, ApiState,
         door::Door,
         error::ApiError,
-        flows::blocking,
+        flows::{blocking, place},
         serve::{SOCKET, serve},
     },
     audit::Log,
@@ -43,6 +43,17 @@ async fn a_query_that_takes_too_long_is_ended_and_says_what_to_do() {
     }
     // What is no query is answered.
     assert_eq!(served.text("/v1/peers", "*/*").await.0, 200);
+}
+
+#[tokio::test]
+async fn nobody_waits_for_others_longer_than_a_query_may_take() {
+    static PLACES: Semaphore = Semaphore::const_new(1);
+    let limit = Duration::from_millis(50);
+    let taken = place(&PLACES, limit).await.unwrap();
+    let refused = place(&PLACES, limit).await.unwrap_err();
+    assert!(matches!(refused, ApiError::Store(ReadError::TooLong(_))), "{refused}");
+    drop(taken);
+    drop(place(&PLACES, limit).await.unwrap());
 }
 
 /// What an API of a store needs that nobody limits.
