@@ -52,7 +52,7 @@ fn the_same_question_has_the_same_answer_everywhere() {
         (&["--protocol", "udp", "--initiator", "remote"], 0),
         (&["--protocol", "udp", "--min-bytes", &large], 2),
         (&["--protocol", "udp", "--state", "open", "--since", "-1h"], 4),
-        (&["--protocol", "udp", "--since", "yesterday", "--until", "today"], 0),
+        (&["--protocol", "udp", "--since", "yesterday", "--until", "-1h"], 0),
     ];
     for (filter, flows) in filters {
         let list = ctl.flows(filter);
