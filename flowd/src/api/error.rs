@@ -41,7 +41,7 @@ pub(super) enum ApiError {
          gone, or ask for less"
     )]
     Busy,
-    #[error("others send long policies just now: try again in a moment")]
+    #[error("others send or check policies just now: try again in a moment")]
     Crowded,
     /// Who asks may not.
     #[error("{0}")]

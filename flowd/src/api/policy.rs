@@ -12,12 +12,13 @@ use axum::{
     http::StatusCode,
 };
 use ipnet::IpNet;
+use tokio::sync::Semaphore;
 
 use super::{
     ApiState,
     bodies::{MAX_BYTES, READER_BYTES},
     error::ApiError,
-    flows::{now_ms, page},
+    flows::{now_ms, page, place},
     params::Params,
     witness::Details,
 };
@@ -27,6 +28,9 @@ use crate::{
     live::{Connection, Question, Request, Unanswerable},
     wire::{self, LastFlow},
 };
+
+/// Checks at a time: the drain thread makes them, and drains between two.
+static CHECKS: Semaphore = Semaphore::const_new(1);
 
 /// `GET /v1/policy`.
 pub(super) async fn show(
@@ -45,6 +49,7 @@ pub(super) async fn check(
 ) -> Result<Json<wire::PolicyReport>, ApiError> {
     params.only(&["via"])?;
     let (text, caller) = (text(body)?, via(&params)?);
+    let _turn = place(&CHECKS, state.query_timeout).await.map_err(|_| ApiError::Crowded)?;
     let report = state.live.ask(|reply| Request::CheckPolicy { text, caller, reply }).await?;
     Ok(Json(report))
 }

@@ -13,15 +13,19 @@ use axum::{
 };
 use tokio::net::UnixListener;
 
-use super::{Served, limits::SOON};
+use super::{
+    Live, Request, Served,
+    limits::{SOON, state},
+};
 use crate::{
     api::{
-        Access,
+        self, Access,
         bodies::{self, READER_BYTES},
         door::Door,
         serve::{SOCKET, serve},
     },
     audit::Log,
+    wire,
 };
 
 const BODY: &str = "default = \"allow\"\n";
@@ -146,7 +150,10 @@ fn bodies_that_do_not_come_take_so_much_room_and_no_more() {
         assert!(start.elapsed() < SOON);
     };
     let (head, body) = answer(&mut refused);
-    assert!(head.starts_with("HTTP/1.1 503") && body.contains("others send long"), "{body}");
+    assert!(
+        head.starts_with("HTTP/1.1 503") && body.contains("others send or check policies"),
+        "{body}"
+    );
     assert!(!waiting.iter().any(is_answered), "there is room for 16");
     let head = ask(&mut connect(&served.socket), READ, BODY);
     assert!(head.starts_with("HTTP/1.1 400"), "a short one needs none: {head}");
@@ -185,4 +192,33 @@ fn a_body_that_does_not_come_in_time_is_refused() {
     );
     let head = ask(&mut connect(&socket), "POST /", BODY);
     assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+}
+
+/// The drain thread makes them: what is asked at once may not keep it from draining.
+#[test]
+fn policies_are_checked_one_after_the_other() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _inside = runtime.enter();
+    let dir = tempfile::tempdir().unwrap();
+    let (live, inbox, _watchers) = Live::new();
+    let socket = dir.path().join("checks.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    runtime.spawn(api::serve(listener, state(dir.path(), live), std::future::pending()));
+    let check = || {
+        let mut client = connect(&socket);
+        promise(&mut client, "POST /v1/policy/check", BODY.len());
+        client.write_all(BODY.as_bytes()).unwrap();
+        client
+    };
+    let clients = [check(), check(), check()];
+    for _ in &clients {
+        let Ok(Request::CheckPolicy { reply, .. }) = inbox.recv_timeout(SOON) else { panic!() };
+        let other = inbox.recv_timeout(Duration::from_millis(100));
+        assert!(other.is_err(), "{other:?}");
+        reply.send(wire::PolicyReport::default()).unwrap();
+    }
+    for mut client in clients {
+        let (head, body) = answer(&mut client);
+        assert!(head.starts_with("HTTP/1.1 200"), "{body}");
+    }
 }

@@ -57,7 +57,7 @@ async fn nobody_waits_for_others_longer_than_a_query_may_take() {
 }
 
 /// What an API of a store needs that nobody limits.
-fn state(dir: &Path, live: Live) -> ApiState {
+pub(super) fn state(dir: &Path, live: Live) -> ApiState {
     // Nobody writes the log: what is told of requests is not held.
     let (audit, told, _lost) = Log::new();
     std::thread::spawn(move || told.into_iter().for_each(drop));
