@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{SemaphorePermit, broadcast, oneshot};
 
 pub use self::metrics::{ByVerdict, Durations, Metrics, Traffic, Whose};
 
@@ -212,6 +212,8 @@ pub enum Request {
         text: String,
         /// The connection of whoever asks.
         caller: Option<Connection>,
+        /// Given back when it is done, whether or not anybody waits for it.
+        turn: Option<SemaphorePermit<'static>>,
         /// Where the answer goes.
         reply: oneshot::Sender<wire::PolicyReport>,
     },

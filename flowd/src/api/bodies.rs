@@ -32,7 +32,7 @@ use crate::audit::Caller;
 pub(super) const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Of who may only read: what is read of a policy takes up to a hundred times its length.
 pub(super) const READER_BYTES: usize = 1024 * 1024;
-/// What bodies take together of those who are neither root nor the user that flowd runs as.
+/// What bodies take together of those who may only read.
 const ROOM_BYTES: usize = 16 * 1024 * 1024;
 /// A body up to this length needs no room.
 const SMALL_BYTES: usize = 32 * 1024;
@@ -61,12 +61,11 @@ pub(super) async fn admit(
 ) -> Response {
     let caller = request.extensions().get::<Arc<Caller>>();
     let administers = caller.is_some_and(|caller| access.may(caller, Right::Administer));
-    let is_own = caller.is_some_and(|caller| access.is_own(caller));
     let longest = if administers { MAX_BYTES } else { READER_BYTES };
     DefaultBodyLimit::max(longest).apply(&mut request);
     let said = request.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
     let bytes = said.map_or(longest, |bytes| bytes.min(longest));
-    if is_own || bytes <= SMALL_BYTES {
+    if administers || bytes <= SMALL_BYTES {
         return next.run(request).await;
     }
     let pieces = u32::try_from(bytes.div_ceil(PIECE_BYTES)).unwrap_or(u32::MAX);

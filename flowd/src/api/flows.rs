@@ -208,18 +208,16 @@ pub(super) async fn turn(
     if limit <= SMALL_PAGE {
         return Ok(None);
     }
-    place(&PAGES, state.query_timeout).await.map(Some)
+    Ok(Some(place(&PAGES, state.query_timeout).await?))
 }
 
 /// One of so many places, if it becomes free in time.
 pub(super) async fn place(
     places: &'static Semaphore,
     limit: Duration,
-) -> Result<SemaphorePermit<'static>, ApiError> {
-    match tokio::time::timeout(limit, places.acquire()).await {
-        Ok(place) => place.map_err(|_| ApiError::CutOff),
-        Err(_) => Err(ReadError::TooLong(limit).into()),
-    }
+) -> Result<SemaphorePermit<'static>, ReadError> {
+    let place = tokio::time::timeout(limit, places.acquire()).await;
+    place.map(|place| place.expect("nobody closes it")).map_err(|_| ReadError::TooLong(limit))
 }
 
 /// Runs a query of the store where it may block, when few enough others run. It ends when it takes

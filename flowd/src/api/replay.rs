@@ -4,9 +4,9 @@ use std::{ops::ControlFlow, time::Duration};
 
 use axum::{
     Json,
-    body::Bytes,
     extract::{State, rejection::BytesRejection},
 };
+use bytes::BytesMut;
 use tokio::sync::Semaphore;
 
 use super::{
@@ -37,16 +37,18 @@ const LIMIT: Duration = Duration::from_mins(10);
 pub(super) async fn replay(
     State(state): State<ApiState>,
     params: Params,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<BytesMut, BytesRejection>,
 ) -> Result<Json<wire::Replay>, ApiError> {
     let now_ms = now_ms();
     let mut filter = params.filter(&[], now_ms)?;
     let until_ms = filter.until_ms.unwrap_or(now_ms);
     let since_ms = *filter.since_ms.get_or_insert(until_ms.saturating_sub(DEFAULT_RANGE_MS));
     let text = text(body)?;
-    let _turn = place(&REPLAYS, LIMIT).await?;
+    let turn = place(&REPLAYS, LIMIT).await?;
     let Pending { watermark, answer } = state.live.ask(|reply| Request::World { reply }).await?;
     let answer = blocking_for(&state, LIMIT, move |reader| {
+        // Somebody else's when it has ended, also when nobody waits for it.
+        let _turn = turn;
         let range = (Some(Timestamp(since_ms)), Timestamp(until_ms));
         let Surroundings { world, known } = answer;
         let checked = match policy::parse(&text, Some(&Known { identities: &known })) {

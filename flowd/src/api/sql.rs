@@ -12,6 +12,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
 };
+use bytes::BytesMut;
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc},
@@ -21,7 +22,7 @@ use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use super::{
     ApiState,
     error::ApiError,
-    flows::{Waiting, now_ms},
+    flows::{Waiting, now_ms, place},
     gaps,
     params::Params,
     records::{CHUNK_BYTES, CHUNKS, Format, typed},
@@ -64,7 +65,7 @@ pub(super) async fn ask(
     State(state): State<ApiState>,
     headers: HeaderMap,
     params: Params,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<BytesMut, BytesRejection>,
 ) -> Result<Response, ApiError> {
     params.only(&["limit"])?;
     let format = Format::wanted(&headers, "/v1/sql")?;
@@ -103,7 +104,7 @@ fn asked(text: &str) -> Details {
     Details(statement.map(|(name, value)| (name.to_owned(), value.into())).into_iter().collect())
 }
 
-fn text(body: Result<Bytes, BytesRejection>) -> Result<String, ApiError> {
+fn text(body: Result<BytesMut, BytesRejection>) -> Result<String, ApiError> {
     let body = body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
             ApiError::TooLarge(format!("the statement has more than {} bytes", sql::MAX_BYTES))
@@ -129,7 +130,17 @@ type Pieces = mpsc::Sender<Result<Piece, ReadError>>;
 
 /// Runs a statement where it may block, as long as somebody waits for its answer.
 async fn run(state: ApiState, question: Question, rows: Rows, pieces: Pieces) {
-    let Ok(turn) = STATEMENTS.acquire().await else { return };
+    let turn = tokio::select! {
+        turn = place(&STATEMENTS, state.query_timeout) => turn,
+        () = pieces.closed() => return,
+    };
+    let turn = match turn {
+        Ok(turn) => turn,
+        Err(late) => {
+            let _gone = pieces.send(Err(late)).await;
+            return;
+        }
+    };
     let leash = Leash::new(state.query_timeout);
     let (waiting, client) = (Waiting(leash.clone()), pieces.clone());
     let limit = state.query_timeout;

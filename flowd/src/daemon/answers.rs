@@ -60,9 +60,7 @@ impl Collector {
                 Ok(())
             }
             Request::Policy { reply } => self.policy().map(|answer| drop(reply.send(answer))),
-            // It may take long, and changes nothing.
-            Request::CheckPolicy { reply, .. } if reply.is_closed() => Ok(()),
-            Request::CheckPolicy { text, caller, reply } => {
+            Request::CheckPolicy { text, caller, turn: _turn, reply } => {
                 self.check_policy(&text, caller).map(|answer| drop(reply.send(answer)))
             }
             Request::ApplyPolicy { text, caller, reply } => {
