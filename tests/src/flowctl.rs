@@ -10,6 +10,7 @@ use flowd::{
     },
 };
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::{
     namespace::Namespace,
@@ -58,6 +59,15 @@ impl<'a> Flowctl<'a> {
                 args.join(" "),
                 String::from_utf8_lossy(&output.stdout)
             )
+        })
+    }
+
+    /// The first key of the gateway, which flowd makes soon after it is ready.
+    pub fn key(&self) -> String {
+        let store = self.site.path("store").display().to_string();
+        wait::until_some(wait::SOON, "there is a key", || {
+            let keys: Value = self.json(&["keys", "show", "--store", &store]);
+            Some(keys[0]["key"].as_str()?.to_owned())
         })
     }
 

@@ -23,7 +23,6 @@ use flowd_tests::{
     topology::Topology,
     wait,
 };
-use serde_json::Value;
 
 /// Users and groups that no machine has.
 const READERS: u32 = 54_001;
@@ -91,13 +90,12 @@ impl Audited {
     /// The gateway's key, and the number of the newest entry that it has signed, once there is one.
     fn signed(&self) -> (String, u64) {
         let ctl = self.site.flowctl(&self.net.gateway);
-        let store = self.site.path("store").display().to_string();
-        wait::until_some(wait::SOON, "the log is signed", || {
-            let keys: Value = ctl.json(&["keys", "show", "--store", &store]);
-            let key = keys[0]["key"].as_str()?.to_owned();
+        let key = ctl.key();
+        let proven = wait::until_some(wait::SOON, "the log is signed", || {
             let verdict: AuditVerdict = ctl.json(&["audit", "verify", "--online", "--key", &key]);
-            (verdict.proven_seq > 0).then_some((key, verdict.proven_seq))
-        })
+            (verdict.proven_seq > 0).then_some(verdict.proven_seq)
+        });
+        (key, proven)
     }
 
     /// Those of one user, once one of them is as wanted: entries are written within a second.

@@ -40,10 +40,7 @@ fn every_example_in_the_help_works() {
     examples(&net.gateway, &mut Vec::new(), &mut lines);
     assert!(lines.len() >= 20, "{lines:#?}");
     let flow = ctl.flows(&[])[0].flow_id.to_string();
-    let key = wait::until_some(wait::SOON, "there is a key", || {
-        let keys: serde_json::Value = ctl.json(&["keys", "show", "--store", &shown(&site)]);
-        Some(keys[0]["key"].as_str()?.to_owned())
-    });
+    let key = ctl.key();
     for line in lines {
         if line.contains("--live") {
             watch(&net.gateway, &site, &line);

@@ -30,7 +30,7 @@ fn a_key_that_changes_is_named_by_the_one_before_wherever_that_is_cut_off() {
     let ctl = site.flowctl(&net.gateway);
     let store = site.path("store").display().to_string();
     let keys = || -> Vec<Value> { ctl.json(&["keys", "show", "--store", &store]) };
-    let first = keys()[0]["key"].as_str().expect("there is one").to_owned();
+    let first = ctl.key();
     let mut expected = 1;
     for (place, keys_more) in [
         ("key-made", 0),
@@ -81,8 +81,7 @@ fn the_daemon_checks_its_history_while_it_goes_on_and_writes_that_down() {
     let ends = ((&peer.namespace, peer.v4.into()), (&net.gateway, net.gateway_v4(peer)));
     let flow = udp::Pair::new(ends.0, ends.1);
     let store = site.path("store").display().to_string();
-    let keys: Value = ctl.json(&["keys", "show", "--store", &store]);
-    let key = keys[0]["key"].as_str().expect("there is one").to_owned();
+    let key = ctl.key();
     flow.exchange(&[100; 3]);
     wait::until(wait::SOON, "it is recorded", || ctl.status().drain.records > 0);
     site.set_clock(DAY_MS);

@@ -226,8 +226,7 @@ fn a_day_that_changes_under_load_loses_nothing_also_when_flowd_is_killed() {
 pub(crate) fn assert_proven(site: &Site, ctl: &Flowctl<'_>) {
     let store = site.path("store");
     let store = store.to_str().expect("a path of ours");
-    let keys: serde_json::Value = ctl.json(&["keys", "show", "--store", store]);
-    let key = keys[0]["key"].as_str().expect("there is a key").to_owned();
+    let key = ctl.key();
     // The keeper seals a day after it has closed its file.
     wait::until(wait::SOON, "the days that are over are proven", || {
         let proof: Proof = ctl.json(&["verify", store, "--key", &key]);
